@@ -1,0 +1,1 @@
+"""Pinnace: Kubernetes, whole, in Python."""

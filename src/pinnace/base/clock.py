@@ -1,0 +1,83 @@
+"""Time, as a parameter.
+
+Nothing outside this module reads the clock or sleeps; parts are handed a `Clock`. All timers of asyncio
+(`loop.call_later`, `asyncio.timeout`, `asyncio.wait_for`) run on the loop's time, so a loop with virtual time
+moves them together with a clock that is derived from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where a part gets its time from."""
+
+    def now(self) -> datetime:
+        """The wall clock, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back; comparable only with itself."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds (at once, but after a turn of the loop, if not positive)."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+class LoopClock:
+    """A clock that follows the running loop's time, from a given start: virtual where the loop's time is."""
+
+    def __init__(self, start: datetime, loop: asyncio.AbstractEventLoop) -> None:
+        self._start = start
+        self._loop = loop
+        self._zero = loop.time()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._loop.time() - self._zero)
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+class ManualClock:
+    """A clock that moves only when told to; `sleep` moves it. For tests of synchronous decisions."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._now = start
+        self._monotonic = 0.0
+
+    def now(self) -> datetime:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(max(0.0, seconds))
+        await asyncio.sleep(0)
+
+    def advance(self, seconds: float) -> None:
+        """Move on by so many seconds."""
+        self._now += timedelta(seconds=seconds)
+        self._monotonic += seconds

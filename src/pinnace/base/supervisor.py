@@ -1,0 +1,70 @@
+"""Keeps the parts of a process alive: a part that dies is restarted with backoff, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+from pinnace.base.backoff import Backoff
+from pinnace.base.clock import Clock
+
+log = logging.getLogger("pinnace.supervisor")
+
+
+class Supervisor:
+    """Runs named parts until it is left.
+
+    ```python
+    async with Supervisor(clock) as supervisor:
+        supervisor.start("scheduler", scheduler.run)
+        await stop.wait()
+    ```
+
+    A part is a function that returns a coroutine which runs for ever. When it raises, or returns, it is
+    started again after a backoff of 0.2 s to 10 s. Leaving the context cancels all parts and waits for them.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._backoff = Backoff(initial=0.2, maximum=10.0, reset_after=60.0)
+        self.restarts: dict[str, int] = {}
+
+    async def __aenter__(self) -> Supervisor:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def start(self, name: str, part: Callable[[], Awaitable[object]]) -> None:
+        if name in self._tasks:
+            raise ValueError(f"part {name!r} is running already")
+        self._tasks[name] = asyncio.create_task(self._keep(name, part), name=name)
+
+    async def stop(self, name: str) -> None:
+        """End one part and wait for it; nothing happens if there is none of that name."""
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End all parts, the last started first."""
+        for name in reversed(list(self._tasks)):
+            await self.stop(name)
+
+    async def _keep(self, name: str, part: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await part()
+                log.error("part %s ended; starting it again", name)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("part %s died; starting it again", name)
+            self.restarts[name] = self.restarts.get(name, 0) + 1
+            await self._clock.sleep(self._backoff.next(name, self._clock.monotonic()))

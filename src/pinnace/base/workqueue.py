@@ -1,0 +1,114 @@
+"""The queue between events and work: keys, not events; each key once, and never worked on twice at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from pinnace.base.backoff import Backoff
+from pinnace.base.clock import Clock
+
+K = TypeVar("K", bound=Hashable)
+
+
+class WorkQueue(Generic[K]):
+    """Deduplicates keys, delays them, and hands each to one worker at a time.
+
+    A key added while it is being worked on is handed out again after `done`. The queue holds each key at
+    most once, so it is bounded by the number of keys there are.
+    """
+
+    def __init__(self, clock: Clock, backoff: Backoff | None = None) -> None:
+        self._clock = clock
+        self._backoff = backoff or Backoff(initial=0.005, maximum=1000.0)
+        self._ready: dict[K, None] = {}
+        self._active: set[K] = set()
+        self._again: set[K] = set()
+        self._due: dict[K, float] = {}
+        self._timers: list[tuple[float, int, K]] = []
+        self._order = itertools.count()
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is ready and nothing is being worked on (delayed keys do not count)."""
+        return not self._ready and not self._active
+
+    def add(self, key: K) -> None:
+        """Work on the key as soon as possible."""
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._ready:
+            self._ready[key] = None
+            self._wake.set()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Work on the key in so many seconds; of several delays for one key the shortest counts."""
+        if seconds <= 0:
+            self.add(key)
+            return
+        due = self._clock.monotonic() + seconds
+        if self._due.get(key, float("inf")) <= due:
+            return
+        self._due[key] = due
+        heapq.heappush(self._timers, (due, next(self._order), key))
+        self._arm()
+
+    def retry(self, key: K) -> float:
+        """Work on the key again after its backoff; returns the delay in seconds."""
+        seconds = self._backoff.next(key, self._clock.monotonic())
+        self.add_after(key, seconds)
+        return seconds
+
+    def forget(self, key: K) -> None:
+        """The key succeeded: forget its failures."""
+        self._backoff.forget(key)
+
+    async def get(self) -> K:
+        """The next key; `done` must be called with it afterwards."""
+        while not self._ready:
+            self._wake.clear()
+            await self._wake.wait()
+        key = next(iter(self._ready))
+        del self._ready[key]
+        self._active.add(key)
+        return key
+
+    def done(self, key: K) -> None:
+        self._active.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def close(self) -> None:
+        """Drop the timer; what is queued stays."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._timers and self._due.get(self._timers[0][2]) != self._timers[0][0]:
+            heapq.heappop(self._timers)
+        if self._timers:
+            wait = max(0.0, self._timers[0][0] - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(wait, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._clock.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            due, _, key = heapq.heappop(self._timers)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self.add(key)
+        self._arm()

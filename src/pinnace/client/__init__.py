@@ -1,0 +1,1 @@
+"""How every part talks to the API: `Client` over a `Transport`, informers, kubeconfig."""

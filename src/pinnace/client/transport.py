@@ -1,0 +1,73 @@
+"""The seam under the client: one request, one answer. HTTPS and in-process are two transports behind it; the
+API server's handler is one function of the same shape."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who makes a request, as authentication found it."""
+
+    name: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Request:
+    """One call of the API.
+
+    `path` is decoded ("/api/v1/namespaces/default/pods"); `query` keeps repeated parameters; header names
+    are lower case. `user` is set by a transport that has authenticated already (in-process), or by
+    the server's authenticator. `body` is whole; streams in the other direction are `Upgrade`d connections.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    user: User | None = None
+    because: tuple[int, ...] = ()          # revisions that the caller reacted to (header Pinnace-Because)
+    remote: str = ""                       # the peer's address
+    peer_certificate: bytes | None = None  # DER
+    upgrade: object = None                 # the HTTP front's handle for WebSocket and raw upgrades
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLine:
+    """One watch event: its kind, the object as decoded by the server (shared: never change it), its line."""
+
+    type: str          # ADDED, MODIFIED, DELETED, BOOKMARK, ERROR
+    object: object     # the typed object where the server has it; None if only bytes are known
+    line: bytes        # the JSON line, newline included
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer. Exactly one of `body`, `stream`, `watch` carries content.
+
+    `object` is the decoded form of `body` where the server had it at hand (in-process callers use it and
+    must not change it).
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    object: object = None
+    stream: AsyncIterator[bytes] | None = None
+    watch: AsyncIterator[tuple[WatchLine, ...]] | None = None   # batches, as many as are there
+
+
+class Transport(Protocol):
+    """Sends a request. Raises `ConnectionError` or `TimeoutError` when no answer came; an answer of any
+    status is returned, not raised."""
+
+    async def send(self, request: Request) -> Response: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Pod network, service proxy, DNS, network policy, ingress. `pods` and `proxy` are the kubelet's doors."""

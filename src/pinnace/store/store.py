@@ -1,0 +1,123 @@
+"""The contract of every engine.
+
+Revisions are whole numbers from 1 that rise by one with each commit, across all keys. A commit that has
+returned is durable (in an engine that is) and visible to every later read. History is kept until it is
+compacted: reads and watches may start at any uncompacted revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key's value, as of one revision."""
+
+    key: str
+    value: bytes
+    created: int      # revision of the commit that created the key
+    modified: int     # revision of the commit that wrote this value
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a prefix, in key order."""
+
+    entries: tuple[Entry, ...]
+    revision: int             # the moment that the page shows
+    more: bool                # there are keys behind the last entry
+    remaining: int            # how many; exact
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One commit, as a watcher sees it."""
+
+    key: str
+    revision: int
+    value: bytes | None       # None: the key was deleted
+    previous: Entry | None    # None: the key was created
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who made a write, and which revisions it reacted to."""
+
+    actor: str                          # user or component, e.g. "system:kube-scheduler"
+    verb: str = ""                      # create, update, patch, delete …
+    because: tuple[int, ...] = ()       # revisions; at most 16 are kept
+
+
+class Conflict(Exception):
+    """`expect` did not hold. Carries what is there now (None: nothing)."""
+
+    def __init__(self, key: str, actual: Entry | None) -> None:
+        super().__init__(f"{key}: at revision {actual.modified if actual else 0}")
+        self.key = key
+        self.actual = actual
+
+
+class Compacted(Exception):
+    """The asked-for revision is no longer kept."""
+
+    def __init__(self, revision: int, oldest: int) -> None:
+        super().__init__(f"revision {revision} has been compacted; the oldest kept is {oldest}")
+        self.revision = revision
+        self.oldest = oldest
+
+
+class FutureRevision(Exception):
+    """The asked-for revision has not happened yet."""
+
+    def __init__(self, revision: int, current: int) -> None:
+        super().__init__(f"revision {revision} is ahead of the current {current}")
+        self.revision = revision
+        self.current = current
+
+
+class Store(Protocol):
+    """Bytes and revisions."""
+
+    @property
+    def revision(self) -> int:
+        """The newest committed revision; 0 before the first."""
+        ...
+
+    async def get(self, key: str, *, at: int | None = None) -> Entry | None:
+        """The key's entry, now or at a revision. Raises Compacted, FutureRevision."""
+        ...
+
+    async def list(self, prefix: str, *, at: int | None = None, after: str = "", limit: int = 0) -> Page:
+        """Entries whose key starts with `prefix` and sorts behind `after`; all if `limit` is 0.
+
+        Raises Compacted, FutureRevision."""
+        ...
+
+    async def commit(
+        self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
+    ) -> int:
+        """Write (or with None delete) one key and return the commit's revision.
+
+        `expect` is the `modified` revision the caller saw: 0 demands that the key does not exist, None
+        demands nothing. Deleting a key that does not exist raises Conflict. Raises Conflict."""
+        ...
+
+    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
+        """Every change below `prefix` with a revision above `after`, in order, each once, for ever.
+
+        Changes come in batches of at least one, as many as are there. The iteration raises Compacted when `after` is no longer kept, or when the watcher has fallen
+        further behind than the engine's bound. Closing the iterator (`aclose`) ends the watch."""
+        ...
+
+    async def compact(self, revision: int) -> None:
+        """Forget history before `revision`; what a key holds at that revision stays readable."""
+        ...
+
+    async def cause(self, revision: int) -> Cause | None:
+        """Who made the commit of that revision, if it is still kept and was given."""
+        ...
+
+    async def close(self) -> None: ...
