@@ -1,0 +1,272 @@
+"""The typed client: verbs on kinds, over a transport.
+
+Every part of Pinnace (and the tests that users write) talks to the API through this. Objects come back typed;
+in-process they are the server's own decoded objects, shared and never to be changed: build a new one
+(`msgspec.structs.replace`, `codec.copy`) before writing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, cast
+
+from pinnace.api import codec, errors
+from pinnace.api.kinds import Kind, kind_of
+from pinnace.client.transport import Request, Response, Transport, User
+
+K = TypeVar("K")
+
+PatchType = Literal["json", "merge", "strategic", "apply"]
+_PATCH_MEDIA: Mapping[PatchType, str] = {
+    "json": "application/json-patch+json",
+    "merge": "application/merge-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+    "apply": "application/apply-patch+yaml",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectList(Generic[K]):
+    """What `list` gives: the items, the moment they show, and how to go on."""
+
+    items: list[K]
+    resourceVersion: str
+    continue_: str = ""
+    remainingItemCount: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent(Generic[K]):
+    """`type` is ADDED, MODIFIED, DELETED or BOOKMARK (whose object carries only its resourceVersion)."""
+
+    type: str
+    object: K
+
+
+class Client:
+    """Verbs on kinds. Raises the classes of `api.errors`, or ConnectionError when the server is out of reach.
+
+    `user` names the caller to an in-process server (over HTTPS the credentials do); `agent` is the component's
+    name, as in the User-Agent header and in the causes that the server records.
+    """
+
+    def __init__(self, transport: Transport, *, agent: str = "pinnace", user: User | None = None) -> None:
+        self.transport = transport
+        self.agent = agent
+        self.user = user
+
+    def acting_as(self, agent: str, user: User | None = None) -> Client:
+        """The same connection under another component's name."""
+        return Client(self.transport, agent=agent, user=user or self.user)
+
+    async def get(self, kind: type[K], name: str, namespace: str = "", *, subresource: str = "") -> K:
+        path = object_path(kind_of(kind), namespace, name, subresource)
+        return self._object(kind, await self.call("GET", path))
+
+    async def list(
+        self,
+        kind: type[K],
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = 0,
+        continue_: str = "",
+        resource_version: str = "",
+        resource_version_match: str = "",
+    ) -> ObjectList[K]:
+        """Objects of a namespace, or of all namespaces if none is given."""
+        query = _query(
+            labelSelector=label_selector,
+            fieldSelector=field_selector,
+            limit=str(limit) if limit else "",
+            resourceVersion=resource_version,
+            resourceVersionMatch=resource_version_match,
+            **{"continue": continue_},
+        )
+        response = await self.call("GET", collection_path(kind_of(kind), namespace), query=query)
+        if isinstance(response.object, ObjectList):
+            return cast("ObjectList[K]", response.object)
+        return codec.decode_list(kind, response.body, ObjectList)
+
+    async def create(
+        self, obj: K, *, namespace: str = "", subresource: str = "", name: str = "", because: tuple[int, ...] = (),
+        dry_run: bool = False,
+    ) -> K:
+        """Create an object; with `subresource` and `name`, e.g. a pod's binding or a token request."""
+        kind = kind_of(obj)
+        meta = codec.metadata(obj)
+        namespace = namespace or meta.namespace or ""
+        if subresource:
+            raise ValueError("use create_subresource")
+        response = await self.call(
+            "POST", collection_path(kind, namespace), body=codec.encode(obj), because=because,
+            query=_query(dryRun="All" if dry_run else ""),
+        )
+        return self._object(type(obj), response)
+
+    async def create_subresource(
+        self, parent: type[Any], name: str, namespace: str, subresource: str, body: K, *,
+        because: tuple[int, ...] = (),
+    ) -> K:
+        """POST to a subresource, e.g. `pods/web/binding`. Returns what the server answered, decoded as the
+        body's type where it is of that kind; a Status answer gives the body back."""
+        path = object_path(kind_of(parent), namespace, name, subresource)
+        response = await self.call("POST", path, body=codec.encode(body), because=because)
+        if isinstance(response.object, type(body)):
+            return response.object
+        if json.loads(response.body).get("kind") == "Status":
+            return body
+        return codec.decode(type(body), response.body)
+
+    async def update(self, obj: K, *, subresource: str = "", because: tuple[int, ...] = ()) -> K:
+        meta = codec.metadata(obj)
+        path = object_path(kind_of(obj), meta.namespace or "", meta.name or "", subresource)
+        return self._object(type(obj), await self.call("PUT", path, body=codec.encode(obj), because=because))
+
+    async def patch(
+        self,
+        kind: type[K],
+        name: str,
+        namespace: str,
+        patch: Any,
+        *,
+        type: PatchType = "merge",
+        subresource: str = "",
+        because: tuple[int, ...] = (),
+        query: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> K:
+        """`patch` is what goes over the wire, as plain dicts and lists."""
+        response = await self.call(
+            "PATCH",
+            object_path(kind_of(kind), namespace, name, subresource),
+            body=json.dumps(patch).encode(),
+            content_type=_PATCH_MEDIA[type],
+            because=because,
+            query=query,
+        )
+        return self._object(kind, response)
+
+    async def delete(
+        self,
+        kind: type[Any],
+        name: str,
+        namespace: str = "",
+        *,
+        grace_period: int | None = None,
+        propagation: Literal["", "Orphan", "Background", "Foreground"] = "",
+        uid: str = "",
+        resource_version: str = "",
+        because: tuple[int, ...] = (),
+    ) -> None:
+        """Ask for the object's end; it may live on while finalizers or its grace period last."""
+        options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1"}
+        if grace_period is not None:
+            options["gracePeriodSeconds"] = grace_period
+        if propagation:
+            options["propagationPolicy"] = propagation
+        conditions = {k: v for k, v in (("uid", uid), ("resourceVersion", resource_version)) if v}
+        if conditions:
+            options["preconditions"] = conditions
+        path = object_path(kind_of(kind), namespace, name)
+        await self.call("DELETE", path, body=json.dumps(options).encode(), because=because)
+
+    async def watch(
+        self,
+        kind: type[K],
+        namespace: str = "",
+        *,
+        resource_version: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+        timeout_seconds: int = 0,
+        send_initial_events: bool = False,
+    ) -> AsyncGenerator[tuple[WatchEvent[K], ...], None]:
+        """Batches of events, until the server ends the watch. An ERROR event is raised (e.g. Expired)."""
+        query = _query(
+            watch="true",
+            allowWatchBookmarks="true",
+            resourceVersion=resource_version,
+            labelSelector=label_selector,
+            fieldSelector=field_selector,
+            timeoutSeconds=str(timeout_seconds) if timeout_seconds else "",
+            sendInitialEvents="true" if send_initial_events else "",
+            resourceVersionMatch="NotOlderThan" if send_initial_events else "",
+        )
+        response = await self.call("GET", collection_path(kind_of(kind), namespace), query=query)
+        if response.watch is None:
+            raise errors.InternalError("the server did not answer with a watch")
+        try:
+            async for batch in response.watch:
+                yield tuple(_event(kind, line.type, line.object, line.line) for line in batch)
+        finally:
+            close = getattr(response.watch, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, tuple[str, ...]] | None = None,
+        body: bytes = b"",
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        because: tuple[int, ...] = (),
+    ) -> Response:
+        """One request; raises for every answer that is not a success."""
+        headers = {"accept": accept, "user-agent": self.agent}
+        if body:
+            headers["content-type"] = content_type
+        response = await self.transport.send(
+            Request(method, path, query or {}, headers, body, user=self.user, because=because)
+        )
+        if response.status >= 400:
+            raise _failure(response)
+        return response
+
+    @staticmethod
+    def _object(kind: type[K], response: Response) -> K:
+        if isinstance(response.object, kind):
+            return response.object
+        return codec.decode(kind, response.body)
+
+
+def collection_path(kind: Kind, namespace: str = "") -> str:
+    root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+    if namespace and kind.namespaced:
+        return f"{root}/namespaces/{namespace}/{kind.plural}"
+    return f"{root}/{kind.plural}"
+
+
+def object_path(kind: Kind, namespace: str, name: str, subresource: str = "") -> str:
+    if not name:
+        raise ValueError(f"{kind.kind} without a name")
+    path = f"{collection_path(kind, namespace)}/{name}"
+    return f"{path}/{subresource}" if subresource else path
+
+
+def _query(**values: str) -> dict[str, tuple[str, ...]]:
+    return {key: (value,) for key, value in values.items() if value}
+
+
+def _event(kind: type[K], type: str, obj: object, line: bytes) -> WatchEvent[K]:
+    if type == "ERROR":
+        raise errors.from_status(json.loads(line)["object"])
+    if isinstance(obj, kind):
+        return WatchEvent(type, obj)
+    return WatchEvent(type, codec.decode_event(kind, line))
+
+
+def _failure(response: Response) -> errors.StatusError:
+    try:
+        status = json.loads(response.body)
+    except ValueError:
+        status = None
+    if not isinstance(status, dict) or status.get("kind") != "Status":
+        text = response.body[:1024].decode("utf-8", "replace").strip()
+        status = {"message": text or f"the server answered {response.status}", "code": response.status}
+    return errors.from_status(status, response.status)
