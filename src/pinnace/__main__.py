@@ -1,0 +1,6 @@
+"""`python -m pinnace` is `pinnace`."""
+
+from pinnace.cli.main import entry
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,1 @@
+"""Puts the parts together into processes: certificates, bootstrap objects, the server and the node process."""

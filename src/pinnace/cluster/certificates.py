@@ -1,0 +1,160 @@
+"""The cluster's keys and certificates.
+
+One certificate authority a cluster (P-256), made once and kept (0600); leaf certificates are issued anew at
+every start, so that none of a machine that is restarted now and then ever expires. Service account tokens
+have a key of their own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_CA_LIFE = timedelta(days=3650)
+_LEAF_LIFE = timedelta(days=365)
+_SKEW = timedelta(minutes=5)      # clocks of joining machines may be a little behind
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A certificate and its key, PEM."""
+
+    certificate: bytes
+    key: bytes
+
+    def write(self, directory: Path, name: str) -> tuple[Path, Path]:
+        """Store as NAME.crt and NAME.key (0600); returns the two paths."""
+        certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
+        write_secret(certificate, self.certificate)
+        write_secret(key, self.key)
+        return certificate, key
+
+
+class Authority:
+    """A certificate authority that can sign."""
+
+    def __init__(self, pair: KeyPair) -> None:
+        self.certificate = pair.certificate
+        self._certificate = x509.load_pem_x509_certificate(pair.certificate)
+        key = serialization.load_pem_private_key(pair.key, None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError("the authority's key is not an elliptic curve key")
+        self._key = key
+
+    @classmethod
+    def create(cls, name: str, now: datetime) -> KeyPair:
+        """A new self-signed authority."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        usage = _usage(sign_certificates=True)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _SKEW)
+            .not_valid_after(now + _CA_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), private_pem(key))
+
+    def issue(
+        self,
+        common_name: str,
+        *,
+        organizations: Iterable[str] = (),
+        hosts: Iterable[str] = (),
+        now: datetime,
+        server: bool = False,
+        client: bool = True,
+    ) -> KeyPair:
+        """A certificate for a user (`common_name`, with `organizations` as groups) or a server of `hosts`."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in organizations]
+        names.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
+        purposes = [ExtendedKeyUsageOID.SERVER_AUTH] if server else []
+        if client:
+            purposes.append(ExtendedKeyUsageOID.CLIENT_AUTH)
+        issuer_key = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name(names))
+            .issuer_name(self._certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _SKEW)
+            .not_valid_after(min(now + _LEAF_LIFE, self._certificate.not_valid_after_utc))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(sign_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key), critical=False
+            )
+        )
+        alternatives = [_general_name(host) for host in dict.fromkeys(hosts)]
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), private_pem(key))
+
+
+def load_or_create_authority(directory: Path, name: str, now: datetime) -> Authority:
+    """The authority kept in the directory as ca.crt and ca.key, made if it is not there."""
+    certificate, key = directory / "ca.crt", directory / "ca.key"
+    # The key is written last, so that both being there means both are whole.
+    if not (certificate.exists() and key.exists()):
+        Authority.create(name, now).write(directory, "ca")
+    return Authority(KeyPair(certificate.read_bytes(), key.read_bytes()))
+
+
+def load_or_create_signing_key(path: Path) -> bytes:
+    """The P-256 key (PEM) that service account tokens are signed with."""
+    if not path.exists():
+        write_secret(path, private_pem(ec.generate_private_key(ec.SECP256R1())))
+    return path.read_bytes()
+
+
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that only its owner reads, whole or not at all, and on the disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, key_cert_sign=sign_certificates, crl_sign=sign_certificates, encipher_only=False,
+        decipher_only=False,
+    )  # fmt: skip
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -1,0 +1,117 @@
+"""Processes of a cluster: started apart from the terminal, known by pid and start time, ended by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pinnace.cluster.certificates import write_secret
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFile:
+    """Remembers a process in a file, so that a later command can find it; never mistakes a recycled pid."""
+
+    path: Path
+
+    def write(self, pid: int) -> None:
+        write_secret(self.path, f"{pid} {start_time(pid)}\n".encode())
+
+    def pid(self) -> int | None:
+        """The process's id if it still runs."""
+        try:
+            pid, started = map(int, self.path.read_text().split())
+        except (OSError, ValueError):
+            return None
+        return pid if start_time(pid) == started else None
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks after boot at which the process started; 0 if there is none, or only its zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return _portable_start_time(pid)
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def _portable_start_time(pid: int) -> int:
+    """Without /proc (macOS) the start time is not to be had cheaply: 1 stands for "it runs"."""
+    if Path("/proc/self").exists():
+        return 0
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return 0
+    return 1
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command line for a module of ours under this interpreter, isolated from the user's environment."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def start(command: Sequence[str], *, log: Path) -> int:
+    """Start a process in a session of its own with its output appended to `log`; returns its pid."""
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True, cwd="/"
+        )
+    finally:
+        os.close(descriptor)
+    # Whoever started it may outlive it or not: its end is told by its ProcessFile, not by wait().
+    process.returncode = 0
+    return process.pid
+
+
+def stop(pid: int, *, grace: float) -> None:
+    """SIGTERM, after `grace` seconds SIGKILL; returns when it is gone."""
+    if not hasattr(os, "pidfd_open"):
+        _stop_polling(pid, grace)
+        return
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        if not select.select([descriptor], [], [], grace)[0]:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            select.select([descriptor], [], [], 10.0)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(descriptor)
+    reap(pid)
+
+
+def reap(pid: int) -> None:
+    """Take an ended child off the process table; nothing happens if it is no child of ours or still runs."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _stop_polling(pid: int, grace: float) -> None:
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        for _ in range(max(1, int(seconds / 0.05))):
+            reap(pid)
+            if not start_time(pid):
+                return
+            select.select([], [], [], 0.05)
