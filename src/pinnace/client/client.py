@@ -89,18 +89,15 @@ class Client:
         response = await self.call("GET", collection_path(kind_of(kind), namespace), query=query)
         if isinstance(response.object, ObjectList):
             return cast("ObjectList[K]", response.object)
-        return codec.decode_list(kind, response.body, ObjectList)
+        items, about = codec.decode_list(kind, response.body)
+        return ObjectList(items, about.resourceVersion or "", about.continue_ or "", about.remainingItemCount)
 
     async def create(
-        self, obj: K, *, namespace: str = "", subresource: str = "", name: str = "", because: tuple[int, ...] = (),
-        dry_run: bool = False,
+        self, obj: K, *, namespace: str = "", because: tuple[int, ...] = (), dry_run: bool = False
     ) -> K:
-        """Create an object; with `subresource` and `name`, e.g. a pod's binding or a token request."""
         kind = kind_of(obj)
         meta = codec.metadata(obj)
         namespace = namespace or meta.namespace or ""
-        if subresource:
-            raise ValueError("use create_subresource")
         response = await self.call(
             "POST", collection_path(kind, namespace), body=codec.encode(obj), because=because,
             query=_query(dryRun="All" if dry_run else ""),
