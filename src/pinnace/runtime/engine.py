@@ -1,0 +1,633 @@
+"""The built-in runtime: what the kubelet asks for through `cri.py`, done with runc, conmon, overlayfs and namespaces.
+
+Everything it knows lies in its state directory, and everything it starts outlives it: a new BuiltinRuntime over the
+same directory finds the containers again, those included that ended in between. `open` adopts and sweeps; `close`
+leaves the containers running; `destroy_all` leaves nothing at all.
+
+    runtime = BuiltinRuntime(state_dir, image_dir, clock=clock, randomness=randomness, cgroup_root="/pinnace/c/n")
+    await runtime.open()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from pinnace.base.clock import Clock
+from pinnace.base.randomness import Randomness
+from pinnace.runtime import conmon, containers, linux, oci, pause, sandboxes, streams
+from pinnace.runtime.cgroups import Cgroups
+from pinnace.runtime.cri import (
+    Container,
+    ContainerSpec,
+    ContainerState,
+    ContainerStats,
+    ExecResult,
+    NotFound,
+    Resources,
+    RuntimeEvent,
+    RuntimeFault,
+    Sandbox,
+    SandboxSpec,
+)
+from pinnace.runtime.events import EventHub, ExitWatch
+from pinnace.runtime.images.registry import Puller
+from pinnace.runtime.images.service import Images
+from pinnace.runtime.images.store import ImageStore
+from pinnace.runtime.state import ContainerRecord, Layout, SandboxRecord
+from pinnace.version import __version__
+
+log = logging.getLogger("pinnace.runtime")
+
+EXEC_OUTPUT = 16 << 10                   # bytes a stream that exec_sync keeps
+KILL_DEADLINE = 30.0                     # seconds after SIGKILL until we say that a process cannot be killed
+EXIT_LOST = 255                          # the code of a container whose end nobody saw (as containerd has it)
+START_ERROR = 128
+
+
+class _Live:
+    """A container in memory: its record, a lock for what changes it, and its end."""
+
+    def __init__(self, record: ContainerRecord) -> None:
+        self.record = record
+        self.lock = asyncio.Lock()
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.oom_kills = 0
+        self.removed = False
+
+    def end(self, code: int) -> None:
+        if not self.ended.done():
+            self.ended.set_result(code)
+
+
+class BuiltinRuntime:
+    """Implements `cri.Runtime`. One instance a state directory at a time; one image directory serves many."""
+
+    def __init__(
+        self, state_dir: Path, image_dir: Path, *, clock: Clock, randomness: Randomness,
+        cgroup_root: str = "/pinnace", egress: bool = True, programs: conmon.Programs = conmon.Programs(),  # noqa: B008
+        cgroups: Cgroups | None = None,
+    ) -> None:  # fmt: skip
+        self._layout = Layout(state_dir.absolute())
+        self._clock = clock
+        self._randomness = randomness
+        self._programs = programs
+        self._boot = linux.boot_id()
+        self._sandboxes: dict[str, SandboxRecord] = {}
+        self._containers: dict[str, _Live] = {}
+        self._hub = EventHub()
+        self._watch = ExitWatch(self._layout.exits, self._exited)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.cgroup_root = cgroup_root
+        self.cgroups = cgroups or Cgroups(clock)
+        self._store = ImageStore(image_dir.absolute(), randomness)
+        self._images = Images(self._store, Puller(self._store, clock, egress=egress))
+        self._host = oci.HostView(
+            cgroup_v2=self.cgroups.v2,
+            architecture=linux.machine(),
+            capabilities=linux.effective_capabilities(),
+            oom_score_adj=linux.lowest_oom_score_adj(),
+        )
+
+    @property
+    def images(self) -> Images:
+        return self._images
+
+    @property
+    def version(self) -> str:
+        return f"pinnace://{__version__}"
+
+    # Opening, adopting, sweeping, closing.
+
+    async def open(self) -> None:
+        """Find what is there, take note of what ended meanwhile, and remove what belongs to nothing."""
+        if missing := self._programs.missing():
+            raise RuntimeFault(f"the container runtime needs {' and '.join(missing)} (Debian: apt install runc conmon)")
+        self._layout.make()
+        for directory in self._layout.sandboxes.iterdir():
+            with contextlib.suppress(NotFound):
+                self._sandboxes[directory.name] = self._layout.read(SandboxRecord, directory.name)
+        for directory in self._layout.containers.iterdir():
+            with contextlib.suppress(NotFound):
+                record = self._layout.read(ContainerRecord, directory.name)
+                self._containers[record.id] = _Live(record)
+        self._watch.open()
+        for live in list(self._containers.values()):
+            self._adopt(live)
+        await self.sweep()
+
+    def _adopt(self, live: _Live) -> None:
+        """A container of an earlier process of ours."""
+        record = live.record
+        if record.state is ContainerState.EXITED:
+            live.end(record.exit_code)
+        elif record.state is ContainerState.RUNNING:
+            running = record.boot == self._boot and linux.started_ticks(record.pid) == record.ticks
+            if not running:
+                # The exit file is usually there already, and was seen; conmon may still be about to write it.
+                self._later(self._await_exit_file(live))
+
+    async def _await_exit_file(self, live: _Live) -> None:
+        if live.record.boot == self._boot:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await asyncio.shield(live.ended)
+        if not live.ended.done():
+            self._exited(live.record.id, EXIT_LOST, self._now(), reason="Unknown")
+
+    async def sweep(self) -> None:
+        """Remove leftovers: directories without a record, containers without a sandbox, and notes of their images."""
+        for directory in list(self._layout.containers.iterdir()):
+            live = self._containers.get(directory.name)
+            if live is None:
+                log.info("sweeping the remains of container %s", directory.name)
+                await self._kill_remains(directory.name)
+                await asyncio.to_thread(self._remove_files, directory.name)
+            elif live.record.sandbox_id not in self._sandboxes:
+                await self.remove(directory.name)
+        for directory in list(self._layout.sandboxes.iterdir()):
+            if directory.name not in self._sandboxes:
+                log.info("sweeping the remains of sandbox %s", directory.name)
+                await asyncio.to_thread(sandboxes.remove, directory)
+        for directory in list(self._layout.runc.iterdir()):
+            if directory.name not in self._containers:
+                await self._kill_remains(directory.name)
+                await asyncio.to_thread(shutil.rmtree, directory, True)
+        for path in list(self._layout.exits.iterdir()):
+            if path.name not in self._containers:
+                path.unlink(missing_ok=True)
+        await asyncio.to_thread(
+            self._store.sweep_uses, str(self._layout.root), frozenset(self._containers)
+        )
+
+    async def _kill_remains(self, id: str) -> None:
+        """End a container that we have no record of, by what runc and conmon wrote down."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError):
+            state = msgspec.json.decode((self._layout.runc / id / "state.json").read_bytes())
+            linux.send_signal(int(state["init_process_pid"]), int(state["init_process_start"]), signal.SIGKILL)
+            paths = state.get("cgroup_paths") or {}
+            root = str(self.cgroups.root)
+            for path in set(paths.values()):
+                relative = "/" + path.removeprefix(root).lstrip("/").partition("/")[2]
+                await self.cgroups.remove(relative if not self.cgroups.v2 else path.removeprefix(root))
+
+    async def close(self) -> None:
+        """Stop looking; containers run on."""
+        self._watch.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._images.close()
+
+    async def destroy_all(self) -> None:
+        """Leave no process, mount, namespace or control group behind."""
+        await asyncio.gather(*(self.remove_sandbox(id) for id in list(self._sandboxes)))
+        for id in list(self._containers):
+            await self.remove(id)
+        await self.cgroups.remove(self.cgroup_root)
+
+    # Sandboxes.
+
+    async def run_sandbox(self, spec: SandboxSpec) -> Sandbox:
+        id = self._new_id()
+        directory = self._layout.sandbox(id)
+        if spec.cgroup_parent:
+            await asyncio.to_thread(self._ensure_cgroup, spec.cgroup_parent, spec.resources)
+        await linux.on_new_thread(lambda: sandboxes.make(directory, spec))
+        record = SandboxRecord(
+            id=id, spec=spec, created_at=self._now(), boot=self._boot,
+            netns="" if spec.host_network else str(directory / "ns" / "net"),
+        )  # fmt: skip
+        self._sandboxes[id] = record
+        try:
+            if spec.share_process_namespace and not spec.host_pid:
+                record.pause = await self._start_pause(record)
+            self._layout.write(record)
+        except BaseException:
+            await self.remove_sandbox(id)
+            raise
+        return self._view(record)
+
+    def _ensure_cgroup(self, path: str, resources: Resources) -> None:
+        try:
+            self.cgroups.ensure(path, resources)
+        except OSError as error:
+            raise RuntimeFault(f"failed to create the pod's control group: {error}") from error
+
+    async def _start_pause(self, sandbox: SandboxRecord) -> str:
+        program = pause.executable(self._host.architecture)
+        if program is None:
+            raise RuntimeFault(f"a shared process namespace is not supported on {self._host.architecture}")
+        id = self._new_id()
+        directory = self._layout.container(id)
+        cgroup = f"{self._pod_cgroup(sandbox)}/{id}"
+        view = sandboxes.view(self._layout.sandbox(sandbox.id), sandbox.spec, pid_namespace="")
+        directory.mkdir(mode=0o700)
+        live = _Live(ContainerRecord(
+            id=id, sandbox_id=sandbox.id, spec=ContainerSpec(name="", image=""), image_id="", cgroup=cgroup,
+            log_path=os.devnull, created_at=self._now(), boot=self._boot, stop_signal="SIGKILL", overlay=False,
+        ))  # fmt: skip
+        self._containers[id] = live
+        try:
+            await asyncio.to_thread(containers.prepare_pause, directory, program, view, self._host, cgroup)
+            self._layout.write(live.record)
+            await self.start(id)
+        except BaseException:
+            await self.remove(id)
+            raise
+        return id
+
+    async def set_sandbox_ips(self, sandbox: str, ips: tuple[str, ...]) -> None:
+        record = self._sandbox(sandbox)
+        record.ips = ips
+        self._layout.write(record)
+
+    async def stop_sandbox(self, sandbox: str) -> None:
+        record = self._sandboxes.get(sandbox)
+        if record is None:
+            return
+        if not record.stopped:
+            record.stopped = True
+            self._layout.write(record)
+        await asyncio.gather(*(
+            self.stop(live.record.id, grace=0) for live in self._of(sandbox) if live.record.id != record.pause
+        ))  # fmt: skip
+        if record.pause:
+            await self.remove(record.pause)
+        self._hub.publish(RuntimeEvent("stopped", sandbox, ""))
+
+    async def remove_sandbox(self, sandbox: str) -> None:
+        record = self._sandboxes.get(sandbox)
+        if record is None:
+            return
+        record.stopped = True
+        await asyncio.gather(*(self.remove(live.record.id) for live in self._of(sandbox)))
+        await asyncio.to_thread(sandboxes.remove, self._layout.sandbox(sandbox))
+        self._sandboxes.pop(sandbox, None)
+        if record.spec.cgroup_parent and not self._siblings(record):
+            await self.cgroups.remove(record.spec.cgroup_parent)
+        self._hub.publish(RuntimeEvent("deleted", sandbox, ""))
+
+    def _siblings(self, record: SandboxRecord) -> bool:
+        """Another attempt of the same pod has the same control group."""
+        return any(other.spec.cgroup_parent == record.spec.cgroup_parent for other in self._sandboxes.values())
+
+    async def sandboxes(self) -> tuple[Sandbox, ...]:
+        return tuple(self._view(record) for record in self._sandboxes.values())
+
+    def _view(self, record: SandboxRecord) -> Sandbox:
+        alive = record.boot == self._boot and sandboxes.alive(self._layout.sandbox(record.id), record.spec)
+        if record.pause and alive:
+            live = self._containers.get(record.pause)
+            alive = live is not None and live.record.state is ContainerState.RUNNING
+        return record.view(alive=alive)
+
+    def _sandbox(self, id: str) -> SandboxRecord:
+        record = self._sandboxes.get(id)
+        if record is None:
+            raise NotFound(f'sandbox "{id}" not found')
+        return record
+
+    def _of(self, sandbox: str) -> list[_Live]:
+        return [live for live in self._containers.values() if live.record.sandbox_id == sandbox]
+
+    def _pod_cgroup(self, record: SandboxRecord) -> str:
+        return record.spec.cgroup_parent or f"{self.cgroup_root}/{record.id}"
+
+    # Containers: create, start, stop, remove.
+
+    async def create(self, sandbox: str, spec: ContainerSpec) -> str:
+        record = self._sandbox(sandbox)
+        if record.stopped:
+            raise RuntimeFault(f'sandbox container "{sandbox}" is not running')
+        id = self._new_id()
+        directory = self._layout.container(id)
+        cgroup = f"{self._pod_cgroup(record)}/{id}"
+        pid_namespace = self._pid_namespace(record, spec)
+        view = sandboxes.view(self._layout.sandbox(sandbox), record.spec, pid_namespace=pid_namespace)
+        host = self._host
+        if spec.security.privileged:
+            host = replace(host, devices=containers.host_devices())
+        log_path = str(Path(record.spec.log_directory, spec.log_path)) if spec.log_path else os.devnull
+
+        def make() -> tuple[str, containers.Prepared]:
+            image = self._store.acquire(spec.image, id, str(self._layout.root))
+            if spec.log_path:
+                Path(log_path).parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            try:
+                return image.id, containers.prepare(directory, spec, image, self._store, view, host, cgroup)
+            except OSError as error:
+                raise RuntimeFault(f"failed to create containerd container: {error}") from error
+
+        try:
+            image_id, prepared = await linux.on_new_thread(make)
+            live = _Live(ContainerRecord(
+                id=id, sandbox_id=sandbox, spec=spec, image_id=image_id, cgroup=cgroup, log_path=log_path,
+                created_at=self._now(), boot=self._boot, stop_signal=prepared.stop_signal,
+                own_pid_namespace=pid_namespace == "", resources=spec.resources,
+            ))  # fmt: skip
+            self._layout.write(live.record)
+        except BaseException:
+            await asyncio.to_thread(self._remove_files, id)
+            raise
+        self._containers[id] = live
+        self._hub.publish(RuntimeEvent("created", sandbox, id))
+        return id
+
+    def _pid_namespace(self, sandbox: SandboxRecord, spec: ContainerSpec) -> str | None:
+        if spec.target_pid_of:
+            target = self._live(spec.target_pid_of).record
+            if target.state is not ContainerState.RUNNING:
+                raise RuntimeFault(f'container "{target.id}" is not running')
+            return f"/proc/{target.pid}/ns/pid"
+        if sandbox.spec.host_pid:
+            return None
+        if sandbox.pause:
+            return f"/proc/{self._live(sandbox.pause).record.pid}/ns/pid"
+        return ""
+
+    async def start(self, container: str) -> None:
+        live = self._live(container)
+        async with live.lock:
+            record = live.record
+            if record.state is not ContainerState.CREATED:
+                raise RuntimeFault(f'container "{container}" is in state {record.state}, cannot be started')
+            bundle = self._layout.container(container)
+            spec = record.spec
+            args = conmon.command(
+                self._programs, container, bundle, runc_root=self._layout.runc, exits=self._layout.exits,
+                log=record.log_path, name=spec.name, stdin=spec.stdin, stdin_once=spec.stdin_once, tty=spec.tty,
+            )  # fmt: skip
+            try:
+                record.pid = await conmon.launch(args, bundle)
+                record.ticks = linux.started_ticks(record.pid)
+                record.started_at = self._now()
+                record.state = ContainerState.RUNNING
+                self._layout.write(record)
+                conmon.release(self._layout.runc, container)
+            except RuntimeFault as fault:
+                await self._start_failed(live, str(fault))
+                raise
+        self._later(self._place_conmon(bundle))
+        if record.spec.name:
+            self._hub.publish(RuntimeEvent("started", record.sandbox_id, container))
+
+    async def _start_failed(self, live: _Live, message: str) -> None:
+        record = live.record
+        if record.pid:
+            linux.send_signal(record.pid, record.ticks, signal.SIGKILL)
+        record.state, record.exit_code, record.reason = ContainerState.EXITED, START_ERROR, "StartError"
+        record.message, record.finished_at = message, self._now()
+        self._layout.write(record)
+        live.end(START_ERROR)
+        await self.cgroups.remove(record.cgroup)
+
+    async def _place_conmon(self, bundle: Path) -> None:
+        """Out of our own control group: whoever stops our service must not stop the containers."""
+        pid = conmon.conmon_pid(bundle)
+        if pid:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self.cgroups.join, f"{self.cgroup_root}/conmon", pid)
+
+    def _exited(self, id: str, code: int, when: float, *, reason: str = "") -> None:
+        """conmon has written the exit code."""
+        live = self._containers.get(id)
+        if live is None or live.record.state is ContainerState.EXITED:
+            return
+        record = live.record
+        if record.state is ContainerState.CREATED and not record.pid and when < record.created_at:
+            return
+        oom = self.cgroups.oom_kills(record.cgroup) > 0 or (self._layout.container(id) / "oom").exists()
+        record.state, record.exit_code, record.finished_at = ContainerState.EXITED, code, when
+        record.reason = reason or ("OOMKilled" if oom else "Completed" if code == 0 else "Error")
+        if self._layout.container(id).is_dir():
+            self._layout.write(record)
+        live.end(code)
+        if not record.own_pid_namespace:
+            self.cgroups.kill(record.cgroup)  # what it left running in the shared namespace
+        if oom:
+            self._hub.publish(RuntimeEvent("oom", record.sandbox_id, id))
+        self._hub.publish(RuntimeEvent("stopped", record.sandbox_id, id if record.spec.name else ""))
+
+    async def stop(self, container: str, *, grace: float) -> None:
+        live = self._containers.get(container)
+        if live is None or live.record.state is not ContainerState.RUNNING:
+            return
+        record = live.record
+        if grace > 0:
+            linux.send_signal(record.pid, record.ticks, conmon.signal_number(record.stop_signal))
+            try:
+                async with asyncio.timeout(grace):
+                    await asyncio.shield(live.ended)
+                return
+            except TimeoutError:
+                pass
+        await self._kill(live)
+
+    async def _kill(self, live: _Live) -> None:
+        record = live.record
+        if not record.own_pid_namespace:
+            self.cgroups.kill(record.cgroup)
+        alive = linux.send_signal(record.pid, record.ticks, signal.SIGKILL)
+        try:
+            async with asyncio.timeout(KILL_DEADLINE if alive else 2.0):
+                await asyncio.shield(live.ended)
+        except TimeoutError:
+            if linux.started_ticks(record.pid) == record.ticks and record.ticks:
+                raise RuntimeFault(
+                    f"container {record.id} did not end {KILL_DEADLINE:.0f} s after it was killed"
+                ) from None
+            # Gone, but conmon did not say so: it was killed itself.
+            self._exited(record.id, EXIT_LOST, self._now(), reason="Unknown")
+
+    async def remove(self, container: str) -> None:
+        live = self._containers.get(container)
+        if live is None:
+            return
+        async with live.lock:
+            if live.removed:
+                return
+            if live.record.state is ContainerState.RUNNING:
+                await self._kill(live)
+            await self.cgroups.remove(live.record.cgroup)
+            await asyncio.to_thread(self._remove_files, container)
+            self._containers.pop(container, None)
+            live.removed = True
+            live.end(live.record.exit_code)
+        if live.record.spec.name:
+            self._hub.publish(RuntimeEvent("deleted", live.record.sandbox_id, container))
+
+    def _remove_files(self, id: str) -> None:
+        containers.remove(self._layout.container(id))
+        shutil.rmtree(self._layout.runc / id, ignore_errors=True)
+        (self._layout.exits / id).unlink(missing_ok=True)
+        self._store.release(id)
+
+    async def containers(self, sandbox: str | None = None) -> tuple[Container, ...]:
+        return tuple(
+            live.record.view() for live in self._containers.values()
+            if live.record.spec.name and (sandbox is None or live.record.sandbox_id == sandbox)
+        )  # fmt: skip
+
+    async def container(self, container: str) -> Container:
+        return self._live(container).record.view()
+
+    def _live(self, id: str) -> _Live:
+        live = self._containers.get(id)
+        if live is None:
+            raise NotFound(f'container "{id}" not found')
+        return live
+
+    def _running(self, id: str) -> ContainerRecord:
+        record = self._live(id).record
+        if record.state is not ContainerState.RUNNING:
+            raise RuntimeFault(f"container {id} is not running")
+        return record
+
+    # Inside a running container.
+
+    async def exec(
+        self, container: str, command: tuple[str, ...], *, stdin: bool = False, tty: bool = False,
+        stdout: bool = True, stderr: bool = True,
+    ) -> streams.ExecProcess:  # fmt: skip
+        record = self._running(container)
+        args, cleanup, inner_pid = self._exec_args(record, command, tty=tty)
+        try:
+            if tty:
+                return streams.start_with_terminal(args, stdin=stdin, cleanup=cleanup, inner_pid=inner_pid)
+            return streams.start_with_pipes(
+                args, stdin=stdin, stdout=stdout, stderr=stderr, cleanup=cleanup, inner_pid=inner_pid
+            )
+        except BaseException:
+            cleanup()
+            raise
+
+    def _exec_args(
+        self, record: ContainerRecord, command: tuple[str, ...], *, tty: bool
+    ) -> tuple[list[str], Callable[[], None], Callable[[], int]]:
+        bundle = self._layout.container(record.id)
+        section = msgspec.json.decode((bundle / "config.json").read_bytes())["process"]
+        section |= {"args": list(command), "terminal": tty}
+        if tty and not any(item.startswith("TERM=") for item in section["env"]):
+            section["env"].append("TERM=xterm")
+        name = self._randomness.token(8).hex()
+        spec_file, pid_file = bundle / f"exec-{name}.json", bundle / f"exec-{name}.pid"
+        spec_file.write_bytes(msgspec.json.encode(section))
+        args = [
+            self._programs.runc, f"--root={self._layout.runc}", "exec", f"--process={spec_file}",
+            f"--pid-file={pid_file}", record.id,
+        ]  # fmt: skip
+
+        def cleanup() -> None:
+            spec_file.unlink(missing_ok=True)
+            pid_file.unlink(missing_ok=True)
+
+        def inner_pid() -> int:
+            try:
+                return int(pid_file.read_text())
+            except (OSError, ValueError):
+                return 0
+
+        return args, cleanup, inner_pid
+
+    async def exec_sync(self, container: str, command: tuple[str, ...], *, timeout: float) -> ExecResult:
+        session = await self.exec(container, command)
+        output = {streams.STDOUT: bytearray(), streams.STDERR: bytearray()}
+
+        async def collect() -> None:
+            async for stream, data in session.output():
+                kept = output[stream]
+                kept += data[: EXEC_OUTPUT - len(kept)]
+
+        collecting = asyncio.create_task(collect())
+        try:
+            async with asyncio.timeout(timeout if timeout > 0 else None):
+                code = await session.wait()
+                await collecting
+        except TimeoutError:
+            raise TimeoutError(f"command {' '.join(command)!r} timed out") from None
+        finally:
+            await session.close()
+            collecting.cancel()
+            await asyncio.gather(collecting, return_exceptions=True)
+        return ExecResult(code, bytes(output[streams.STDOUT]), bytes(output[streams.STDERR]))
+
+    async def attach(self, container: str, *, stdin: bool, stdout: bool, stderr: bool) -> streams.AttachSession:
+        live = self._live(container)
+        record = self._running(container)
+        return streams.AttachSession(
+            self._layout.container(container), stdin=stdin and record.spec.stdin, stdout=stdout, stderr=stderr,
+            exited=lambda: asyncio.shield(live.ended),
+        )  # fmt: skip
+
+    async def port_forward(
+        self, sandbox: str, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        record = self._sandbox(sandbox)
+        if record.stopped:
+            raise RuntimeFault(f'sandbox container "{sandbox}" is not running')
+        sock = await linux.on_new_thread(lambda: sandboxes.connect(record.netns, port))
+        return await asyncio.open_connection(sock=sock)
+
+    async def reopen_log(self, container: str) -> None:
+        record = self._running(container)
+        if not conmon.control(self._layout.container(record.id), conmon.CTL_REOPEN_LOG):
+            raise RuntimeFault(f"conmon of container {container} does not answer")
+
+    async def update_resources(self, container: str, resources: Resources) -> None:
+        live = self._live(container)
+        async with live.lock:
+            record = live.record
+            try:
+                await asyncio.to_thread(self.cgroups.update, record.cgroup, resources)
+            except OSError as error:
+                raise RuntimeFault(f"failed to update resources of container {container}: {error}") from error
+            record.resources = Resources(*(
+                new if (new := getattr(resources, name)) is not None else getattr(record.resources, name)
+                for name in Resources.__slots__
+            ))  # fmt: skip
+            self._layout.write(record)
+
+    async def stats(self, container: str) -> ContainerStats:
+        record = self._running(container)
+
+        def read() -> ContainerStats:
+            group = self.cgroups.stats(record.cgroup)
+            return ContainerStats(
+                container_id=container, name=record.spec.name, sandbox_id=record.sandbox_id, timestamp=self._now(),
+                cpu_nanoseconds=group.cpu_nanoseconds, memory_usage=group.memory_usage,
+                memory_working_set=group.memory_working_set, memory_rss=group.memory_rss, pids=group.pids,
+                rootfs_bytes=containers.upper_usage(self._layout.container(container)),
+            )  # fmt: skip
+
+        try:
+            return await asyncio.to_thread(read)
+        except FileNotFoundError:
+            raise NotFound(f'container "{container}" has no control group') from None
+
+    def events(self) -> AsyncIterator[RuntimeEvent]:
+        return self._hub.subscribe()
+
+    # Small things.
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    def _new_id(self) -> str:
+        return self._randomness.token(32).hex()
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        """Run something in the background; `close` waits for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
