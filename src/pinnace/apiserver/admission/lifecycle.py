@@ -1,0 +1,50 @@
+"""NamespaceLifecycle: nothing new in a namespace that is missing or on its way out; some namespaces stay."""
+
+from __future__ import annotations
+
+from pinnace.api.core import v1 as core
+from pinnace.api.errors import Forbidden, NotFound, StatusCause, StatusDetails, qualified
+from pinnace.apiserver.access import Admission
+from pinnace.apiserver.authentication.objects import Objects
+
+_IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
+# Reviews are questions, not content: they are answered in any namespace.
+_UNSTORED = frozenset({"localsubjectaccessreviews"})
+
+
+class NamespaceLifecycle:
+    """Validates; changes nothing."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def mutate(self, admission: Admission) -> None:
+        return None
+
+    async def validate(self, admission: Admission) -> None:
+        if admission.group == "" and admission.resource == "namespaces":
+            if admission.operation == "DELETE" and admission.name in _IMMORTAL:
+                raise Forbidden.to("namespaces", "", admission.name, "this namespace may not be deleted")
+            return
+        if admission.operation != "CREATE" or not admission.namespace or admission.resource in _UNSTORED:
+            return
+        namespace = self._objects.get(core.Namespace, "", admission.namespace)
+        if namespace is None:
+            raise NotFound.of("namespaces", "", admission.namespace)
+        if namespace.metadata.deletionTimestamp:
+            raise _terminating(admission)
+
+
+def _terminating(admission: Admission) -> Forbidden:
+    text = f"namespace {admission.namespace} is being terminated"
+    why = f"unable to create new content in namespace {admission.namespace} because it is being terminated"
+    what = qualified(admission.resource, admission.group)
+    return Forbidden(
+        f'{what} "{admission.name}" is forbidden: {why}',
+        StatusDetails(
+            name=admission.name,
+            group=admission.group,
+            kind=admission.resource,
+            causes=(StatusCause("NamespaceTerminating", text, "metadata.namespace"),),
+        ),
+    )

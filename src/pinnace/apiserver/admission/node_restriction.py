@@ -1,0 +1,158 @@
+"""NodeRestriction: a kubelet changes its own node and the pods bound to it, and nothing of what steers pods.
+
+Rules are upstream's plugin/pkg/admission/noderestriction: the labels a node may set on itself, no taints, no
+pods but mirror pods, tokens only for pods that it runs.
+"""
+
+from __future__ import annotations
+
+from pinnace.api.authentication import v1 as authentication
+from pinnace.api.coordination import v1 as coordination
+from pinnace.api.core import v1 as core
+from pinnace.api.errors import Forbidden
+from pinnace.api.policy import v1 as policy
+from pinnace.api.storage import v1 as storage
+from pinnace.apiserver.access import Admission
+from pinnace.apiserver.authentication.objects import Objects
+from pinnace.apiserver.authorization.node import node_name
+
+_MIRROR = "kubernetes.io/config.mirror"
+_OWN_LABELS = frozenset(
+    {
+        "kubernetes.io/hostname", "kubernetes.io/os", "kubernetes.io/arch", "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch", "beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type",
+        "failure-domain.beta.kubernetes.io/region", "failure-domain.beta.kubernetes.io/zone",
+        "topology.kubernetes.io/region", "topology.kubernetes.io/zone",
+    }
+)  # fmt: skip
+_OWN_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
+
+
+class NodeRestriction:
+    """Validates what nodes write; others pass."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def mutate(self, admission: Admission) -> None:
+        return None
+
+    async def validate(self, admission: Admission) -> None:
+        node = node_name(admission.user)
+        if not node:
+            return
+        match (admission.group, admission.resource, admission.subresource):
+            case ("", "pods", ""):
+                self._pod(admission, node)
+            case ("", "pods", "status"):
+                self._pod_status(admission, node)
+            case ("", "pods", "eviction"):
+                self._eviction(admission, node)
+            case ("", "nodes", _):
+                self._node(admission, node)
+            case ("", "serviceaccounts", "token"):
+                self._token(admission, node)
+            case ("coordination.k8s.io", "leases", ""):
+                self._named(admission, node, coordination.Lease)
+            case ("storage.k8s.io", "csinodes", ""):
+                self._named(admission, node, storage.CSINode)
+
+    def _pod(self, admission: Admission, node: str) -> None:
+        match admission.operation:
+            case "CREATE":
+                pod = admission.object
+                if not isinstance(pod, core.Pod) or _MIRROR not in (pod.metadata.annotations or {}):
+                    raise _forbidden(admission, f"pod does not have {_MIRROR!r} annotation, node {node!r} can only create mirror pods")
+                if pod.spec.nodeName != node:
+                    raise _forbidden(admission, f"node {node!r} can only create pods with spec.nodeName set to itself")
+                if pod.spec.serviceAccountName:
+                    raise _forbidden(admission, f"node {node!r} can not create pods that reference a service account")
+            case "DELETE":
+                self._bound(admission, node, "can only delete pods with spec.nodeName set to itself")
+            case _:
+                raise _forbidden(admission, f"unexpected operation {admission.operation!r}, node {node!r} can only create and delete mirror pods")
+
+    def _pod_status(self, admission: Admission, node: str) -> None:
+        old, new = admission.old_object, admission.object
+        if not isinstance(old, core.Pod) or not isinstance(new, core.Pod):
+            raise _forbidden(admission, f"unexpected operation {admission.operation!r}")
+        if old.spec.nodeName != node:
+            raise _forbidden(admission, f"node {node!r} can only update pod status for pods with spec.nodeName set to itself")
+        if (old.metadata.labels or {}) != (new.metadata.labels or {}):
+            raise _forbidden(admission, f"node {node!r} cannot update labels through pod status")
+
+    def _eviction(self, admission: Admission, node: str) -> None:
+        eviction = admission.object
+        if not isinstance(eviction, policy.Eviction):
+            raise _forbidden(admission, "unexpected type")
+        self._bound(admission, node, "can only evict pods with spec.nodeName set to itself")
+
+    def _bound(self, admission: Admission, node: str, why: str) -> None:
+        pod = self._objects.get(core.Pod, admission.namespace, admission.name)
+        if pod is not None and pod.spec.nodeName != node:
+            raise _forbidden(admission, f"node {node!r} {why}")
+
+    def _node(self, admission: Admission, node: str) -> None:
+        new, old = admission.object, admission.old_object
+        name = admission.name or (new.metadata.name if isinstance(new, core.Node) else "")
+        if name != node:
+            raise _forbidden(admission, f"node {node!r} is not allowed to modify node {name!r}")
+        if admission.operation == "CREATE" and isinstance(new, core.Node):
+            if new.spec.configSource is not None:
+                raise _forbidden(admission, f"node {node!r} is not allowed to create pods with a non-nil configSource")
+            _check_labels(admission, node, {}, new.metadata.labels or {})
+        elif admission.operation == "UPDATE" and isinstance(new, core.Node) and isinstance(old, core.Node):
+            if (new.spec.taints or []) != (old.spec.taints or []):
+                raise _forbidden(admission, f"node {node!r} is not allowed to modify taints")
+            if (new.metadata.ownerReferences or []) != (old.metadata.ownerReferences or []):
+                raise _forbidden(admission, f"node {node!r} is not allowed to modify its ownerReferences")
+            _check_labels(admission, node, old.metadata.labels or {}, new.metadata.labels or {})
+
+    def _token(self, admission: Admission, node: str) -> None:
+        request = admission.object
+        if not isinstance(request, authentication.TokenRequest):
+            raise _forbidden(admission, "unexpected type")
+        bound = request.spec.boundObjectRef
+        if bound is None or bound.kind != "Pod" or not bound.name or not bound.uid:
+            raise _forbidden(admission, "node requested token not bound to a pod" if bound is None else
+                             f"node requested token bound to the {bound.kind}, and not to a named pod")
+        pod = self._objects.get(core.Pod, admission.namespace, bound.name)
+        if pod is None:
+            raise _forbidden(admission, f"node requested token bound to a pod that does not exist: {bound.name}")
+        if pod.metadata.uid != bound.uid:
+            raise _forbidden(admission, "the UID in the bound object reference does not match the UID in record")
+        if pod.spec.nodeName != node:
+            raise _forbidden(admission, "node requested token bound to a pod scheduled on a different node")
+
+    def _named(self, admission: Admission, node: str, kind: type[coordination.Lease] | type[storage.CSINode]) -> None:
+        new = admission.object
+        name = admission.name or (new.metadata.name if isinstance(new, kind) else "")
+        if name != node:
+            what = "leases" if kind is coordination.Lease else "CSINodes"
+            raise _forbidden(admission, f"can only access {what} with the same name as the requesting node")
+
+
+def _check_labels(admission: Admission, node: str, old: dict[str, str], new: dict[str, str]) -> None:
+    changed = {label for label in {*old, *new} if old.get(label) != new.get(label)}
+    refused = sorted(label for label in changed if not _may_set(label))
+    if refused:
+        raise _forbidden(admission, f"is not allowed to modify labels: {', '.join(refused)}")
+
+
+def _may_set(label: str) -> bool:
+    if label in _OWN_LABELS:
+        return True
+    domain, slash, _ = label.partition("/")
+    if not slash:
+        return True
+    if any(domain == own or domain.endswith(f".{own}") for own in _OWN_DOMAINS):
+        return True
+    if domain == "node-restriction.kubernetes.io" or domain.endswith(".node-restriction.kubernetes.io"):
+        return False
+    return not any(
+        domain == kept or domain.endswith(f".{kept}") for kept in ("kubernetes.io", "k8s.io")
+    )
+
+
+def _forbidden(admission: Admission, why: str) -> Forbidden:
+    return Forbidden.to(admission.resource, admission.group, admission.name, why)

@@ -1,0 +1,109 @@
+"""ServiceAccount: every pod acts as an account, and finds a token for it where clients look.
+
+The volume is upstream's: a projected token of an hour, the authority's certificate, the namespace.
+"""
+
+from __future__ import annotations
+
+from pinnace.api import codec
+from pinnace.api.core import v1 as core
+from pinnace.api.errors import Forbidden
+from pinnace.apiserver.access import Admission
+from pinnace.apiserver.authentication.objects import Objects
+from pinnace.base.randomness import Randomness
+
+MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+_MIRROR = "kubernetes.io/config.mirror"
+_TOKEN_SECONDS = 3607      # upstream's odd number tells these tokens apart from asked-for ones
+_VOLUME_PREFIX = "kube-api-access-"
+
+
+class ServiceAccountAdmission:
+    """Mutates pods on creation."""
+
+    def __init__(self, objects: Objects, randomness: Randomness) -> None:
+        self._objects = objects
+        self._randomness = randomness
+
+    async def mutate(self, admission: Admission) -> None:
+        pod = admission.object
+        if admission.operation != "CREATE" or admission.subresource or not isinstance(pod, core.Pod):
+            return
+        if _MIRROR in (pod.metadata.annotations or {}):
+            return
+        spec = pod.spec
+        if not spec.serviceAccountName:
+            spec.serviceAccountName = "default"
+        spec.serviceAccount = spec.serviceAccountName
+        account = self._objects.get(core.ServiceAccount, admission.namespace, spec.serviceAccountName)
+        if account is None:
+            raise Forbidden.to(
+                "pods", "", admission.name,
+                f"error looking up service account {admission.namespace}/{spec.serviceAccountName}: "
+                f'serviceaccount "{spec.serviceAccountName}" not found',
+            )  # fmt: skip
+        if _wants_token(pod, account):
+            self._mount(pod)
+        if not spec.imagePullSecrets and account.imagePullSecrets:
+            spec.imagePullSecrets = [codec.copy(pull) for pull in account.imagePullSecrets]
+
+    async def validate(self, admission: Admission) -> None:
+        return None
+
+    def _mount(self, pod: core.Pod) -> None:
+        spec = pod.spec
+        volumes = spec.volumes or []
+        name = next((v.name for v in volumes if v.name.startswith(_VOLUME_PREFIX) and v.projected), "")
+        fresh = not name
+        if fresh:
+            taken = {volume.name for volume in volumes}
+            name = _VOLUME_PREFIX + self._randomness.suffix()
+            while name in taken:
+                name = _VOLUME_PREFIX + self._randomness.suffix()
+        mounted = False
+        for container in (*(spec.initContainers or ()), *(spec.containers or ())):
+            mounts = container.volumeMounts or []
+            if any(mount.mountPath == MOUNT_PATH for mount in mounts):
+                continue
+            mounts.append(core.VolumeMount(name=name, readOnly=True, mountPath=MOUNT_PATH))
+            container.volumeMounts = mounts
+            mounted = True
+        if fresh and mounted:
+            spec.volumes = [*volumes, _token_volume(name)]
+
+
+def _wants_token(pod: core.Pod, account: core.ServiceAccount) -> bool:
+    if pod.spec.automountServiceAccountToken is not None:
+        return pod.spec.automountServiceAccountToken
+    return account.automountServiceAccountToken is not False
+
+
+def _token_volume(name: str) -> core.Volume:
+    return core.Volume(
+        name=name,
+        projected=core.ProjectedVolumeSource(
+            defaultMode=0o644,
+            sources=[
+                core.VolumeProjection(
+                    serviceAccountToken=core.ServiceAccountTokenProjection(
+                        expirationSeconds=_TOKEN_SECONDS, path="token"
+                    )
+                ),
+                core.VolumeProjection(
+                    configMap=core.ConfigMapProjection(
+                        name="kube-root-ca.crt", items=[core.KeyToPath(key="ca.crt", path="ca.crt")]
+                    )
+                ),
+                core.VolumeProjection(
+                    downwardAPI=core.DownwardAPIProjection(
+                        items=[
+                            core.DownwardAPIVolumeFile(
+                                path="namespace",
+                                fieldRef=core.ObjectFieldSelector(apiVersion="v1", fieldPath="metadata.namespace"),
+                            )
+                        ]
+                    )
+                ),
+            ],
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Who are you? Client certificates, bearer tokens, service account tokens; and anonymous."""

@@ -1,0 +1,44 @@
+"""All ways to say who one is, in order; and who says nothing is anonymous."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from pinnace.api.errors import Unauthorized
+from pinnace.client.transport import Request, User
+
+ANONYMOUS = User(name="system:anonymous", groups=("system:unauthenticated",))
+_EVERYBODY = "system:authenticated"
+
+
+class Authenticator(Protocol):
+    async def authenticate(self, request: Request) -> User | None:
+        """None if the request shows nothing of this kind. Raises Unauthorized if what it shows is wrong."""
+        ...
+
+
+class AuthenticatorChain:
+    """The first that knows the user wins; wrong credentials are refused even if others would do."""
+
+    def __init__(self, authenticators: Sequence[Authenticator], *, anonymous: bool = True) -> None:
+        self._authenticators = tuple(authenticators)
+        self._anonymous = anonymous
+
+    async def authenticate(self, request: Request) -> User | None:
+        if request.user is not None:        # an in-process caller says who it is
+            return _authenticated(request.user)
+        for authenticator in self._authenticators:
+            user = await authenticator.authenticate(request)
+            if user is not None:
+                return _authenticated(user)
+        if not self._anonymous or request.headers.get("authorization"):
+            raise Unauthorized()
+        return ANONYMOUS
+
+
+def _authenticated(user: User) -> User:
+    if _EVERYBODY in user.groups or user.name == ANONYMOUS.name:
+        return user
+    return replace(user, groups=(*user.groups, _EVERYBODY))

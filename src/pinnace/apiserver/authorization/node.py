@@ -1,0 +1,179 @@
+"""The node authorizer: a kubelet may read what the pods on its node need, and write what is its own.
+
+The identity is `system:node:NAME` in the group `system:nodes`. What a pod needs is read off its spec
+(upstream keeps the same relation as a graph: plugin/pkg/auth/authorizer/node).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from pinnace.api.core import v1 as core
+from pinnace.apiserver.access import Attributes, Decision
+from pinnace.apiserver.authentication.objects import Objects
+from pinnace.apiserver.authorization.policy.cluster_roles import CLUSTER_ROLES
+from pinnace.apiserver.authorization.policy.roles import parse_rules
+from pinnace.apiserver.authorization.rbac import allows
+from pinnace.client.transport import User
+
+_PREFIX = "system:node:"
+_GROUP = "system:nodes"
+_LEASES = "kube-node-lease"
+_MOST_REMEMBERED = 20_000
+
+Reference = tuple[str, str]      # (resource, name), in the pod's namespace; persistent volumes have none
+
+
+def node_name(user: User) -> str:
+    """The node that the user is, or "" for others."""
+    if _GROUP in user.groups and user.name.startswith(_PREFIX):
+        return user.name.removeprefix(_PREFIX)
+    return ""
+
+
+class NodeAuthorizer:
+    """Decides for nodes; has no opinion on anybody else."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._rules = tuple(parse_rules(CLUSTER_ROLES["system:node"]))
+        self._references: OrderedDict[tuple[str, str], frozenset[Reference]] = OrderedDict()
+
+    def authorize(self, attributes: Attributes) -> Decision:
+        node = node_name(attributes.user)
+        if not node:
+            return Decision(False, "")
+        resource, group = attributes.resource, attributes.group
+        match (group, resource):
+            case ("", "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes"):
+                return self._referenced(node, attributes)
+            case ("", "serviceaccounts"):
+                return self._account(node, attributes)
+            case ("", "nodes"):
+                return self._own(node, attributes, attributes.verb == "create")
+            case ("", "pods"):
+                return self._pods(node, attributes)
+            case ("coordination.k8s.io", "leases"):
+                if attributes.namespace != _LEASES:
+                    return _no(f'can only access leases in the "{_LEASES}" system namespace')
+                return self._own(node, attributes, attributes.verb == "create")
+            case ("storage.k8s.io", "csinodes"):
+                return self._own(node, attributes, attributes.verb == "create")
+        return self._by_rules(attributes)
+
+    def _by_rules(self, attributes: Attributes) -> Decision:
+        return Decision(any(allows(rule, attributes) for rule in self._rules), "")
+
+    def _own(self, node: str, attributes: Attributes, unnamed: bool) -> Decision:
+        # A create has no name to check yet: NodeRestriction looks at the object.
+        if unnamed and not attributes.subresource:
+            return self._by_rules(attributes)
+        if attributes.name != node:
+            return _no(f"node {node!r} cannot {attributes.verb} {attributes.resource} other than its own")
+        return self._by_rules(attributes)
+
+    def _referenced(self, node: str, attributes: Attributes) -> Decision:
+        if attributes.subresource:
+            return self._by_rules(attributes)
+        if attributes.verb not in ("get", "list", "watch"):
+            return _no("can only read resources of this type")
+        if not attributes.name:
+            return _no("can only read namespaced object of this type" if attributes.namespace else "No Object name found")
+        wanted = (attributes.resource, attributes.name)
+        for pod in self._objects.pods_on(node):
+            if attributes.resource == "persistentvolumes":
+                if attributes.name in self._volumes(pod):
+                    return Decision(True, "")
+            elif pod.metadata.namespace == attributes.namespace and wanted in self._needs(pod):
+                return Decision(True, "")
+        return _no(f"no relationship found between node {node!r} and this object")
+
+    def _account(self, node: str, attributes: Attributes) -> Decision:
+        token = attributes.subresource == "token" and attributes.verb == "create"
+        if not token and (attributes.subresource or attributes.verb != "get"):
+            return _no("can only create tokens for individual service accounts")
+        for pod in self._objects.pods_on(node):
+            if pod.metadata.namespace == attributes.namespace and pod.spec.serviceAccountName == attributes.name:
+                return Decision(True, "")
+        return _no(f"no relationship found between node {node!r} and this object")
+
+    def _pods(self, node: str, attributes: Attributes) -> Decision:
+        verb = attributes.verb
+        if verb == "create" and not attributes.subresource:
+            return self._by_rules(attributes)
+        if verb in ("list", "watch"):
+            if attributes.field_selector.get("spec.nodeName") == node:
+                return Decision(True, "")
+            return _no("can only list/watch pods with spec.nodeName field selector")
+        pod = self._objects.get(core.Pod, attributes.namespace, attributes.name)
+        if pod is None:
+            # Told apart from "forbidden" only for what may have been its own: upstream answers by the graph.
+            return self._by_rules(attributes)
+        if pod.spec.nodeName == node:
+            return self._by_rules(attributes)
+        return _no(f"no relationship found between node {node!r} and this object")
+
+    def _volumes(self, pod: core.Pod) -> set[str]:
+        names = set()
+        for resource, name in self._needs(pod):
+            if resource == "persistentvolumeclaims":
+                claim = self._objects.get(core.PersistentVolumeClaim, pod.metadata.namespace or "", name)
+                if claim is not None and claim.spec.volumeName:
+                    names.add(claim.spec.volumeName)
+        return names
+
+    def _needs(self, pod: core.Pod) -> frozenset[Reference]:
+        key = (pod.metadata.uid or "", pod.metadata.resourceVersion or "")
+        known = self._references.get(key)
+        if known is None:
+            known = frozenset(references(pod))
+            self._references[key] = known
+            if len(self._references) > _MOST_REMEMBERED:
+                self._references.popitem(last=False)
+        return known
+
+
+def references(pod: core.Pod) -> Iterator[Reference]:
+    """Every object of its namespace that a pod's spec names."""
+    spec = pod.spec
+    for pull in spec.imagePullSecrets or ():
+        if pull.name:
+            yield "secrets", pull.name
+    for container in (*(spec.initContainers or ()), *(spec.containers or ()), *(spec.ephemeralContainers or ())):
+        for source in container.envFrom or ():
+            if source.configMapRef is not None and source.configMapRef.name:
+                yield "configmaps", source.configMapRef.name
+            if source.secretRef is not None and source.secretRef.name:
+                yield "secrets", source.secretRef.name
+        for variable in container.env or ():
+            value = variable.valueFrom
+            if value is not None and value.configMapKeyRef is not None and value.configMapKeyRef.name:
+                yield "configmaps", value.configMapKeyRef.name
+            if value is not None and value.secretKeyRef is not None and value.secretKeyRef.name:
+                yield "secrets", value.secretKeyRef.name
+    for volume in spec.volumes or ():
+        yield from _of_volume(pod, volume)
+
+
+def _of_volume(pod: core.Pod, volume: core.Volume) -> Iterator[Reference]:
+    if volume.secret is not None and volume.secret.secretName:
+        yield "secrets", volume.secret.secretName
+    if volume.configMap is not None and volume.configMap.name:
+        yield "configmaps", volume.configMap.name
+    if volume.persistentVolumeClaim is not None:
+        yield "persistentvolumeclaims", volume.persistentVolumeClaim.claimName
+    if volume.ephemeral is not None:
+        yield "persistentvolumeclaims", f"{pod.metadata.name}-{volume.name}"
+    if volume.projected is not None:
+        for source in volume.projected.sources or ():
+            if source.secret is not None and source.secret.name:
+                yield "secrets", source.secret.name
+            if source.configMap is not None and source.configMap.name:
+                yield "configmaps", source.configMap.name
+    if volume.csi is not None and volume.csi.nodePublishSecretRef is not None:
+        yield "secrets", volume.csi.nodePublishSecretRef.name or ""
+
+
+def _no(reason: str) -> Decision:
+    return Decision(False, reason)

@@ -1,0 +1,173 @@
+"""RBAC: roles are sets of rules, bindings give them to users, groups and service accounts.
+
+An index from subject to rules is built when a role or binding has changed since it was last asked, and every
+decision is remembered until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pinnace.api.rbac import v1 as rbac
+from pinnace.apiserver.access import Attributes, Decision
+from pinnace.apiserver.authentication.objects import Objects
+from pinnace.client.transport import User
+
+_KINDS = (rbac.ClusterRole, rbac.ClusterRoleBinding, rbac.Role, rbac.RoleBinding)
+_MOST_REMEMBERED = 50_000
+_ACCOUNT_PREFIX = "system:serviceaccount:"
+
+Rules = tuple[rbac.PolicyRule, ...]
+
+
+@dataclass(slots=True)
+class _Index:
+    """Rules by subject (`user:NAME`, `group:NAME`) and namespace ("": everywhere)."""
+
+    grants: dict[str, dict[str, list[rbac.PolicyRule]]] = field(default_factory=dict)
+
+    def add(self, subject: str, namespace: str, rules: Rules) -> None:
+        self.grants.setdefault(subject, {}).setdefault(namespace, []).extend(rules)
+
+    def rules(self, user: User, namespace: str) -> Iterator[rbac.PolicyRule]:
+        """Every rule that the user has in the namespace; "" gives only what holds everywhere."""
+        for subject in (f"user:{user.name}", *(f"group:{group}" for group in user.groups)):
+            granted = self.grants.get(subject)
+            if granted:
+                yield from granted.get("", ())
+                if namespace:
+                    yield from granted.get(namespace, ())
+
+
+class RbacAuthorizer:
+    """Allows what a rule allows; has no opinion otherwise."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._index = _Index()
+        self._versions: tuple[int, ...] = ()
+        self._decisions: dict[tuple[object, ...], bool] = {}
+
+    def authorize(self, attributes: Attributes) -> Decision:
+        index = self._current()
+        user = attributes.user
+        key = (
+            user.name, user.groups, attributes.verb, attributes.group, attributes.resource, attributes.subresource,
+            attributes.namespace, attributes.name, attributes.path,
+        )  # fmt: skip
+        allowed = self._decisions.get(key)
+        if allowed is None:
+            allowed = any(allows(rule, attributes) for rule in index.rules(user, attributes.namespace))
+            if len(self._decisions) >= _MOST_REMEMBERED:
+                self._decisions.clear()
+            self._decisions[key] = allowed
+        return Decision(allowed, "")
+
+    def rules(self, user: User, namespace: str) -> tuple[rbac.PolicyRule, ...]:
+        """Every rule that the user has in the namespace, as SelfSubjectRulesReview lists them."""
+        return tuple(self._current().rules(user, namespace))
+
+    def _current(self) -> _Index:
+        versions = tuple(self._objects.version(kind) for kind in _KINDS)
+        if versions != self._versions:
+            self._index = build(self._objects)
+            self._versions = versions
+            self._decisions.clear()
+        return self._index
+
+
+def build(objects: Objects) -> _Index:
+    """The index over all bindings. A binding whose role does not exist grants nothing."""
+    index = _Index()
+    cluster = {role.metadata.name: tuple(role.rules or ()) for role in objects.list(rbac.ClusterRole)}
+    local = {(r.metadata.namespace, r.metadata.name): tuple(r.rules or ()) for r in objects.list(rbac.Role)}
+    for binding in objects.list(rbac.ClusterRoleBinding):
+        for subject in subjects(binding.subjects or (), ""):
+            index.add(subject, "", cluster.get(binding.roleRef.name, ()))
+    for narrow in objects.list(rbac.RoleBinding):
+        namespace = narrow.metadata.namespace or ""
+        rules = (
+            cluster.get(narrow.roleRef.name, ())
+            if narrow.roleRef.kind == "ClusterRole"
+            else local.get((namespace, narrow.roleRef.name), ())
+        )
+        for subject in subjects(narrow.subjects or (), namespace):
+            index.add(subject, namespace, rules)
+    return index
+
+
+def subjects(bound: Iterable[rbac.Subject], namespace: str) -> Iterator[str]:
+    """The index's names of a binding's subjects; an account without a namespace is in the binding's own."""
+    for subject in bound:
+        match subject.kind:
+            case "User":
+                yield f"user:{subject.name}"
+            case "Group":
+                yield f"group:{subject.name}"
+            case "ServiceAccount":
+                yield f"user:{_ACCOUNT_PREFIX}{subject.namespace or namespace}:{subject.name}"
+
+
+def allows(rule: rbac.PolicyRule, attributes: Attributes) -> bool:
+    """One rule against one request."""
+    if not _has(rule.verbs, attributes.verb):
+        return False
+    if attributes.path:
+        return any(_path_matches(pattern, attributes.path) for pattern in rule.nonResourceURLs or ())
+    return (
+        _has(rule.apiGroups, attributes.group)
+        and _resource_matches(rule.resources or (), attributes.resource, attributes.subresource)
+        and (not rule.resourceNames or attributes.name in rule.resourceNames)
+    )
+
+
+def covers(owned: Iterable[rbac.PolicyRule], wanted: Iterable[rbac.PolicyRule]) -> list[rbac.PolicyRule]:
+    """What of `wanted` the owner of `owned` does not have, one verb, group, resource and name at a time."""
+    rules = tuple(owned)
+    missing = []
+    for rule in wanted:
+        for simple in _simplify(rule):
+            if not any(_covers_simple(own, simple) for own in rules):
+                missing.append(simple)
+    return missing
+
+
+def _simplify(rule: rbac.PolicyRule) -> Iterator[rbac.PolicyRule]:
+    for verb in rule.verbs or ():
+        for url in rule.nonResourceURLs or ():
+            yield rbac.PolicyRule(verbs=[verb], nonResourceURLs=[url])
+        for group in rule.apiGroups or ():
+            for resource in rule.resources or ():
+                for name in rule.resourceNames or ("",):
+                    yield rbac.PolicyRule(
+                        verbs=[verb], apiGroups=[group], resources=[resource], resourceNames=[name] if name else None
+                    )
+
+
+def _covers_simple(own: rbac.PolicyRule, wanted: rbac.PolicyRule) -> bool:
+    if not _has(own.verbs, wanted.verbs[0]):
+        return False
+    if wanted.nonResourceURLs:
+        return any(_path_matches(pattern, wanted.nonResourceURLs[0]) for pattern in own.nonResourceURLs or ())
+    resource, _, subresource = (wanted.resources or [""])[0].partition("/")
+    return (
+        _has(own.apiGroups, (wanted.apiGroups or [""])[0])
+        and _resource_matches(own.resources or (), resource, subresource)
+        and (not own.resourceNames or bool(wanted.resourceNames) and wanted.resourceNames[0] in own.resourceNames)
+    )
+
+
+def _has(values: Iterable[str] | None, wanted: str) -> bool:
+    listed = values or ()
+    return wanted in listed or "*" in listed
+
+
+def _resource_matches(resources: Iterable[str], resource: str, subresource: str) -> bool:
+    whole = f"{resource}/{subresource}" if subresource else resource
+    every = f"*/{subresource}" if subresource else ""
+    return any(listed in ("*", whole) or (every and listed == every) for listed in resources)
+
+
+def _path_matches(pattern: str, path: str) -> bool:
+    return pattern in ("*", path) or (pattern.endswith("*") and path.startswith(pattern[:-1]))
