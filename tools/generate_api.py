@@ -16,6 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import api_supplement
+
 ROOT = Path(__file__).resolve().parent.parent
 API = ROOT / "src" / "pinnace" / "api"
 REFERENCE = ROOT.parent / "shared" / "reference"
@@ -50,6 +52,11 @@ BY_VALUE = {
     ("StatefulSetSpec", "updateStrategy"), ("NodeStatus", "daemonEndpoints"), ("NodeStatus", "nodeInfo"),
     ("NodeDaemonEndpoints", "kubeletEndpoint"), ("ContainerStatus", "state"), ("ContainerStatus", "lastState"),
     ("PersistentVolumeClaimSpec", "resources"), ("Event", "source"), ("PodTemplate", "template"),
+    ("ReplicaSetSpec", "template"), ("SelfSubjectReviewStatus", "userInfo"), ("TokenReviewStatus", "user"),
+    ("Endpoint", "conditions"), ("Event", "regarding"), ("Event", "deprecatedSource"),
+    ("LimitedPriorityLevelConfiguration", "limitResponse"), ("IngressServiceBackend", "port"),
+    ("NetworkPolicySpec", "podSelector"), ("CustomResourceDefinitionStatus", "acceptedNames"),
+    ("APIGroup", "preferredVersion"), ("AllocationResult", "devices"), ("ResourceClaimSpec", "devices"),
 }  # fmt: skip
 
 # A field of such a name would hide the type from the annotations behind it.
@@ -60,7 +67,7 @@ CLAIM = "io.k8s.api.core.v1.PersistentVolumeClaim"
 
 def main() -> None:
     schema = json.loads(files("kubernetes_validate").joinpath(SCHEMA).read_text())["$defs"]
-    definitions: dict[str, Schema] = {**schema, **_supplement()}
+    definitions: dict[str, Schema] = {**schema, **api_supplement.definitions()}
     _embed_claims(definitions)
     for module, names in sorted(_by_module(definitions).items()):
         _write(API / f"{module}.py", _module(module, names, definitions))
@@ -119,6 +126,8 @@ def _module(module: str, names: list[str], definitions: Mapping[str, Schema]) ->
     classes = [_struct(module, name, definitions, imports) for name in ordered]
     body = "\n\n".join(classes)
     lines = [HEADER, "from __future__ import annotations\n"]
+    if "lambda: []" in body or "lambda: {}" in body:
+        lines.insert(0, "# ruff: noqa: PIE807 (printed even when empty; msgspec leaves out what `list` made)")
     if "Any" in body:
         lines.append("from typing import Any\n")
     used = [word for word in ("Struct", "field") if f"{word}(" in body or f"({word}" in body]
@@ -180,10 +189,9 @@ def _struct(module: str, name: str, definitions: Mapping[str, Schema], imports: 
     if len(kinds) == 1:
         group, version = kinds[0]["group"], kinds[0]["version"]
         fixed = {"kind": kinds[0]["kind"], "apiVersion": f"{group}/{version}" if group else version}
-    order = [f for f in ("kind", "apiVersion", "metadata") if f in properties]
+    order: list[str] = [f for f in ("kind", "apiVersion", "metadata") if f in properties]
     order += [f for f in properties if f not in order]
-    for field in order:
-        lines.append("    " + _field(module, name, field, definitions, imports, fixed.get(field, "")))
+    lines += ["    " + _field(module, name, field, definitions, imports, fixed.get(field, "")) for field in order]
     if len(lines) == 1:
         lines.append("    pass")
     return "\n".join(lines)
@@ -214,7 +222,9 @@ def _factory(text: str, schema: Schema, module: str) -> str | None:
     if "$ref" in schema and _target(schema) not in VALUES:
         return text
     head = text.split("[")[0].split(" ")[0]
-    return head if head in ("str", "int", "float", "bool", "list", "dict") else None
+    if head in ("list", "dict"):  # a factory of another make than `list` is printed even when it is empty
+        return "lambda: []" if head == "list" else "lambda: {}"
+    return head if head in ("str", "int", "float", "bool") else None
 
 
 def _type(module: str, schema: Schema, imports: set[str]) -> str:
@@ -336,35 +346,6 @@ def _embed_claims(definitions: dict[str, Schema]) -> None:
     definitions[CLAIM + "Embedded"] = embedded
     templates = definitions["io.k8s.api.apps.v1.StatefulSetSpec"]["properties"]["volumeClaimTemplates"]
     templates["items"] = {"$ref": f"#/$defs/{CLAIM}Embedded"}
-
-
-def _supplement() -> dict[str, Schema]:
-    """Types of meta/v1 that are on the wire but in no schema of a stored kind."""
-    meta = "io.k8s.apimachinery.pkg.apis.meta.v1."
-
-    def definition(kind: str, required: tuple[str, ...] = (), **properties: Schema) -> Schema:
-        return {
-            "type": "object",
-            "properties": {"kind": {"type": "string"}, "apiVersion": {"type": "string"}, **properties},
-            "required": list(required),
-            "x-kubernetes-group-version-kind": [{"group": "meta.k8s.io", "version": "v1", "kind": kind}],
-        }
-
-    def reference(name: str) -> Schema:
-        return {"$ref": f"#/$defs/{meta}{name}"}
-
-    def many(inner: Schema) -> Schema:
-        return {"type": "array", "items": inner}
-
-    return {
-        meta + "PartialObjectMetadata": definition("PartialObjectMetadata", metadata=reference("ObjectMeta")),
-        meta + "PartialObjectMetadataList": definition(
-            "PartialObjectMetadataList",
-            ("items",),
-            metadata=reference("ListMeta"),
-            items=many(reference("PartialObjectMetadata")),
-        ),
-    }
 
 
 if __name__ == "__main__":

@@ -5,6 +5,36 @@ from __future__ import annotations
 # `module:Class` -> field -> (patch strategies, merge key, list type, list map keys, format, type it holds)
 Row = tuple[str, str, str, tuple[str, ...], str, str]
 MERGE: dict[str, dict[str, Row]] = {
+    "admission/v1:AdmissionRequest": {
+        'kind': ('', '', '', (), '', 'meta/v1:GroupVersionKind'),
+        'requestKind': ('', '', '', (), '', 'meta/v1:GroupVersionKind'),
+        'requestResource': ('', '', '', (), '', 'meta/v1:GroupVersionResource'),
+        'resource': ('', '', '', (), '', 'meta/v1:GroupVersionResource'),
+        'userInfo': ('', '', '', (), '', 'authentication/v1:UserInfo'),
+    },
+    "admission/v1:AdmissionResponse": {
+        'patch': ('', '', '', (), 'byte', ''),
+        'status': ('', '', '', (), '', 'meta/v1:Status'),
+    },
+    "admission/v1:AdmissionReview": {
+        'request': ('', '', '', (), '', 'admission/v1:AdmissionRequest'),
+        'response': ('', '', '', (), '', 'admission/v1:AdmissionResponse'),
+    },
+    "admission/v1beta1:AdmissionRequest": {
+        'kind': ('', '', '', (), '', 'meta/v1:GroupVersionKind'),
+        'requestKind': ('', '', '', (), '', 'meta/v1:GroupVersionKind'),
+        'requestResource': ('', '', '', (), '', 'meta/v1:GroupVersionResource'),
+        'resource': ('', '', '', (), '', 'meta/v1:GroupVersionResource'),
+        'userInfo': ('', '', '', (), '', 'authentication/v1:UserInfo'),
+    },
+    "admission/v1beta1:AdmissionResponse": {
+        'patch': ('', '', '', (), 'byte', ''),
+        'status': ('', '', '', (), '', 'meta/v1:Status'),
+    },
+    "admission/v1beta1:AdmissionReview": {
+        'request': ('', '', '', (), '', 'admission/v1beta1:AdmissionRequest'),
+        'response': ('', '', '', (), '', 'admission/v1beta1:AdmissionResponse'),
+    },
     "admissionregistration/v1:MatchResources": {
         'excludeResourceRules': ('', '', 'atomic', (), '', '[]admissionregistration/v1:NamedRuleWithOperations'),
         'namespaceSelector': ('', '', '', (), '', 'meta/v1:LabelSelector'),
@@ -230,6 +260,44 @@ MERGE: dict[str, dict[str, Row]] = {
     },
     "admissionregistration/v1beta1:ParamRef": {
         'selector': ('', '', '', (), '', 'meta/v1:LabelSelector'),
+    },
+    "apidiscovery/v2:APIGroupDiscovery": {
+        'metadata': ('', '', '', (), '', 'meta/v1:ObjectMeta'),
+        'versions': ('', '', '', (), '', '[]apidiscovery/v2:APIVersionDiscovery'),
+    },
+    "apidiscovery/v2:APIGroupDiscoveryList": {
+        'items': ('', '', '', (), '', '[]apidiscovery/v2:APIGroupDiscovery'),
+        'metadata': ('', '', '', (), '', 'meta/v1:ListMeta'),
+    },
+    "apidiscovery/v2:APIResourceDiscovery": {
+        'responseKind': ('', '', '', (), '', 'meta/v1:GroupVersionKind'),
+        'subresources': ('', '', '', (), '', '[]apidiscovery/v2:APISubresourceDiscovery'),
+    },
+    "apidiscovery/v2:APISubresourceDiscovery": {
+        'acceptedTypes': ('', '', '', (), '', '[]meta/v1:GroupVersionKind'),
+        'responseKind': ('', '', '', (), '', 'meta/v1:GroupVersionKind'),
+    },
+    "apidiscovery/v2:APIVersionDiscovery": {
+        'resources': ('', '', '', (), '', '[]apidiscovery/v2:APIResourceDiscovery'),
+    },
+    "apidiscovery/v2beta1:APIGroupDiscovery": {
+        'metadata': ('', '', '', (), '', 'meta/v1:ObjectMeta'),
+        'versions': ('', '', '', (), '', '[]apidiscovery/v2beta1:APIVersionDiscovery'),
+    },
+    "apidiscovery/v2beta1:APIGroupDiscoveryList": {
+        'items': ('', '', '', (), '', '[]apidiscovery/v2beta1:APIGroupDiscovery'),
+        'metadata': ('', '', '', (), '', 'meta/v1:ListMeta'),
+    },
+    "apidiscovery/v2beta1:APIResourceDiscovery": {
+        'responseKind': ('', '', '', (), '', 'meta/v1:GroupVersionKind'),
+        'subresources': ('', '', '', (), '', '[]apidiscovery/v2beta1:APISubresourceDiscovery'),
+    },
+    "apidiscovery/v2beta1:APISubresourceDiscovery": {
+        'acceptedTypes': ('', '', '', (), '', '[]meta/v1:GroupVersionKind'),
+        'responseKind': ('', '', '', (), '', 'meta/v1:GroupVersionKind'),
+    },
+    "apidiscovery/v2beta1:APIVersionDiscovery": {
+        'resources': ('', '', '', (), '', '[]apidiscovery/v2beta1:APIResourceDiscovery'),
     },
     "apiserverinternal/v1alpha1:ServerStorageVersion": {
         'decodableVersions': ('', '', 'set', (), '', ''),
@@ -1103,6 +1171,9 @@ MERGE: dict[str, dict[str, Row]] = {
         'supplementalGroups': ('', '', 'atomic', (), '', ''),
         'uid': ('', '', '', (), 'int64', ''),
     },
+    "core/v1:List": {
+        'metadata': ('', '', '', (), '', 'meta/v1:ListMeta'),
+    },
     "core/v1:LoadBalancerIngress": {
         'ports': ('', '', 'atomic', (), '', '[]core/v1:PortStatus'),
     },
@@ -1316,6 +1387,12 @@ MERGE: dict[str, dict[str, Row]] = {
         'items': ('', '', '', (), '', '[]core/v1:Pod'),
         'metadata': ('', '', '', (), '', 'meta/v1:ListMeta'),
     },
+    "core/v1:PodLogOptions": {
+        'limitBytes': ('', '', '', (), 'int64', ''),
+        'sinceSeconds': ('', '', '', (), 'int64', ''),
+        'sinceTime': ('', '', '', (), '', 'time'),
+        'tailLines': ('', '', '', (), 'int64', ''),
+    },
     "core/v1:PodSecurityContext": {
         'appArmorProfile': ('', '', '', (), '', 'core/v1:AppArmorProfile'),
         'fsGroup': ('', '', '', (), 'int64', ''),
@@ -1366,6 +1443,10 @@ MERGE: dict[str, dict[str, Row]] = {
         'resources': ('', '', '', (), '', 'core/v1:ResourceRequirements'),
         'startTime': ('', '', '', (), '', 'time'),
     },
+    "core/v1:PodStatusResult": {
+        'metadata': ('', '', '', (), '', 'meta/v1:ObjectMeta'),
+        'status': ('', '', '', (), '', 'core/v1:PodStatus'),
+    },
     "core/v1:PodTemplate": {
         'metadata': ('', '', '', (), '', 'meta/v1:ObjectMeta'),
         'template': ('', '', '', (), '', 'core/v1:PodTemplateSpec'),
@@ -1408,6 +1489,10 @@ MERGE: dict[str, dict[str, Row]] = {
     "core/v1:RBDVolumeSource": {
         'monitors': ('', '', 'atomic', (), '', ''),
         'secretRef': ('', '', '', (), '', 'core/v1:LocalObjectReference'),
+    },
+    "core/v1:RangeAllocation": {
+        'data': ('', '', '', (), 'byte', ''),
+        'metadata': ('', '', '', (), '', 'meta/v1:ObjectMeta'),
     },
     "core/v1:ReplicationController": {
         'metadata': ('', '', '', (), '', 'meta/v1:ObjectMeta'),
@@ -1498,6 +1583,9 @@ MERGE: dict[str, dict[str, Row]] = {
         'seLinuxOptions': ('', '', '', (), '', 'core/v1:SELinuxOptions'),
         'seccompProfile': ('', '', '', (), '', 'core/v1:SeccompProfile'),
         'windowsOptions': ('', '', '', (), '', 'core/v1:WindowsSecurityContextOptions'),
+    },
+    "core/v1:SerializedReference": {
+        'reference': ('', '', '', (), '', 'core/v1:ObjectReference'),
     },
     "core/v1:Service": {
         'metadata': ('', '', '', (), '', 'meta/v1:ObjectMeta'),
@@ -2858,6 +2946,10 @@ MERGE: dict[str, dict[str, Row]] = {
         'remainingItemCount': ('', '', '', (), 'int64', ''),
         'shardInfo': ('', '', '', (), '', 'meta/v1:ShardInfo'),
     },
+    "meta/v1:ListOptions": {
+        'limit': ('', '', '', (), 'int64', ''),
+        'timeoutSeconds': ('', '', '', (), 'int64', ''),
+    },
     "meta/v1:ManagedFieldsEntry": {
         'fieldsV1': ('', '', '', (), '', 'any'),
         'time': ('', '', '', (), '', 'time'),
@@ -2886,6 +2978,17 @@ MERGE: dict[str, dict[str, Row]] = {
     "meta/v1:StatusDetails": {
         'causes': ('', '', 'atomic', (), '', '[]meta/v1:StatusCause'),
         'retryAfterSeconds': ('', '', '', (), 'int32', ''),
+    },
+    "meta/v1:Table": {
+        'columnDefinitions': ('', '', '', (), '', '[]meta/v1:TableColumnDefinition'),
+        'metadata': ('', '', '', (), '', 'meta/v1:ListMeta'),
+        'rows': ('', '', '', (), '', '[]meta/v1:TableRow'),
+    },
+    "meta/v1:TableColumnDefinition": {
+        'priority': ('', '', '', (), 'int64', ''),
+    },
+    "meta/v1:TableRow": {
+        'conditions': ('', '', '', (), '', '[]meta/v1:TableRowCondition'),
     },
     "meta/v1:WatchEvent": {
         'object': ('', '', '', (), '', 'any'),

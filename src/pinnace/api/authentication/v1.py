@@ -13,8 +13,14 @@ class BoundObjectReference(Struct, kw_only=True, omit_defaults=True, gc=False):
     name: str | None = None
     uid: str | None = None
 
+class UserInfo(Struct, kw_only=True, omit_defaults=True, gc=False):
+    extra: dict[str, list[str]] | None = None
+    groups: list[str] | None = None
+    uid: str | None = None
+    username: str | None = None
+
 class SelfSubjectReviewStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    userInfo: UserInfo | None = None
+    userInfo: UserInfo = field(default_factory=UserInfo)
 
 class SelfSubjectReview(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "SelfSubjectReview")
@@ -46,7 +52,7 @@ class TokenReviewStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     audiences: list[str] | None = None
     authenticated: bool | None = None
     error: str | None = None
-    user: UserInfo | None = None
+    user: UserInfo = field(default_factory=UserInfo)
 
 class TokenReview(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "TokenReview")
@@ -54,9 +60,3 @@ class TokenReview(Struct, kw_only=True, omit_defaults=True, gc=False):
     metadata: meta.ObjectMeta = field(default_factory=meta.ObjectMeta)
     spec: TokenReviewSpec = field(default_factory=TokenReviewSpec)
     status: TokenReviewStatus = field(default_factory=TokenReviewStatus)
-
-class UserInfo(Struct, kw_only=True, omit_defaults=True, gc=False):
-    extra: dict[str, list[str]] | None = None
-    groups: list[str] | None = None
-    uid: str | None = None
-    username: str | None = None
