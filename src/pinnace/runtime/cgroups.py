@@ -192,7 +192,7 @@ class Cgroups:
                 (self.root / path.lstrip("/") / "cgroup.kill").write_text("1")
                 return
         for _ in range(5):  # a process may fork between reading the list and killing it
-            pids = self.processes(path)
+            pids = self.processes(path) - {os.getpid()}
             if not pids:
                 return
             for pid in pids:
@@ -215,6 +215,15 @@ class Cgroups:
                 self.kill(path)
             await self._clock.sleep(min(0.4, 0.002 * 2**attempt))
         return self.remove_now(path)
+
+    def prune(self, path: str) -> None:
+        """Remove the group and those above it as long as they are empty."""
+        for directory in (path, *map(str, Path(path).parents)):
+            if directory == "/":
+                return
+            for hierarchy in self.hierarchies():
+                with contextlib.suppress(OSError):
+                    (hierarchy / directory.lstrip("/")).rmdir()
 
     def stats(self, path: str) -> GroupStats:
         """Raises FileNotFoundError when there is no such group."""

@@ -16,6 +16,7 @@ import re
 import select
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,17 +93,18 @@ async def launch(args: list[str], bundle: Path) -> int:
     try:
         message = msgspec.json.decode(bytes(answer), type=SyncMessage)
     except msgspec.MsgspecError:
-        raise RuntimeFault(f"conmon did not start the container: {_runc_words(bundle) or 'no reason given'}") from None
+        reason = last_error(bundle / "runc.log") or "no reason given"
+        raise RuntimeFault(f"conmon did not start the container: {reason}") from None
     if message.data > 0:
         return message.data
-    raise RuntimeFault(start_failure(_runc_words(bundle) or message.message))
+    raise RuntimeFault(start_failure(last_error(bundle / "runc.log") or message.message))
 
 
-def _runc_words(bundle: Path) -> str:
+def last_error(log: Path) -> str:
     """The last error in runc's own log."""
     words = ""
     with contextlib.suppress(OSError):
-        for line in (bundle / "runc.log").read_bytes().splitlines()[-50:]:
+        for line in log.read_bytes().splitlines()[-50:]:
             with contextlib.suppress(msgspec.MsgspecError):
                 entry = msgspec.json.decode(line)
                 if isinstance(entry, dict) and entry.get("level") in ("error", "fatal"):
@@ -119,10 +121,10 @@ def start_failure(words: str) -> str:
     )
 
 
-def release(runc_root: Path, id: str) -> None:
+def release(runc_root: Path, id: str, alive: Callable[[], bool]) -> None:
     """Let a created container run its command. Blocks for well under a millisecond.
 
-    Raises RuntimeFault if its first process is gone already.
+    Raises RuntimeFault if its first process is not `alive` any more.
     """
     fifo = runc_root / id / "exec.fifo"
     try:
@@ -131,13 +133,13 @@ def release(runc_root: Path, id: str) -> None:
         raise RuntimeFault("cannot start a container that is not in the created state") from None
     try:
         # The open above lets the waiting process open its end and write a byte.
-        _await_byte(fd)
+        _await_byte(fd, alive)
     finally:
         os.close(fd)
     fifo.unlink(missing_ok=True)
 
 
-def _await_byte(fd: int) -> None:
+def _await_byte(fd: int, alive: Callable[[], bool]) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     for _ in range(50):
@@ -145,6 +147,8 @@ def _await_byte(fd: int) -> None:
         with contextlib.suppress(BlockingIOError):
             if os.read(fd, 1):
                 return
+        if not alive():
+            raise RuntimeFault("the container's first process ended before it could be started")
     raise RuntimeFault("the container's process did not start within 5 s")
 
 

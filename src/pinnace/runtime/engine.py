@@ -1,4 +1,4 @@
-"""The built-in runtime: what the kubelet asks for through `cri.py`, done with runc, conmon, overlayfs and namespaces.
+"""The built-in runtime: what the kubelet asks for through `cri.py`, with runc, conmon, overlayfs and namespaces.
 
 Everything it knows lies in its state directory, and everything it starts outlives it: a new BuiltinRuntime over the
 same directory finds the containers again, those included that ended in between. `open` adopts and sweeps; `close`
@@ -16,15 +16,14 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from pathlib import Path
-
-import msgspec
+from typing import Any, TypeVar
 
 from pinnace.base.clock import Clock
 from pinnace.base.randomness import Randomness
-from pinnace.runtime import conmon, containers, linux, oci, pause, sandboxes, streams
+from pinnace.runtime import adoption, conmon, containers, execs, linux, oci, pause, sandboxes, streams
 from pinnace.runtime.cgroups import Cgroups
 from pinnace.runtime.cri import (
     Container,
@@ -48,10 +47,13 @@ from pinnace.version import __version__
 
 log = logging.getLogger("pinnace.runtime")
 
-EXEC_OUTPUT = 16 << 10                   # bytes a stream that exec_sync keeps
 KILL_DEADLINE = 30.0                     # seconds after SIGKILL until we say that a process cannot be killed
 EXIT_LOST = 255                          # the code of a container whose end nobody saw (as containerd has it)
-START_ERROR = 128
+START_ERROR = 128                        # the code of a container that could not be started
+EXIT_FILE_DEADLINE = 1.0                 # seconds that conmon gets to note the end of a process that is gone
+CLOSE_DEADLINE = 10.0
+
+T = TypeVar("T")
 
 
 class _Live:
@@ -86,7 +88,8 @@ class BuiltinRuntime:
         self._containers: dict[str, _Live] = {}
         self._hub = EventHub()
         self._watch = ExitWatch(self._layout.exits, self._exited)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._starting = asyncio.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
         self.cgroup_root = cgroup_root
         self.cgroups = cgroups or Cgroups(clock)
         self._store = ImageStore(image_dir.absolute(), randomness)
@@ -111,82 +114,63 @@ class BuiltinRuntime:
     async def open(self) -> None:
         """Find what is there, take note of what ended meanwhile, and remove what belongs to nothing."""
         if missing := self._programs.missing():
-            raise RuntimeFault(f"the container runtime needs {' and '.join(missing)} (Debian: apt install runc conmon)")
+            needed = " and ".join(missing)
+            raise RuntimeFault(f"the container runtime needs {needed} (Debian: apt install runc conmon)")
         self._layout.make()
-        for directory in self._layout.sandboxes.iterdir():
-            with contextlib.suppress(NotFound):
-                self._sandboxes[directory.name] = self._layout.read(SandboxRecord, directory.name)
-        for directory in self._layout.containers.iterdir():
-            with contextlib.suppress(NotFound):
-                record = self._layout.read(ContainerRecord, directory.name)
-                self._containers[record.id] = _Live(record)
+        found_sandboxes, found_containers = await asyncio.to_thread(adoption.records, self._layout)
+        self._sandboxes = {record.id: record for record in found_sandboxes}
+        self._containers = {record.id: _Live(record) for record in found_containers}
         self._watch.open()
         for live in list(self._containers.values()):
-            self._adopt(live)
+            await self._adopt(live)
         await self.sweep()
 
-    def _adopt(self, live: _Live) -> None:
+    async def _adopt(self, live: _Live) -> None:
         """A container of an earlier process of ours."""
         record = live.record
         if record.state is ContainerState.EXITED:
             live.end(record.exit_code)
-        elif record.state is ContainerState.RUNNING:
-            running = record.boot == self._boot and linux.started_ticks(record.pid) == record.ticks
-            if not running:
-                # The exit file is usually there already, and was seen; conmon may still be about to write it.
-                self._later(self._await_exit_file(live))
+        elif record.state is ContainerState.CREATED:
+            # We died while starting it: start over, should the kubelet want it.
+            await adoption.kill_remains(self._layout, self.cgroups, record.id)
+        elif record.boot == self._boot and linux.started_ticks(record.pid) == record.ticks:
+            with contextlib.suppress(RuntimeFault):  # it was released already, as nearly always
+                self._release(record)
+        else:
+            # Its exit file is there and was seen, or conmon is about to write it, or it never will.
+            await self._await_exit_file(live)
 
     async def _await_exit_file(self, live: _Live) -> None:
         if live.record.boot == self._boot:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(EXIT_FILE_DEADLINE):
                     await asyncio.shield(live.ended)
         if not live.ended.done():
             self._exited(live.record.id, EXIT_LOST, self._now(), reason="Unknown")
 
     async def sweep(self) -> None:
-        """Remove leftovers: directories without a record, containers without a sandbox, and notes of their images."""
-        for directory in list(self._layout.containers.iterdir()):
-            live = self._containers.get(directory.name)
-            if live is None:
-                log.info("sweeping the remains of container %s", directory.name)
-                await self._kill_remains(directory.name)
-                await asyncio.to_thread(self._remove_files, directory.name)
-            elif live.record.sandbox_id not in self._sandboxes:
-                await self.remove(directory.name)
-        for directory in list(self._layout.sandboxes.iterdir()):
-            if directory.name not in self._sandboxes:
-                log.info("sweeping the remains of sandbox %s", directory.name)
-                await asyncio.to_thread(sandboxes.remove, directory)
-        for directory in list(self._layout.runc.iterdir()):
-            if directory.name not in self._containers:
-                await self._kill_remains(directory.name)
-                await asyncio.to_thread(shutil.rmtree, directory, True)
-        for path in list(self._layout.exits.iterdir()):
-            if path.name not in self._containers:
-                path.unlink(missing_ok=True)
+        """Remove leftovers: what has no record, containers without a sandbox, and notes of their images."""
+        for id in await asyncio.to_thread(adoption.strangers, self._layout, frozenset(self._containers)):
+            log.info("sweeping the remains of container %s", id)
+            await adoption.kill_remains(self._layout, self.cgroups, id)
+            await asyncio.to_thread(self._remove_files, id)
+        for live in list(self._containers.values()):
+            if live.record.sandbox_id not in self._sandboxes:
+                await self.remove(live.record.id)
+        await adoption.sweep_sandboxes(self._layout, frozenset(self._sandboxes))
         await asyncio.to_thread(
-            self._store.sweep_uses, str(self._layout.root), frozenset(self._containers)
+            self._store.sweep, str(self._layout.root), frozenset(self._containers), self._now()
         )
 
-    async def _kill_remains(self, id: str) -> None:
-        """End a container that we have no record of, by what runc and conmon wrote down."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError):
-            state = msgspec.json.decode((self._layout.runc / id / "state.json").read_bytes())
-            linux.send_signal(int(state["init_process_pid"]), int(state["init_process_start"]), signal.SIGKILL)
-            paths = state.get("cgroup_paths") or {}
-            root = str(self.cgroups.root)
-            for path in set(paths.values()):
-                relative = "/" + path.removeprefix(root).lstrip("/").partition("/")[2]
-                await self.cgroups.remove(relative if not self.cgroups.v2 else path.removeprefix(root))
-
     async def close(self) -> None:
-        """Stop looking; containers run on."""
+        """Stop looking; containers run on. What is under way is finished first (10 s at most)."""
         self._watch.close()
         tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=CLOSE_DEADLINE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         await self._images.close()
 
     async def destroy_all(self) -> None:
@@ -194,11 +178,17 @@ class BuiltinRuntime:
         await asyncio.gather(*(self.remove_sandbox(id) for id in list(self._sandboxes)))
         for id in list(self._containers):
             await self.remove(id)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=CLOSE_DEADLINE)
         await self.cgroups.remove(self.cgroup_root)
+        self.cgroups.prune(str(Path(self.cgroup_root).parent))
 
     # Sandboxes.
 
     async def run_sandbox(self, spec: SandboxSpec) -> Sandbox:
+        return await self._whole(self._run_sandbox(spec))
+
+    async def _run_sandbox(self, spec: SandboxSpec) -> Sandbox:
         id = self._new_id()
         directory = self._layout.sandbox(id)
         if spec.cgroup_parent:
@@ -214,7 +204,7 @@ class BuiltinRuntime:
                 record.pause = await self._start_pause(record)
             self._layout.write(record)
         except BaseException:
-            await self.remove_sandbox(id)
+            await self._remove_sandbox(id)
             raise
         return self._view(record)
 
@@ -267,6 +257,9 @@ class BuiltinRuntime:
         self._hub.publish(RuntimeEvent("stopped", sandbox, ""))
 
     async def remove_sandbox(self, sandbox: str) -> None:
+        await self._whole(self._remove_sandbox(sandbox))
+
+    async def _remove_sandbox(self, sandbox: str) -> None:
         record = self._sandboxes.get(sandbox)
         if record is None:
             return
@@ -307,6 +300,9 @@ class BuiltinRuntime:
     # Containers: create, start, stop, remove.
 
     async def create(self, sandbox: str, spec: ContainerSpec) -> str:
+        return await self._whole(self._create(sandbox, spec))
+
+    async def _create(self, sandbox: str, spec: ContainerSpec) -> str:
         record = self._sandbox(sandbox)
         if record.stopped:
             raise RuntimeFault(f'sandbox container "{sandbox}" is not running')
@@ -331,6 +327,8 @@ class BuiltinRuntime:
 
         try:
             image_id, prepared = await linux.on_new_thread(make)
+            if record.stopped:
+                raise RuntimeFault(f'sandbox container "{sandbox}" is not running')
             live = _Live(ContainerRecord(
                 id=id, sandbox_id=sandbox, spec=spec, image_id=image_id, cgroup=cgroup, log_path=log_path,
                 created_at=self._now(), boot=self._boot, stop_signal=prepared.stop_signal,
@@ -357,15 +355,18 @@ class BuiltinRuntime:
         return ""
 
     async def start(self, container: str) -> None:
-        live = self._live(container)
-        async with live.lock:
-            record = live.record
+        await self._whole(self._start(self._live(container)))
+
+    async def _start(self, live: _Live) -> None:
+        record = live.record
+        async with live.lock, self._starting:
+            if live.removed:
+                raise NotFound(f'container "{record.id}" not found')
             if record.state is not ContainerState.CREATED:
-                raise RuntimeFault(f'container "{container}" is in state {record.state}, cannot be started')
-            bundle = self._layout.container(container)
-            spec = record.spec
+                raise RuntimeFault(f'container "{record.id}" is in state {record.state}, cannot be started')
+            bundle, spec = self._layout.container(record.id), record.spec
             args = conmon.command(
-                self._programs, container, bundle, runc_root=self._layout.runc, exits=self._layout.exits,
+                self._programs, record.id, bundle, runc_root=self._layout.runc, exits=self._layout.exits,
                 log=record.log_path, name=spec.name, stdin=spec.stdin, stdin_once=spec.stdin_once, tty=spec.tty,
             )  # fmt: skip
             try:
@@ -374,23 +375,30 @@ class BuiltinRuntime:
                 record.started_at = self._now()
                 record.state = ContainerState.RUNNING
                 self._layout.write(record)
-                conmon.release(self._layout.runc, container)
-            except RuntimeFault as fault:
-                await self._start_failed(live, str(fault))
+                self._release(record)
+            except BaseException as error:
+                await self._start_failed(live, str(error))
                 raise
         self._later(self._place_conmon(bundle))
-        if record.spec.name:
-            self._hub.publish(RuntimeEvent("started", record.sandbox_id, container))
+        if spec.name:
+            self._hub.publish(RuntimeEvent("started", record.sandbox_id, record.id))
+
+    def _release(self, record: ContainerRecord) -> None:
+        """Let it run its command, for which it waits."""
+        conmon.release(
+            self._layout.runc, record.id, lambda: linux.started_ticks(record.pid) == record.ticks != 0
+        )
 
     async def _start_failed(self, live: _Live, message: str) -> None:
         record = live.record
-        if record.pid:
-            linux.send_signal(record.pid, record.ticks, signal.SIGKILL)
         record.state, record.exit_code, record.reason = ContainerState.EXITED, START_ERROR, "StartError"
         record.message, record.finished_at = message, self._now()
         self._layout.write(record)
         live.end(START_ERROR)
+        if record.pid:
+            linux.send_signal(record.pid, record.ticks, signal.SIGKILL)
         await self.cgroups.remove(record.cgroup)
+        await adoption.kill_remains(self._layout, self.cgroups, record.id)
 
     async def _place_conmon(self, bundle: Path) -> None:
         """Out of our own control group: whoever stops our service must not stop the containers."""
@@ -402,11 +410,9 @@ class BuiltinRuntime:
     def _exited(self, id: str, code: int, when: float, *, reason: str = "") -> None:
         """conmon has written the exit code."""
         live = self._containers.get(id)
-        if live is None or live.record.state is ContainerState.EXITED:
+        if live is None or live.record.state is not ContainerState.RUNNING:
             return
         record = live.record
-        if record.state is ContainerState.CREATED and not record.pid and when < record.created_at:
-            return
         oom = self.cgroups.oom_kills(record.cgroup) > 0 or (self._layout.container(id) / "oom").exists()
         record.state, record.exit_code, record.finished_at = ContainerState.EXITED, code, when
         record.reason = reason or ("OOMKilled" if oom else "Completed" if code == 0 else "Error")
@@ -452,8 +458,11 @@ class BuiltinRuntime:
 
     async def remove(self, container: str) -> None:
         live = self._containers.get(container)
-        if live is None:
-            return
+        if live is not None:
+            await self._whole(self._remove(live))
+
+    async def _remove(self, live: _Live) -> None:
+        container = live.record.id
         async with live.lock:
             if live.removed:
                 return
@@ -501,66 +510,15 @@ class BuiltinRuntime:
         stdout: bool = True, stderr: bool = True,
     ) -> streams.ExecProcess:  # fmt: skip
         record = self._running(container)
-        args, cleanup, inner_pid = self._exec_args(record, command, tty=tty)
-        try:
-            if tty:
-                return streams.start_with_terminal(args, stdin=stdin, cleanup=cleanup, inner_pid=inner_pid)
-            return streams.start_with_pipes(
-                args, stdin=stdin, stdout=stdout, stderr=stderr, cleanup=cleanup, inner_pid=inner_pid
-            )
-        except BaseException:
-            cleanup()
-            raise
-
-    def _exec_args(
-        self, record: ContainerRecord, command: tuple[str, ...], *, tty: bool
-    ) -> tuple[list[str], Callable[[], None], Callable[[], int]]:
-        bundle = self._layout.container(record.id)
-        section = msgspec.json.decode((bundle / "config.json").read_bytes())["process"]
-        section |= {"args": list(command), "terminal": tty}
-        if tty and not any(item.startswith("TERM=") for item in section["env"]):
-            section["env"].append("TERM=xterm")
-        name = self._randomness.token(8).hex()
-        spec_file, pid_file = bundle / f"exec-{name}.json", bundle / f"exec-{name}.pid"
-        spec_file.write_bytes(msgspec.json.encode(section))
-        args = [
-            self._programs.runc, f"--root={self._layout.runc}", "exec", f"--process={spec_file}",
-            f"--pid-file={pid_file}", record.id,
-        ]  # fmt: skip
-
-        def cleanup() -> None:
-            spec_file.unlink(missing_ok=True)
-            pid_file.unlink(missing_ok=True)
-
-        def inner_pid() -> int:
-            try:
-                return int(pid_file.read_text())
-            except (OSError, ValueError):
-                return 0
-
-        return args, cleanup, inner_pid
+        files = execs.ExecFiles(self._layout.container(container), self._randomness.token(8).hex())
+        return execs.start(
+            self._programs, self._layout.runc, record.id, files, command, stdin=stdin, stdout=stdout,
+            stderr=stderr, tty=tty,
+        )  # fmt: skip
 
     async def exec_sync(self, container: str, command: tuple[str, ...], *, timeout: float) -> ExecResult:
         session = await self.exec(container, command)
-        output = {streams.STDOUT: bytearray(), streams.STDERR: bytearray()}
-
-        async def collect() -> None:
-            async for stream, data in session.output():
-                kept = output[stream]
-                kept += data[: EXEC_OUTPUT - len(kept)]
-
-        collecting = asyncio.create_task(collect())
-        try:
-            async with asyncio.timeout(timeout if timeout > 0 else None):
-                code = await session.wait()
-                await collecting
-        except TimeoutError:
-            raise TimeoutError(f"command {' '.join(command)!r} timed out") from None
-        finally:
-            await session.close()
-            collecting.cancel()
-            await asyncio.gather(collecting, return_exceptions=True)
-        return ExecResult(code, bytes(output[streams.STDOUT]), bytes(output[streams.STDERR]))
+        return await execs.to_the_end(session, " ".join(command), timeout)
 
     async def attach(self, container: str, *, stdin: bool, stdout: bool, stderr: bool) -> streams.AttachSession:
         live = self._live(container)
@@ -626,8 +584,18 @@ class BuiltinRuntime:
     def _new_id(self) -> str:
         return self._randomness.token(32).hex()
 
-    def _later(self, work: Coroutine[None, None, None]) -> None:
+    def _later(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
         """Run something in the background; `close` waits for it."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("runtime operation failed: %s", error)
+
+    async def _whole(self, work: Coroutine[None, None, T]) -> T:
+        """Finish what changes something even when the caller gives up half way: nothing is left in between."""
+        return await asyncio.shield(self._later(work))

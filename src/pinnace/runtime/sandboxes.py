@@ -131,7 +131,7 @@ def alive(directory: Path, spec: SandboxSpec) -> bool:
     here = directory.stat().st_dev if directory.exists() else 0
     for kind in namespace_flags(spec):
         try:
-            if os.stat(directory / "ns" / kind).st_dev == here:
+            if (directory / "ns" / kind).stat().st_dev == here:
                 return False
         except FileNotFoundError:
             return False

@@ -104,7 +104,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file so that a reader sees the old content or the new, never a part."""
     fresh = path.with_name(f".{path.name}.new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with open(fd, "wb") as file:
+    with os.fdopen(fd, "wb") as file:
         file.write(data)
     fresh.replace(path)
 

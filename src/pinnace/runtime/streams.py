@@ -1,4 +1,4 @@
-"""Sessions with a process in a container: `runc exec` with pipes or a terminal of ours, and attaching to conmon."""
+"""Sessions with a process in a container: on pipes, on a terminal of ours, and attached to conmon."""
 
 from __future__ import annotations
 
@@ -12,13 +12,24 @@ import struct
 import termios
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Protocol
 
 from pinnace.runtime import conmon
 from pinnace.runtime.process import PipeReader, PipeWriter, Process, spawn
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 QUEUE = 64                               # chunks of output that wait for the reader
-DRAIN = 2.0                              # seconds that output may still come in after the process has ended
+KILLED = 2.0                             # seconds that a killed process may take to be gone
+
+
+class ExecNotes(Protocol):
+    """What is noted on disk about an exec (`execs.ExecFiles`)."""
+
+    def inner_pid(self) -> int: ...
+
+    def meaning(self, code: int) -> int: ...
+
+    def remove(self) -> None: ...
 
 
 class Output:
@@ -56,15 +67,14 @@ class ExecProcess:
     """A process started by `runc exec`, which stays as its parent and passes on its exit code."""
 
     def __init__(
-        self, process: Process, stdin: PipeWriter | None, output: Output, *, terminal: int = -1,
-        cleanup: Callable[[], None], inner_pid: Callable[[], int],
-    ) -> None:  # fmt: skip
+        self, process: Process, stdin: PipeWriter | None, output: Output, files: ExecNotes, *, terminal: int = -1
+    ) -> None:
         self._process = process
         self._stdin = stdin
         self._output = output
+        self._files = files
         self._terminal = terminal
-        self._cleanup = cleanup
-        self._inner_pid = inner_pid
+        self._code: int | None = None
 
     async def write(self, data: bytes) -> None:
         if self._stdin is not None:
@@ -89,11 +99,14 @@ class ExecProcess:
             self._process.signal(signal.SIGWINCH)
 
     async def wait(self) -> int:
-        return await self._process.wait()
+        code = await self._process.wait()
+        if self._code is None:
+            self._code = self._files.meaning(code)
+        return self._code
 
     def kill(self) -> None:
         """The process in the container first: runc then ends by itself, with its code."""
-        pid = self._inner_pid()
+        pid = self._files.inner_pid()
         if pid > 0 and self._process.exit_code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -103,12 +116,14 @@ class ExecProcess:
         if self._process.exit_code is None:
             self.kill()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DRAIN):
+                async with asyncio.timeout(KILLED):
                     await self._process.wait()
+        if self._code is None and self._process.exit_code is not None:
+            self._code = self._files.meaning(self._process.exit_code)
         if self._stdin is not None:
             self._stdin.close()
         await self._output.close()
-        self._cleanup()
+        self._files.remove()
 
 
 def set_window_size(fd: int, width: int, height: int) -> None:
@@ -117,9 +132,8 @@ def set_window_size(fd: int, width: int, height: int) -> None:
 
 
 def start_with_pipes(
-    args: list[str], *, stdin: bool, stdout: bool, stderr: bool, cleanup: Callable[[], None],
-    inner_pid: Callable[[], int],
-) -> ExecProcess:  # fmt: skip
+    args: list[str], files: ExecNotes, *, stdin: bool, stdout: bool, stderr: bool
+) -> ExecProcess:
     """Start `runc exec` on pipes."""
     theirs: list[int] = []
     readers: list[tuple[int, PipeReader]] = []
@@ -141,9 +155,8 @@ def start_with_pipes(
             targets[STDIN] = read_end
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         theirs.append(null)
-        process = spawn(
-            args, stdin=targets.get(STDIN, null), stdout=targets.get(STDOUT, null), stderr=targets.get(STDERR, null)
-        )
+        stdio = [targets.get(stream, null) for stream in (STDIN, STDOUT, STDERR)]
+        process = spawn(args, stdin=stdio[STDIN], stdout=stdio[STDOUT], stderr=stdio[STDERR])
     except BaseException:
         for _, reader in readers:
             reader.close()
@@ -153,12 +166,10 @@ def start_with_pipes(
     finally:
         for fd in theirs:
             os.close(fd)
-    return ExecProcess(process, writer, Output(readers), cleanup=cleanup, inner_pid=inner_pid)
+    return ExecProcess(process, writer, Output(readers), files)
 
 
-def start_with_terminal(
-    args: list[str], *, stdin: bool, cleanup: Callable[[], None], inner_pid: Callable[[], int]
-) -> ExecProcess:
+def start_with_terminal(args: list[str], files: ExecNotes, *, stdin: bool) -> ExecProcess:
     """Start `runc exec --tty` on a terminal of ours; runc joins it to the one inside the container."""
     master, slave = os.openpty()
     try:
@@ -175,17 +186,16 @@ def start_with_terminal(
     writer = PipeWriter(writer_fd, chunk=2048) if stdin else None
     if writer is None:
         os.close(writer_fd)
-    return ExecProcess(
-        process, writer, Output([(STDOUT, reader)]), terminal=master, cleanup=cleanup, inner_pid=inner_pid
-    )
+    return ExecProcess(process, writer, Output([(STDOUT, reader)]), files, terminal=master)
 
 
 class AttachSession:
     """A client of a container's own stdio. Closing it leaves the container alone."""
 
     def __init__(
-        self, bundle: Path, *, stdin: bool, stdout: bool, stderr: bool, exited: Callable[[], asyncio.Future[int]]
-    ) -> None:
+        self, bundle: Path, *, stdin: bool, stdout: bool, stderr: bool,
+        exited: Callable[[], asyncio.Future[int]],
+    ) -> None:  # fmt: skip
         self._bundle = bundle
         self._sock: socket.socket = conmon.attach_socket(bundle)
         self._wanted = {stream for stream, wanted in ((STDOUT, stdout), (STDERR, stderr)) if wanted}

@@ -1,4 +1,4 @@
-"""Who a container's process runs as: user and group names looked up in the image's own /etc/passwd and /etc/group.
+"""Who a container's process runs as: names are looked up in the image's own /etc/passwd and /etc/group.
 
 Pure: the two files come in as text.
 """

@@ -51,14 +51,14 @@ class DirectoryFiles:
         return self._path(name).is_file()
 
     def open(self, name: str) -> BinaryIO:
-        return open(self._path(name), "rb")
+        return self._path(name).open("rb")
 
 
 class TarFiles:
     """Random access to a tar that is not compressed. `docker save` links equal layers to each other."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._tar = tarfile.open(fileobj=file, mode="r:")
+        self._tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the file is the caller's to close)
         self._members: dict[str, tarfile.TarInfo] = {}
         for count, member in enumerate(self._tar):
             if count >= MAX_MEMBERS:
@@ -106,7 +106,7 @@ def open_archive(path: str, scratch: Path) -> Iterator[Files]:
         yield DirectoryFiles(where)
         return
     with contextlib.ExitStack() as stack:
-        file: BinaryIO = stack.enter_context(open(where, "rb"))
+        file: BinaryIO = stack.enter_context(where.open("rb"))
         plain = decompressed(file)
         if plain is not file:
             temporary = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(dir=scratch)))

@@ -58,7 +58,7 @@ class Recipe:
         return {name: value for name, value in values.items() if value}
 
 
-def build_image(path: str | Path, tag: str, rootfs: str | Path, recipe: Recipe = Recipe()) -> str:  # noqa: B008
+def build_image(path: str | Path, tag: str, rootfs: str | Path, recipe: Recipe = Recipe()) -> str:
     """Write an image of one layer with the content of a directory (owners become root). Returns the image's id."""
     return write_archive(path, tag, [layer_of(Path(rootfs))], recipe)
 
@@ -85,7 +85,7 @@ def _add(tar: tarfile.TarFile, path: Path, name: Path) -> None:
     info.uname = info.gname = ""
     info.mtime = EPOCH
     if info.isreg():
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             tar.addfile(info, file)
     else:
         tar.addfile(info)
@@ -127,7 +127,7 @@ def write_archive(path: str | Path, tag: str, layers: Sequence[bytes], recipe: R
         "RepoTags": [str(reference)],
         "Layers": [_blob_name(layer) for layer in layers],
     }])  # fmt: skip
-    with open(path, "wb") as file:
+    with Path(path).open("wb") as file:
         _write_tar(file, {
             "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
             "index.json": index,
@@ -262,8 +262,9 @@ def _add_python(root: Path) -> None:
 def _ignored(directory: str, names: list[str]) -> set[str]:
     return {
         name for name in names
-        if name in _LEFT_OUT or name.startswith("config-") or name.endswith((".pyc", ".a"))
-        or name.startswith(("_tkinter.", "_test", "_xxtest", "xxlimited"))
+        if name in _LEFT_OUT
+        or name.endswith((".pyc", ".a"))
+        or name.startswith(("config-", "_tkinter.", "_test", "_xxtest", "xxlimited"))
     }  # fmt: skip
 
 

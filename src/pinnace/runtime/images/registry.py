@@ -185,6 +185,8 @@ class Puller:
         self._store = store
         self._clock = clock
         self._egress = egress
+        self._own = store.new_name()     # transfers are resumed by the process that began them
+        self._transfers: dict[str, asyncio.Lock] = {}
 
     async def pull(self, reference: Reference, auth: Mapping[str, str] | None = None) -> StoredImage:
         """Raises ImagePullFault in containerd's words."""
@@ -230,6 +232,7 @@ class Puller:
             raise pull.fault(f"failed to extract layer: {error}") from error
         finally:
             for layer in wanted:
+                self._transfers.pop(layer, None)
                 self._partial(layer).unlink(missing_ok=True)
 
     async def _resolve(self, pull: _Pull, what: str) -> tuple[dict[str, Any], bytes, str]:
@@ -258,28 +261,30 @@ class Puller:
                     continue
                 if response.status != 200:
                     raise pull.refused(response)
-                data = bytearray()
+                received = bytearray()
                 async for chunk in response.content.iter_chunked(CHUNK):
-                    data += chunk
-                    if len(data) > limit:
+                    received += chunk
+                    if len(received) > limit:
                         raise pull.fault(f"{url} is larger than {limit} bytes")
+            data = bytes(received)
             if expect and digest_of(data) != expect:
                 raise pull.fault(f"failed to verify {url}: expected {expect}, got {digest_of(data)}")
-            return bytes(data)
+            return data
         raise pull.fault(f"{url} could not be fetched")
 
     def _partial(self, digest: str) -> Path:
-        return self._store.ingest / f"pull-{digest.removeprefix('sha256:')}"
+        return self._store.ingest / f"pull-{self._own}-{digest.removeprefix('sha256:')}"
 
     def _opener(self, digest: str) -> Callable[[], BinaryIO]:
-        return lambda: open(self._partial(digest), "rb")
+        return lambda: self._partial(digest).open("rb")
 
     async def _layer(self, pull: _Pull, digest: str, limit: asyncio.Semaphore) -> None:
         """Fetch a layer into `ingest`, going on where an attempt broke off."""
         if not IMAGE_ID.fullmatch(digest):
             raise pull.fault(f"unusable digest {digest!r}")
         path = self._partial(digest)
-        async with limit:
+        lock = self._transfers.setdefault(digest, asyncio.Lock())
+        async with limit, lock:
             for attempt in range(ATTEMPTS):
                 try:
                     await self._fetch(pull, f"{pull.base}/blobs/{digest}", path)
@@ -302,11 +307,11 @@ class Puller:
             if response.status not in (200, 206):
                 raise pull.refused(response)
             mode = "ab" if response.status == 206 else "wb"
-            with open(path, mode) as file:
+            with path.open(mode) as file:
                 async for chunk in response.content.iter_chunked(CHUNK):
                     file.write(chunk)
 
 
 def file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

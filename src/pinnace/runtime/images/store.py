@@ -19,7 +19,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +34,7 @@ from pinnace.runtime.oci import ImageConfig
 from pinnace.runtime.state import write_atomically
 
 MAX_LAYERS = 127
+STALE_TRANSFER = 86_400.0                # seconds after which a broken transfer is not resumed any more
 SHORT = 20                               # hex digits in a short link: 127 of them fit into a page
 
 
@@ -56,7 +57,10 @@ class StoredImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Use(msgspec.Struct, frozen=True):
+    """A container's note that it needs an image's layers."""
+
     image: str
+    chain: tuple[str, ...]
     state_dir: str
 
 
@@ -114,6 +118,26 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+class _Lock:
+    """Against other threads and other processes; may be nested."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._threads = threading.RLock()
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._threads, self._path.open("wb") as file:
+            if self._depth == 0:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+
+
 class ImageStore:
     """All methods block; callers on a loop use a thread."""
 
@@ -129,23 +153,17 @@ class ImageStore:
         self._bounds = bounds
         self._cached: tuple[tuple[int, int, int], Index] = ((0, 0, 0), Index())
         self._configs: dict[str, ImageFile] = {}
-        self._thread_lock = threading.RLock()
-        self._depth = 0
+        # Unpacking takes seconds, naming a moment: containers are created while an image is loaded. Whoever
+        # needs both takes `_unpacking` first.
+        self._unpacking = _Lock(root / "unpacking.lock")
+        self._naming = _Lock(root / "naming.lock")
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in (self._blobs, self._layers, self._uses, self.ingest, self.links):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the store against other writers, in this process and in others. May be nested."""
-        with self._thread_lock, open(self.root / "lock", "wb") as file:
-            if self._depth == 0:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
+    def new_name(self) -> str:
+        """For a file or directory that must not meet another."""
+        return self._randomness.token(8).hex()
 
     def index(self) -> Index:
         """The index as it is now; not to be changed by the caller."""
@@ -230,8 +248,8 @@ class ImageStore:
             raise RuntimeFault(f"digest mismatch: expected {expect}, got {digest}")
         path = self._blobs / digest.removeprefix("sha256:")
         if not path.exists():
-            fresh = self.ingest / f"blob-{self._randomness.token(8).hex()}"
-            with open(fresh, "wb") as file:
+            fresh = self.ingest / f"blob-{self.new_name()}"
+            with fresh.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -253,7 +271,7 @@ class ImageStore:
         """Unpack a layer on top of `parents` (lowest first), unless it is there. Checks its diff id."""
         if self.has_layer(chain):
             return
-        fresh = self.ingest / f"layer-{self._randomness.token(8).hex()}"
+        fresh = self.ingest / f"layer-{self.new_name()}"
         (fresh / "diff").mkdir(parents=True, mode=0o755)
         (fresh / "diff").chmod(0o755)
         try:
@@ -263,10 +281,7 @@ class ImageStore:
                 raise RuntimeFault(f"layer digest mismatch: expected {diff_id}, got {found}")
             (fresh / "size").write_text(str(size))
             syncfs(str(fresh))
-            with contextlib.suppress(FileExistsError), contextlib.suppress(OSError):
-                fresh.rename(self._layers / chain.removeprefix("sha256:"))
-            if not self.has_layer(chain):
-                raise RuntimeFault(f"layer {chain} could not be put into place")
+            fresh.rename(self._layers / chain.removeprefix("sha256:"))
             link = self.links / self.short(chain)
             with contextlib.suppress(FileExistsError):
                 link.symlink_to(f"../layers/{chain.removeprefix('sha256:')}/diff")
@@ -284,7 +299,7 @@ class ImageStore:
         if len(layers) != len(diff_ids):
             raise RuntimeFault(f"image has {len(layers)} layers but its configuration names {len(diff_ids)}")
         chain = chain_ids(diff_ids)
-        with self.locked():  # or another process's garbage collection takes the layers before they are named
+        with self._unpacking():  # or another process's garbage collection takes the layers before they are named
             for number, (diff_id, name) in enumerate(zip(diff_ids, chain, strict=True)):
                 if not self.has_layer(name):
                     with layers[number]() as file:
@@ -299,7 +314,7 @@ class ImageStore:
         """Enter an image whose layers are all there. A tag moves here from the image that had it."""
         parsed = self.parse_config(config)
         chain = chain_ids(parsed.rootfs.diff_ids)
-        with self.locked():
+        with self._naming():
             missing = [layer for layer in chain if not self.has_layer(layer)]
             if missing:
                 raise RuntimeFault(f"layers are missing: {', '.join(missing)}")
@@ -329,54 +344,69 @@ class ImageStore:
 
     def remove(self, reference: str) -> None:
         """Drop the image with all its names (CRI's RemoveImage); its layers stay while a container uses them."""
-        with self.locked():
+        with self._naming():
             image = self.find(reference)
             if image is not None:
-                images = {key: value for key, value in self.index().images.items() if key != image.id}
-                self._save(Index(images))
-            self.collect()
+                self._save(Index({key: value for key, value in self.index().images.items() if key != image.id}))
+        self.collect()
 
-    def acquire(self, image_id: str, holder: str, state_dir: str) -> StoredImage:
+    def acquire(self, reference: str, holder: str, state_dir: str) -> StoredImage:
         """Note that a container uses an image: it can be removed from the index, but its layers stay."""
-        with self.locked():
-            image = self.require(image_id)
-            write_atomically(self._uses / holder, msgspec.json.encode((Use(image.id, state_dir), image.chain)))
+        with self._naming():
+            image = self.require(reference)
+            note = Use(image.id, image.chain, state_dir)
+            write_atomically(self._uses / holder, msgspec.json.encode(note))
             return image
 
     def release(self, holder: str) -> None:
         (self._uses / holder).unlink(missing_ok=True)
 
-    def sweep_uses(self, state_dir: str, alive: frozenset[str]) -> None:
-        """Drop the notes of a node's containers that are no more."""
-        for path in self._uses.iterdir():
+    def _notes(self) -> Iterator[tuple[Path, Use]]:
+        for path in list(self._uses.iterdir()):
             with contextlib.suppress(msgspec.MsgspecError, FileNotFoundError):
-                use, _ = msgspec.json.decode(path.read_bytes(), type=tuple[Use, tuple[str, ...]])
-                gone = not Path(use.state_dir).is_dir()
-                if gone or (use.state_dir == state_dir and path.name not in alive):
-                    path.unlink(missing_ok=True)
+                yield path, msgspec.json.decode(path.read_bytes(), type=Use)
+
+    def sweep(self, state_dir: str, alive: Collection[str], now: float) -> None:
+        """Drop the notes of a node's containers that are no more, and transfers given up long ago."""
+        for path, use in self._notes():
+            gone = not Path(use.state_dir).is_dir()
+            if gone or (use.state_dir == state_dir and path.name not in alive):
+                path.unlink(missing_ok=True)
+        for path in list(self.ingest.glob("pull-*")):
+            with contextlib.suppress(FileNotFoundError):
+                if now - path.stat().st_mtime > STALE_TRANSFER:
+                    path.unlink()
 
     def collect(self) -> None:
         """Remove layers and blobs that neither an image nor a container needs."""
-        with self.locked():
-            layers: set[str] = set()
-            blobs: set[str] = set()
-            for image in self.index().images.values():
-                layers.update(image.chain)
-                blobs.update((image.id, image.manifest))
-            for path in self._uses.iterdir():
-                with contextlib.suppress(msgspec.MsgspecError, FileNotFoundError):
-                    use, chain = msgspec.json.decode(path.read_bytes(), type=tuple[Use, tuple[str, ...]])
-                    layers.update(chain)
-                    blobs.add(use.image)
-            wanted_layers = {name.removeprefix("sha256:") for name in layers}
-            wanted_blobs = {name.removeprefix("sha256:") for name in blobs}
-            for path in self._layers.iterdir():
-                if path.name not in wanted_layers:
-                    (self.links / self.short(path.name)).unlink(missing_ok=True)
-                    shutil.rmtree(path)
-            for path in self._blobs.iterdir():
-                if path.name not in wanted_blobs:
-                    path.unlink()
+        with self._unpacking():
+            for path in list(self.ingest.iterdir()):
+                if path.name.startswith(("layer-", "blob-")):  # of a process that died while unpacking
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with self._naming():
+                doomed = self._unused()
+            for path in doomed:
+                shutil.rmtree(path)
+
+    def _unused(self) -> list[Path]:
+        """Take what nobody needs out of its place; removing it then needs no lock on the names."""
+        layers: set[str] = set()
+        blobs: set[str] = set()
+        for image in self.index().images.values():
+            layers.update(image.chain)
+            blobs.update((image.id, image.manifest))
+        for _, use in self._notes():
+            layers.update(use.chain)
+            blobs.add(use.image)
+        doomed = []
+        for path in list(self._layers.iterdir()):
+            if f"sha256:{path.name}" not in layers:
+                (self.links / self.short(path.name)).unlink(missing_ok=True)
+                doomed.append(path.rename(self.ingest / f"layer-{self.new_name()}"))
+        for path in list(self._blobs.iterdir()):
+            if f"sha256:{path.name}" not in blobs:
+                path.unlink()
+        return doomed
 
     def usage(self) -> tuple[int, int]:
         """(bytes, inodes) of blobs and layers, counted on disk."""
@@ -386,5 +416,5 @@ class ImageStore:
                 inodes += 1 + len(files)
                 for name in files:
                     with contextlib.suppress(FileNotFoundError):
-                        total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+                        total += Path(directory, name).lstat().st_blocks * 512
         return total, inodes

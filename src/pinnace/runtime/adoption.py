@@ -1,0 +1,80 @@
+"""What an earlier process of ours left: records to take over, and remains that belong to nothing.
+
+`engine.py` calls this when it opens. Everything is told from the state directory; no other node's is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+from collections.abc import Collection
+
+import msgspec
+
+from pinnace.runtime import linux, sandboxes
+from pinnace.runtime.cgroups import Cgroups
+from pinnace.runtime.cri import NotFound
+from pinnace.runtime.state import ContainerRecord, Layout, SandboxRecord
+
+log = logging.getLogger("pinnace.runtime")
+
+
+class RuncState(msgspec.Struct):
+    """runc's state.json, as far as it concerns us."""
+
+    init_process_pid: int = 0
+    init_process_start: int = 0
+    cgroup_paths: dict[str, str] = {}
+
+
+def records(layout: Layout) -> tuple[list[SandboxRecord], list[ContainerRecord]]:
+    """Every record that can be read."""
+    found_sandboxes: list[SandboxRecord] = []
+    found_containers: list[ContainerRecord] = []
+    for directory in layout.sandboxes.iterdir():
+        with contextlib.suppress(NotFound):
+            found_sandboxes.append(layout.read(SandboxRecord, directory.name))
+    for directory in layout.containers.iterdir():
+        with contextlib.suppress(NotFound):
+            found_containers.append(layout.read(ContainerRecord, directory.name))
+    return found_sandboxes, found_containers
+
+
+def group_of(paths: dict[str, str], root: str, *, v2: bool) -> str:
+    """The control group, below its hierarchy's root, from the full paths that runc noted."""
+    full = paths.get("") if v2 else paths.get("pids") or paths.get("memory")
+    if not full or not full.startswith(root + "/"):
+        return ""
+    relative = full.removeprefix(root).lstrip("/")
+    return "/" + (relative if v2 else relative.partition("/")[2])
+
+
+async def kill_remains(layout: Layout, cgroups: Cgroups, id: str) -> None:
+    """End a container that no record leads to, by what runc wrote down about it, and remove runc's state."""
+    directory = layout.runc / id
+    try:
+        state = msgspec.json.decode((directory / "state.json").read_bytes(), type=RuncState)
+    except (OSError, msgspec.MsgspecError):
+        state = RuncState()
+    if state.init_process_pid > 0:
+        linux.send_signal(state.init_process_pid, state.init_process_start, signal.SIGKILL)
+    group = group_of(state.cgroup_paths, str(cgroups.root), v2=cgroups.v2)
+    if group.endswith(id):
+        await cgroups.remove(group)
+    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+async def sweep_sandboxes(layout: Layout, known: Collection[str]) -> None:
+    for directory in list(layout.sandboxes.iterdir()):
+        if directory.name not in known:
+            log.info("sweeping the remains of sandbox %s", directory.name)
+            await asyncio.to_thread(sandboxes.remove, directory)
+
+
+def strangers(layout: Layout, known: Collection[str]) -> list[str]:
+    """Containers of which something is left but no record."""
+    names = {path.name for path in (*layout.containers.iterdir(), *layout.runc.iterdir(), *layout.exits.iterdir())}
+    return sorted(names.difference(known))
