@@ -11,13 +11,12 @@ from collections.abc import Iterable
 
 from pinnace.api.errors import Forbidden, StatusDetails, qualified
 from pinnace.api.rbac import v1 as rbac
-from pinnace.apiserver.access import Admission, Attributes, Authorizer
+from pinnace.apiserver.access import MASTERS, Admission, Attributes, Authorizer
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.rbac import RbacAuthorizer, covers
 from pinnace.client.transport import User
 
 _GROUP = "rbac.authorization.k8s.io"
-_MASTERS = "system:masters"
 
 
 class EscalationCheck:
@@ -32,7 +31,7 @@ class EscalationCheck:
         return None
 
     async def validate(self, admission: Admission) -> None:
-        if admission.operation not in ("CREATE", "UPDATE") or _MASTERS in admission.user.groups:
+        if admission.operation not in ("CREATE", "UPDATE") or MASTERS in admission.user.groups:
             return
         new, old = admission.object, admission.old_object
         if isinstance(new, rbac.Role | rbac.ClusterRole):

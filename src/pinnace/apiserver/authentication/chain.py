@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from pinnace.api.errors import Unauthorized
+from pinnace.apiserver.access import ANONYMOUS, AUTHENTICATED, Authenticator
 from pinnace.client.transport import Request, User
-
-ANONYMOUS = User(name="system:anonymous", groups=("system:unauthenticated",))
-_EVERYBODY = "system:authenticated"
-
-
-class Authenticator(Protocol):
-    async def authenticate(self, request: Request) -> User | None:
-        """None if the request shows nothing of this kind. Raises Unauthorized if what it shows is wrong."""
-        ...
 
 
 class AuthenticatorChain:
@@ -39,6 +30,6 @@ class AuthenticatorChain:
 
 
 def _authenticated(user: User) -> User:
-    if _EVERYBODY in user.groups or user.name == ANONYMOUS.name:
+    if AUTHENTICATED in user.groups or user.name == ANONYMOUS.name:
         return user
-    return replace(user, groups=(*user.groups, _EVERYBODY))
+    return replace(user, groups=(*user.groups, AUTHENTICATED))

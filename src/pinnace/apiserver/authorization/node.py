@@ -103,7 +103,7 @@ class NodeAuthorizer:
         if verb == "create" and not attributes.subresource:
             return self._by_rules(attributes)
         if verb in ("list", "watch"):
-            if attributes.field_selector.get("spec.nodeName") == node:
+            if f"spec.nodeName={node}" in attributes.field_selector.split(","):
                 return Decision(True, "")
             return _no("can only list/watch pods with spec.nodeName field selector")
         pod = self._objects.get(core.Pod, attributes.namespace, attributes.name)
