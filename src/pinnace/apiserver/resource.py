@@ -94,6 +94,10 @@ def _no_warnings(*_: Any) -> Iterable[str]:
     return ()
 
 
+def _never(*_: Any) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource(Generic[K]):
     """One kind, as served. All functions are pure; those that return None change a fresh object in place."""
@@ -123,6 +127,13 @@ class Resource(Generic[K]):
     allow_unconditional_update: bool = True
     # Seconds that a deletion waits for the object's agent (pods); None: it is removed at once.
     grace: Callable[[K, int | None], int | None] | None = None         # (object, asked for) -> seconds
+    # When a deletion begins and the object lives on for a while (a namespace becomes Terminating): changes in place.
+    prepare_delete: Callable[[K, Context], None] = _nothing
+    # What else than metadata.finalizers and the grace period keeps an object that is being deleted (a namespace's
+    # spec.finalizers). It is removed by the write after which this is false.
+    held: Callable[[K], bool] = _never
+    # An immediate deletion answers with the object, not with a Status (pods, services, …).
+    returns_deleted: bool = False
     # What the server must reserve before a commit and may have to give back: cluster IPs, node ports.
     reserve: Callable[[ApiServer, K, K | None, Context], Awaitable[Callable[[], None]]] | None = None
     # Kinds that are answered and not stored (TokenReview, SubjectAccessReview …): create calls this.

@@ -1,0 +1,275 @@
+"""The watch cache of one kind: every object decoded and serialized once, and the events that changed it.
+
+The feed (`feed.py`) is the only writer. Readers take entries out (never changing them); watchers join and get
+every later event, whose line is put together once for all of them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from pinnace.api import codec
+from pinnace.api.errors import Expired
+from pinnace.api.kinds import Kind
+from pinnace.client.transport import WatchLine
+
+# Events that a resuming watch can still get; above it has to list again.
+_MOST_EVENTS = 4096
+
+
+class Form:
+    """How objects of a kind are written. Kind and apiVersion come first in the JSON, then metadata: so the
+    revision can be put in, and the type left out (as in lists), at fixed places."""
+
+    __slots__ = ("head", "kind", "type", "typed")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.type: type[Any] = kind.type
+        self.typed = f'{{"kind":"{kind.kind}","apiVersion":"{kind.api_version}",'.encode()
+        self.head = self.typed + b'"metadata":{'
+
+    def value(self, obj: Any) -> bytes:
+        """What the store keeps: everything but the revision, which the store itself knows."""
+        metadata = codec.metadata(obj)
+        kept, metadata.resourceVersion = metadata.resourceVersion, None
+        obj.kind, obj.apiVersion = self.kind.kind, self.kind.api_version
+        try:
+            return codec.encode(obj)
+        finally:
+            metadata.resourceVersion = kept
+
+    def item(self, value: bytes, revision: int) -> bytes:
+        """The object as lists show it, from what the store keeps."""
+        rest = value[len(self.head) :]
+        comma = b"," if rest[:1] != b"}" else b""
+        return b'{"metadata":{"resourceVersion":"%d"%b%b' % (revision, comma, rest)
+
+    def whole(self, item: bytes) -> bytes:
+        """The object with its kind and apiVersion."""
+        return self.typed + item[1:]
+
+    def line(self, type: str, item: bytes) -> bytes:
+        """The line of a watch event."""
+        return b'{"type":"%b","object":%b%b}\n' % (type.encode(), self.typed, item[1:])
+
+
+class Entry:
+    """An object at one revision. `item` is its JSON without kind and apiVersion."""
+
+    __slots__ = ("created", "item", "key", "object", "revision", "views")
+
+    def __init__(self, key: str, object: Any, item: bytes, revision: int, created: int) -> None:
+        self.key = key
+        self.object = object
+        self.item = item
+        self.revision = revision
+        self.created = created
+        self.views: dict[str, Entry] | None = None     # the same in other versions, when asked for
+
+
+class Event:
+    """One change. `entry` is the state after it; of a deletion the last state under the deletion's revision."""
+
+    __slots__ = ("_lines", "entry", "previous", "revision", "type")
+
+    def __init__(self, type: str, revision: int, entry: Entry, previous: Entry | None) -> None:
+        self.type = type
+        self.revision = revision
+        self.entry = entry
+        self.previous = previous
+        self._lines: dict[tuple[str, str], WatchLine] = {}
+
+    def line(self, view: View, type: str) -> WatchLine:
+        """The event as seen by watchers of that version, to whom it is of the given type."""
+        key = (view.name, type)
+        line = self._lines.get(key)
+        if line is None:
+            entry = self.entry
+            if type == "DELETED" and self.type != "DELETED" and self.previous is not None:
+                entry = at_revision(self.previous, self.revision)     # it left what the watcher selects
+            seen = view.entry(entry)
+            line = self._lines[key] = WatchLine(type, seen.object, view.form.line(type, seen.item))
+        return line
+
+
+class View:
+    """One version of what a cache holds. Most kinds have a single one, which costs nothing."""
+
+    __slots__ = ("_convert", "form", "name")
+
+    def __init__(self, form: Form, convert: Callable[[Any], Any] | None = None) -> None:
+        self.form = form
+        self.name = form.kind.api_version
+        self._convert = convert
+
+    def entry(self, stored: Entry) -> Entry:
+        """The entry in this version; shared like the stored one."""
+        if self._convert is None:
+            return stored
+        if stored.views is None:
+            stored.views = {}
+        seen = stored.views.get(self.name)
+        if seen is None:
+            obj = self._convert(stored.object)
+            obj.metadata = msgspec.structs.replace(stored.object.metadata)
+            item = self.form.item(self.form.value(obj), stored.revision)
+            seen = stored.views[self.name] = Entry(stored.key, obj, item, stored.revision, stored.created)
+        return seen
+
+
+def at_revision(entry: Entry, revision: int) -> Entry:
+    """The same state under another revision."""
+    metadata = msgspec.structs.replace(entry.object.metadata, resourceVersion=str(revision))
+    obj = msgspec.structs.replace(entry.object, metadata=metadata)
+    comma = entry.item.index(b'"', 32)      # {"metadata":{"resourceVersion":"N" …: the quote behind N
+    item = b'{"metadata":{"resourceVersion":"%d%b' % (revision, entry.item[comma:])
+    return Entry(entry.key, obj, item, revision, entry.created)
+
+
+Sink = Callable[[Event], None]
+
+
+class WatchCache:
+    """Objects of one kind by key, in key order, with indexes by namespace and by chosen fields."""
+
+    def __init__(self, form: Form, prefix: str, indexed: Mapping[str, Callable[[Any], str]] | None = None) -> None:
+        self.form = form
+        self.prefix = prefix
+        self.indexed = dict(indexed or {})
+        self.entries: dict[str, Entry] = {}
+        self.version = 0                      # rises with every change
+        self._keys: list[str] = []
+        self._index: dict[tuple[str, str], dict[str, Entry]] = {}
+        self._events: deque[Event] = deque()
+        self._oldest = 0                      # a watch may resume after this revision
+        self._sinks: dict[tuple[str, str], dict[int, Sink]] = {}
+        self._watchers = 0
+
+    def key(self, namespace: str, name: str) -> str:
+        return f"{self.prefix}{namespace}/{name}" if self.form.kind.namespaced else f"{self.prefix}{name}"
+
+    def get(self, namespace: str, name: str) -> Entry | None:
+        return self.entries.get(self.key(namespace, name))
+
+    def range(self, namespace: str = "", after: str = "") -> list[Entry]:
+        """Entries in key order, of one namespace or of all, behind a key."""
+        keys = self._keys
+        if namespace:
+            start = f"{self.prefix}{namespace}/"
+            low, high = bisect_left(keys, start), bisect_left(keys, start[:-1] + "0")    # "0" follows "/"
+        else:
+            low, high = 0, len(keys)
+        if after:
+            low = max(low, bisect_left(keys, after + "\0"))
+        entries = self.entries
+        return [entries[key] for key in keys[low:high]]
+
+    def indexed_by(self, field: str, value: str) -> list[Entry]:
+        """Entries whose indexed field has that value, in key order."""
+        found = self._index.get((field, value))
+        return [found[key] for key in sorted(found)] if found else []
+
+    def load(self, entries: Iterator[Entry], revision: int) -> None:
+        """Start over with what the store holds at a revision."""
+        self.entries = {entry.key: entry for entry in entries}
+        self._keys = sorted(self.entries)
+        self._index.clear()
+        for entry in self.entries.values():
+            self._enter(entry)
+        self._events.clear()
+        self._oldest = revision
+        self.version += 1
+
+    def apply(self, event: Event) -> None:
+        """Take in one change and tell the watchers whom it concerns."""
+        entry, previous, key = event.entry, event.previous, event.entry.key
+        if previous is not None:
+            self._leave(previous)
+        if event.type == "DELETED":
+            self.entries.pop(key, None)
+            position = bisect_left(self._keys, key)
+            if position < len(self._keys) and self._keys[position] == key:
+                del self._keys[position]
+        else:
+            if key not in self.entries:
+                insort(self._keys, key)
+            self.entries[key] = entry
+            self._enter(entry)
+        if len(self._events) >= _MOST_EVENTS:
+            self._oldest = self._events.popleft().revision
+        self._events.append(event)
+        self.version += 1
+        if self._watchers:
+            self._tell(event)
+
+    def since(self, revision: int, current: int) -> list[Event]:
+        """Every event after a revision. Raises Expired if some of them are forgotten."""
+        if revision < self._oldest:
+            raise Expired(f"too old resource version: {revision} ({self._oldest})")
+        events = self._events
+        if not events or events[-1].revision <= revision:
+            return []
+        found = []
+        for event in reversed(events):
+            if event.revision <= revision:
+                break
+            found.append(event)
+        found.reverse()
+        return found
+
+    def join(self, scope: tuple[str, str], sink: Sink) -> Callable[[], None]:
+        """Give every later event to `sink`. The scope is ("", "") for all, ("namespace", NAME), or an indexed field
+        and its value. Returns what ends it."""
+        sinks = self._sinks.setdefault(scope, {})
+        handle = id(sink)
+        sinks[handle] = sink
+        self._watchers += 1
+
+        def leave() -> None:
+            if sinks.pop(handle, None) is not None:
+                self._watchers -= 1
+                if not sinks and self._sinks.get(scope) is sinks:
+                    del self._sinks[scope]
+
+        return leave
+
+    def sinks(self) -> Iterator[Sink]:
+        for sinks in self._sinks.values():
+            yield from sinks.values()
+
+    @property
+    def watchers(self) -> int:
+        return self._watchers
+
+    def _tell(self, event: Event) -> None:
+        scopes = {("", "")}
+        if self.form.kind.namespaced:
+            scopes.add(("namespace", event.entry.object.metadata.namespace or ""))
+        for field, value in self.indexed.items():
+            scopes.add((field, value(event.entry.object)))
+            if event.previous is not None:
+                scopes.add((field, value(event.previous.object)))
+        for scope in scopes:
+            sinks = self._sinks.get(scope)
+            if sinks:
+                for sink in tuple(sinks.values()):
+                    sink(event)
+
+    def _enter(self, entry: Entry) -> None:
+        for field, value in self.indexed.items():
+            self._index.setdefault((field, value(entry.object)), {})[entry.key] = entry
+
+    def _leave(self, entry: Entry) -> None:
+        for field, value in self.indexed.items():
+            key = (field, value(entry.object))
+            found = self._index.get(key)
+            if found is not None:
+                found.pop(entry.key, None)
+                if not found:
+                    del self._index[key]

@@ -1,0 +1,154 @@
+"""From the store to the watch caches: one watch over everything, so all caches stand at one revision.
+
+A writer that has committed waits until the feed has passed its revision: whoever reads after an
+acknowledged write finds it in the cache. The writer's own decoded object is taken over, so that
+what was just encoded is not decoded again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pinnace.api import codec
+from pinnace.apiserver.cache import Entry, Event, WatchCache, at_revision
+from pinnace.base.backoff import Backoff
+from pinnace.base.clock import Clock
+from pinnace.store.store import Change, Compacted, Store
+from pinnace.store.store import Entry as Stored
+
+log = logging.getLogger("pinnace.apiserver")
+
+ROOT = "/registry/"
+_PAGE = 2000
+
+
+class Feed:
+    """Keeps the caches, by key prefix, in step with the store."""
+
+    def __init__(self, store: Store, caches: Mapping[str, WatchCache], clock: Clock, reset: Callable[[], None]) -> None:
+        self.revision = 0
+        self._store = store
+        self._caches = caches
+        self._clock = clock
+        self._reset = reset            # called when the caches had to be filled anew: watches cannot go on
+        self._own: dict[int, tuple[bytes, Any]] = {}      # values being committed, with their objects
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Fill the caches, then follow the store until `close`."""
+        await self._load()
+        self._task = asyncio.create_task(self._run(), name="apiserver-feed")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def announce(self, value: bytes, obj: Any) -> None:
+        """`value` is about to be committed, and this is what it means; `withdraw` when the commit is over."""
+        self._own[id(value)] = (value, obj)
+
+    def withdraw(self, value: bytes) -> None:
+        self._own.pop(id(value), None)
+
+    async def reached(self, revision: int) -> None:
+        """Return once every change up to the revision is in the caches."""
+        if self.revision >= revision:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (revision, next(self._order), future))
+        await future
+
+    async def fresh(self) -> None:
+        """Return once the caches show everything that the store has acknowledged by now."""
+        if self.revision < self._store.revision:
+            await self.reached(self._store.revision)
+
+    async def _run(self) -> None:
+        backoff = Backoff(initial=0.05, maximum=5.0, reset_after=60.0)
+        while True:
+            try:
+                async for batch in self._store.watch(ROOT, after=self.revision):
+                    for change in batch:
+                        self._apply(change)
+                    self._advance(batch[-1].revision)
+            except Compacted as error:
+                log.warning("the watch cache fell behind (%s); filling it anew", error)
+            except Exception:
+                log.exception("the feed of the watch cache broke; filling it anew")
+            await self._clock.sleep(backoff.next("feed", self._clock.monotonic()))
+            await self._load()
+            self._reset()
+
+    async def _load(self) -> None:
+        revision, after = 0, ""
+        found: dict[str, list[Entry]] = {prefix: [] for prefix in self._caches}
+        while True:
+            page = await self._store.list(ROOT, at=revision or None, after=after, limit=_PAGE)
+            revision = revision or page.revision
+            for stored in page.entries:
+                cache = self._cache(stored.key)
+                if cache is not None:
+                    found[cache.prefix].append(decode(cache, stored))
+            if not page.more or not page.entries:
+                break
+            after = page.entries[-1].key
+        for prefix, entries in found.items():
+            self._caches[prefix].load(iter(entries), revision)
+        self._advance(revision)
+
+    def _cache(self, key: str) -> WatchCache | None:
+        """By the longest prefix: /registry/GROUP/PLURAL/… and /registry/PLURAL/… live side by side."""
+        end = key.find("/", len(ROOT))
+        while end > 0:
+            cache = self._caches.get(key[: end + 1])
+            if cache is not None:
+                return cache
+            end = key.find("/", end + 1)
+        return None
+
+    def _apply(self, change: Change) -> None:
+        cache = self._cache(change.key)
+        if cache is None:
+            return
+        previous = cache.entries.get(change.key)
+        if change.value is None:
+            if previous is not None:
+                gone = at_revision(previous, change.revision)
+                cache.apply(Event("DELETED", change.revision, gone, previous))
+            return
+        entry = self._entry(cache, change, previous.created if previous is not None else change.revision)
+        kind = "MODIFIED" if previous is not None else "ADDED"
+        cache.apply(Event(kind, change.revision, entry, previous))
+
+    def _entry(self, cache: WatchCache, change: Change, created: int) -> Entry:
+        value = change.value
+        assert value is not None
+        own = self._own.get(id(value))
+        if own is not None and own[0] is value:
+            obj = own[1]
+            obj.metadata.resourceVersion = str(change.revision)
+            return Entry(change.key, obj, cache.form.item(value, change.revision), change.revision, created)
+        return decode(cache, Stored(change.key, value, created, change.revision))
+
+    def _advance(self, revision: int) -> None:
+        self.revision = max(self.revision, revision)
+        while self._waiting and self._waiting[0][0] <= self.revision:
+            future = heapq.heappop(self._waiting)[2]
+            if not future.done():
+                future.set_result(None)
+
+
+def decode(cache: WatchCache, stored: Stored) -> Entry:
+    """An entry from what the store keeps."""
+    obj = codec.decode(cache.form.type, stored.value)
+    obj.metadata.resourceVersion = str(stored.modified)
+    return Entry(stored.key, obj, cache.form.item(stored.value, stored.modified), stored.modified, stored.created)
