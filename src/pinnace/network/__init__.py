@@ -1,1 +1,1 @@
-"""Pod network, service proxy, DNS, network policy, ingress. `pods` and `proxy` are the kubelet's doors."""
+"""The cluster's network: fabric and pods (links, addresses, routes), the service proxy, and DNS."""

@@ -1,0 +1,124 @@
+"""Pods on two nodes of a fabric, with real links in namespaces of the test's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pinnace.network import namespaces
+from pinnace.network.fabric import Fabric, free_subnet, link_name
+from pinnace.network.netlink import Netlink
+from pinnace.network.nftables import Nftables
+from pinnace.network.pods import AddressesExhausted, HostPort, PodNetwork, port_name
+
+from .conftest import Machine
+from .traffic import call, serve
+
+pytestmark = pytest.mark.root
+
+
+async def test_pods_reach_each_other_without_nat(machine: Machine) -> None:
+    first, first_ip = await machine.new_pod(0)
+    same, same_ip = await machine.new_pod(0)
+    other, other_ip = await machine.new_pod(1)
+    assert first_ip == "10.244.1.2" and same_ip == "10.244.1.3" and other_ip == "10.244.2.2"
+    with serve(same, 80, answer="same"), serve(other, 80, answer="other"):
+        assert call(first, same_ip, 80) == ("same", first_ip)
+        assert call(first, other_ip, 80) == ("other", first_ip)
+    node = machine.nodes[1].at
+    with serve(other, 81, answer="pod"):
+        assert call(node.path, other_ip, 81)[0] == "pod"
+
+
+async def test_pods_reach_the_host_as_their_node_and_nothing_beyond(machine: Machine) -> None:
+    pod, _ = await machine.new_pod(0)
+    node = machine.nodes[0].at
+    with serve(machine.host, 6443, answer="api"):
+        assert call(pod, machine.fabric.gateway, 6443) == ("api", node.ip)
+    for nowhere in ("192.0.2.77", "10.244.9.9"):
+        with pytest.raises(OSError, match="unreachable|No route"):
+            call(pod, nowhere, 80, timeout=0.5)
+    with serve(node.path, 10250, answer="kubelet"):
+        assert call(machine.host, node.ip, 10250) == ("kubelet", machine.fabric.gateway)
+
+
+async def test_host_port_leads_to_the_pod_also_from_itself(machine: Machine, namespace: Callable[[], str]) -> None:
+    node = machine.nodes[0]
+    pod = namespace()
+    (ip,) = await node.network.add(pod, "sb", "default/web", [HostPort(host_port=8080, container_port=80)])
+    with serve(pod, 80, answer="web"):
+        assert call(machine.host, node.at.ip, 8080) == ("web", machine.fabric.gateway)
+        assert call(pod, node.at.ip, 8080)[0] == "web"
+        assert call(node.at.path, node.at.ip, 8080)[0] == "web"
+    await node.network.remove("sb")
+    with pytest.raises(ConnectionRefusedError):
+        call(machine.host, node.at.ip, 8080)
+    assert ip == "10.244.1.2"
+
+
+async def test_a_new_process_goes_on_and_frees_what_leaked(
+    namespace: Callable[[], str], tmp_path: Path
+) -> None:
+    node = namespace()
+    pods = [namespace() for _ in range(3)]
+    nft = Nftables(node)
+    try:
+        before = PodNetwork(["10.244.1.0/29"], ["10.244.0.0/16"], tmp_path, nft=nft, netns=node)
+        await before.setup()
+        ips = [(await before.add(pod, f"sb{n}"))[0] for n, pod in enumerate(pods)]
+        before.close()
+        assert os.stat(tmp_path / "pods.json").st_mode & 0o777 == 0o600
+
+        after = PodNetwork(["10.244.1.0/29"], ["10.244.0.0/16"], tmp_path, nft=nft, netns=node)
+        await after.setup()
+        assert await after.check() is None
+        assert after.addresses("sb1") == (ips[1],)
+        assert await after.add(pods[1], "sb1") == (ips[1],)
+        assert await after.sweep({"sb0", "sb1"}) == ["sb2"]
+        with Netlink(node) as netlink:
+            assert netlink.link(port_name("sb2")) is None and netlink.link(port_name("sb1")) is not None
+        fresh = [(await after.add(namespace(), f"new{n}"))[0] for n in range(3)]
+        assert fresh == ["10.244.1.5", "10.244.1.6", "10.244.1.4"]
+        with pytest.raises(AddressesExhausted, match=r"no free address in 10\.244\.1\.0/29"):
+            await after.add(namespace(), "too-many")
+        await after.teardown()
+        with Netlink(node) as netlink:
+            assert [link.name for link in netlink.links()] == ["lo"]
+        after.close()
+    finally:
+        nft.close()
+
+
+def test_fabric_comes_and_goes_whole(namespace: Callable[[], str]) -> None:
+    host = namespace()
+    cluster = f"f{os.getpid()}"
+    fabric = Fabric(cluster, "172.30.9.0/24", host=host, egress=True)
+    try:
+        fabric.create()
+        made = [fabric.add_node(f"n{number}") for number in range(3)]
+        fabric.create()
+        assert fabric.add_node("n1") == made[1]
+        assert [node.ip for node in fabric.nodes()] == ["172.30.9.2", "172.30.9.3", "172.30.9.4"]
+        with Netlink(made[0].path) as netlink:
+            assert [r.gateway for r in netlink.routes() if r.destination == "0.0.0.0/0"] == ["172.30.9.1"]
+        fabric.set_egress(False)
+        with Netlink(made[0].path) as netlink:
+            assert not [r for r in netlink.routes() if r.destination == "0.0.0.0/0"]
+        fabric.remove_node("n0")
+        assert [node.name for node in fabric.nodes()] == ["n1", "n2"]
+    finally:
+        found = Fabric(cluster, "172.30.9.0/24", host=host).destroy()
+    assert len(found) == 4 and Fabric(cluster, "172.30.9.0/24", host=host).destroy() == []
+    with Netlink(host) as netlink:
+        assert [link.name for link in netlink.links()] == ["lo"]
+    assert not namespaces.names(f"pinnace.{cluster}.")
+
+
+def test_names_fit_and_subnets_do_not_overlap() -> None:
+    assert link_name("pn-", "dev") == "pn-dev"
+    long = link_name("pn-", "a-cluster-with-a-long-name")
+    assert len(long) == 15 and long != link_name("pn-", "a-cluster-with-a-long-nama")
+    assert free_subnet(["172.30.0.1/24", "172.30.1.128/25", "0.0.0.0/0", "fe80::1/64"]) == "172.30.2.0/24"
