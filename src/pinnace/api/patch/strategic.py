@@ -1,0 +1,280 @@
+"""Strategic merge patch: a merge patch that knows which lists are keyed, and that takes directives.
+
+Directives: `$patch: replace|delete` in objects and list items, `$deleteFromPrimitiveList/<field>`,
+`$setElementOrder/<field>`, `$retainKeys`. Rules: sig-api-machinery, strategic-merge-patch.md; where an order is
+to be kept the precedence is: `$setElementOrder`, then the patch, then the live list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pinnace.api.patch import PatchError
+from pinnace.api.patch.fields import Held, element, field, name_of
+from pinnace.api.patch.merge_patch import same
+
+DIRECTIVE = "$patch"
+RETAIN_KEYS = "$retainKeys"
+DELETE_FROM_LIST = "$deleteFromPrimitiveList/"
+SET_ORDER = "$setElementOrder/"
+
+_BAD_RETAIN_KEYS = "invalid patch format of retainKeys"
+_BAD_PRIMITIVE_LIST = "invalid patch format of primitive list"
+_BAD_ORDER_LIST = "invalid patch format of setElementOrder list"
+
+Json = dict[str, Any]
+
+
+def apply(document: Json, patch: Json, of: type[object] | str) -> Json:
+    """The patched document, of the type given as class or as the table's name. Raises PatchError."""
+    return _object(document, patch, of if isinstance(of, str) else name_of(of))
+
+
+def _object(old: Json | None, patch: Json, of: str) -> Json:
+    if DIRECTIVE in patch:
+        return _directed(patch)
+    new = dict(old or {})
+    if RETAIN_KEYS in patch:
+        new = _retain(new, patch)
+    ordered = _ordered_lists(new, patch, of)
+    for key, value in patch.items():
+        if key == RETAIN_KEYS or key in ordered or key.startswith(SET_ORDER):
+            continue
+        if key.startswith(DELETE_FROM_LIST):
+            _delete_from_list(new, key.removeprefix(DELETE_FROM_LIST), value)
+        elif value is None:
+            new.pop(key, None)
+        elif key not in new:
+            new[key] = _without_directives(value)
+        else:
+            new[key] = _value(new[key], value, field(of, key))
+    return new
+
+
+def _directed(patch: Json) -> Json:
+    match patch[DIRECTIVE]:
+        case "replace":
+            return {key: value for key, value in patch.items() if key != DIRECTIVE}
+        case "delete":
+            return {}
+        case other:
+            raise PatchError(f"unknown patch type: {other} in map: {patch}")
+
+
+def _value(old: Any, patch: Any, held: Held) -> Any:
+    if isinstance(old, dict) and isinstance(patch, dict):
+        return patch if held.replaces else _object(old, patch, held.of)
+    if isinstance(old, list) and isinstance(patch, list) and held.merges:
+        return _list(old, patch, held)
+    return patch
+
+
+def _retain(old: Json, patch: Json) -> Json:
+    """Only the fields that the directive names stay; a patch that sets another one is malformed."""
+    kept = patch[RETAIN_KEYS]
+    if not isinstance(kept, list):
+        raise PatchError(_BAD_RETAIN_KEYS)
+    for key, value in patch.items():
+        if value is None or key == RETAIN_KEYS or key.startswith((DELETE_FROM_LIST, SET_ORDER)):
+            continue
+        if key not in kept:
+            raise PatchError(_BAD_RETAIN_KEYS)
+    return {key: value for key, value in old.items() if key in kept}
+
+
+def _delete_from_list(new: Json, key: str, gone: Any) -> None:
+    if not isinstance(gone, list):
+        raise PatchError(_BAD_PRIMITIVE_LIST)
+    present = new.get(key)
+    if isinstance(present, list):
+        new[key] = [value for value in present if not _among(value, gone)]
+
+
+def _ordered_lists(new: Json, patch: Json, of: str) -> set[str]:
+    """Merges the lists that a `$setElementOrder` orders, into `new`; gives the fields that are thereby done."""
+    done: set[str] = set()
+    for directive, order in patch.items():
+        if not directive.startswith(SET_ORDER):
+            continue
+        if not isinstance(order, list):
+            raise PatchError("expected a []interface {}, but received a " + _go_type(order))
+        key = directive.removeprefix(SET_ORDER)
+        live, change = new.get(key), patch.get(key)
+        for found in (live, change):
+            if found is not None and not isinstance(found, list):
+                raise PatchError("expected a []interface {}, but received a " + _go_type(found))
+        held = field(of, key)
+        _check_order(change or [], order, held.merge_key)
+        if live is None and change is None:
+            continue
+        done.add(key)
+        if live is None:
+            merged = _without_directives(change)
+        else:
+            gone = patch.get(DELETE_FROM_LIST + key) or []
+            merged = [v for v in live if not _among(v, gone)] if change is None else _value(live, change, held)
+        new[key] = _in_order(merged, order, live or [], held.merge_key)
+    return done
+
+
+def _list(old: list[Any], patch: list[Any], held: Held) -> list[Any]:
+    if not old and not patch:
+        return old
+    if not any(isinstance(item, dict) for item in (*old, *patch)):
+        merged = [value for i, value in enumerate(old + patch) if not _among(value, (old + patch)[:i])]
+        return _in_order(merged, patch, old, "")
+    key = held.merge_key
+    if not key:
+        raise PatchError("cannot merge lists without merge key for type " + (element(held.of) or "interface"))
+    live, changes = _special(old, patch, key)
+    merged = list(live)
+    for change in changes:
+        at = _find(merged, key, _key_of(change, key))
+        if at is None:
+            merged.append(_without_directives(change))
+        else:
+            merged[at] = _object(merged[at], change, element(held.of))
+    return _in_order(merged, changes, live, key)
+
+
+def _special(old: list[Any], patch: list[Any], key: str) -> tuple[list[Any], list[Json]]:
+    """Carries out the items that are directives; gives what is left of both lists."""
+    live, changes, replaces = old, [], False
+    for item in patch:
+        if not isinstance(item, dict):
+            raise PatchError("expected a map[string]interface {}, but received a " + _go_type(item))
+        match item.get(DIRECTIVE):
+            case None:
+                changes.append(item)
+            case "delete":
+                gone = _key_of(item, key)
+                live = [kept for kept in live if not same(_key_of(kept, key), gone)]
+            case "replace":
+                replaces = True
+            case "merge":
+                raise PatchError("merging lists cannot yet be specified in the patch")
+            case other:
+                raise PatchError(f"unknown patch type: {other} in map: {item}")
+    return ([], changes) if replaces else (live, changes)
+
+
+def _key_of(item: Any, key: str) -> Any:
+    if not isinstance(item, dict):
+        raise PatchError("expected a map[string]interface {}, but received a " + _go_type(item))
+    if key not in item:
+        raise PatchError(f"map: {_go_map(item)} does not contain declared merge key: {key}")
+    return item[key]
+
+
+def _find(items: list[Any], key: str, value: Any) -> int | None:
+    return next((i for i, item in enumerate(items) if same(_key_of(item, key), value)), None)
+
+
+def _among(value: Any, values: list[Any]) -> bool:
+    return any(same(value, other) for other in values)
+
+
+def _without_directives(value: Any) -> Any:
+    """A part of a patch that meets nothing to merge with: nulls and directives go."""
+    if isinstance(value, dict):
+        if value.get(DIRECTIVE) == "delete":
+            return {}
+        return {
+            key: _without_directives(inner)
+            for key, inner in value.items()
+            if inner is not None
+            and key not in (DIRECTIVE, RETAIN_KEYS)
+            and not key.startswith((DELETE_FROM_LIST, SET_ORDER))
+        }
+    if isinstance(value, list):
+        return [
+            _without_directives(item)
+            for item in value
+            if not (isinstance(item, dict) and (item.get(DIRECTIVE) == "delete" or item == {DIRECTIVE: "replace"}))
+        ]
+    return value
+
+
+# ----------------------------------------------------------------------------------------------------- order
+
+
+def _check_order(change: list[Any], order: list[Any], key: str) -> None:
+    """What the patch brings must stand in the order list, and in the same sequence."""
+    brought = [item for item in change if not (isinstance(item, dict) and DIRECTIVE in item)]
+    positions = [_position(item, order, key) for item in brought]
+    if brought and order and (None in positions or positions != sorted(p for p in positions if p is not None)):
+        raise PatchError(f"The order in patch list:\n{brought}\n doesn't match {SET_ORDER[:-1]} list:\n{order}\n")
+    if brought and not order:
+        raise PatchError(_BAD_ORDER_LIST)
+
+
+def _position(item: Any, order: list[Any], key: str) -> int | None:
+    if not key:
+        return next((i for i, value in enumerate(order) if same(value, item)), None)
+    wanted = _key_of(item, key)
+    for i, entry in enumerate(order):
+        if isinstance(entry, Mapping) and key in entry and same(entry[key], wanted):
+            return i
+    return None
+
+
+def _in_order(merged: list[Any], order: list[Any], live: list[Any], key: str) -> list[Any]:
+    """Those that `order` names in its sequence, the rest as they lived, interleaved as the live list was."""
+    named: list[tuple[int, int, Any]] = []
+    rest: list[tuple[int, int, Any]] = []
+    for i, item in enumerate(merged):
+        at = _position(item, order, key)
+        place = _position(item, live, key)
+        if at is None:
+            rest.append((len(live) if place is None else place, i, item))
+        else:
+            named.append((at, i, item))
+    left = [item for _, _, item in sorted(rest, key=lambda entry: entry[:2])]
+    right = [item for _, _, item in sorted(named, key=lambda entry: entry[:2])]
+    out: list[Any] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        a, b = _position(left[i], live, key), _position(right[j], live, key)
+        if a is not None and b is not None and a < b:
+            out.append(left[i])
+            i += 1
+        else:
+            out.append(right[j])
+            j += 1
+    return out + left[i:] + right[j:]
+
+
+# ------------------------------------------------------------------------------------- values as Go prints them
+
+
+def _go_type(value: Any) -> str:
+    match value:
+        case bool():
+            return "bool"
+        case str():
+            return "string"
+        case int():
+            return "int64"
+        case float():
+            return "float64"
+        case dict():
+            return "map[string]interface {}"
+        case list():
+            return "[]interface {}"
+        case _:
+            return "<nil>"
+
+
+def _go_map(value: Any) -> str:
+    match value:
+        case dict():
+            return f"map[{' '.join(f'{k}:{_go_map(value[k])}' for k in sorted(value))}]"
+        case list():
+            return f"[{' '.join(map(_go_map, value))}]"
+        case bool():
+            return "true" if value else "false"
+        case None:
+            return "<nil>"
+        case _:
+            return str(value)
