@@ -175,6 +175,14 @@ def conmon_pid(bundle: Path) -> int:
         return 0
 
 
+def alive(bundle: Path, id: str) -> bool:
+    """Whether the container's conmon still runs."""
+    try:
+        return id.encode() in Path(f"/proc/{conmon_pid(bundle)}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def attach_socket(bundle: Path) -> socket.socket:
     """A connection to the container's stdio: output arrives as packets whose first byte names the stream."""
     # Through /proc, because a path in a socket's address is limited to 107 bytes.

@@ -42,6 +42,7 @@ from pinnace.runtime.events import EventHub, ExitWatch
 from pinnace.runtime.images.registry import Puller
 from pinnace.runtime.images.service import Images
 from pinnace.runtime.images.store import ImageStore
+from pinnace.runtime.live import Live
 from pinnace.runtime.state import ContainerRecord, Layout, SandboxRecord
 from pinnace.version import __version__
 
@@ -50,25 +51,11 @@ log = logging.getLogger("pinnace.runtime")
 KILL_DEADLINE = 30.0                     # seconds after SIGKILL until we say that a process cannot be killed
 EXIT_LOST = 255                          # the code of a container whose end nobody saw (as containerd has it)
 START_ERROR = 128                        # the code of a container that could not be started
-EXIT_FILE_DEADLINE = 1.0                 # seconds that conmon gets to note the end of a process that is gone
+EXIT_FILE_DEADLINE = 0.5                 # seconds that conmon gets to note the end of a process that is gone,
+EXIT_FILE_ATTEMPTS = 60                  # as often as this while it lives
 CLOSE_DEADLINE = 10.0
 
 T = TypeVar("T")
-
-
-class _Live:
-    """A container in memory: its record, a lock for what changes it, and its end."""
-
-    def __init__(self, record: ContainerRecord) -> None:
-        self.record = record
-        self.lock = asyncio.Lock()
-        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.oom_kills = 0
-        self.removed = False
-
-    def end(self, code: int) -> None:
-        if not self.ended.done():
-            self.ended.set_result(code)
 
 
 class BuiltinRuntime:
@@ -85,7 +72,7 @@ class BuiltinRuntime:
         self._programs = programs
         self._boot = linux.boot_id()
         self._sandboxes: dict[str, SandboxRecord] = {}
-        self._containers: dict[str, _Live] = {}
+        self._containers: dict[str, Live] = {}
         self._hub = EventHub()
         self._watch = ExitWatch(self._layout.exits, self._exited)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -119,13 +106,13 @@ class BuiltinRuntime:
         self._layout.make()
         found_sandboxes, found_containers = await asyncio.to_thread(adoption.records, self._layout)
         self._sandboxes = {record.id: record for record in found_sandboxes}
-        self._containers = {record.id: _Live(record) for record in found_containers}
+        self._containers = {record.id: Live(record) for record in found_containers}
         self._watch.open()
         for live in list(self._containers.values()):
             await self._adopt(live)
         await self.sweep()
 
-    async def _adopt(self, live: _Live) -> None:
+    async def _adopt(self, live: Live) -> None:
         """A container of an earlier process of ours."""
         record = live.record
         if record.state is ContainerState.EXITED:
@@ -136,15 +123,26 @@ class BuiltinRuntime:
         elif record.boot == self._boot and linux.started_ticks(record.pid) == record.ticks:
             with contextlib.suppress(RuntimeFault):  # it was released already, as nearly always
                 self._release(record)
+            live.watch(self._process_gone)
         else:
             # Its exit file is there and was seen, or conmon is about to write it, or it never will.
             await self._await_exit_file(live)
 
-    async def _await_exit_file(self, live: _Live) -> None:
+    def _process_gone(self, live: Live) -> None:
+        if not live.ended.done():
+            self._later(self._await_exit_file(live))
+
+    async def _await_exit_file(self, live: Live) -> None:
         if live.record.boot == self._boot:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EXIT_FILE_DEADLINE):
-                    await asyncio.shield(live.ended)
+            bundle = self._layout.container(live.record.id)
+            for _ in range(EXIT_FILE_ATTEMPTS):
+                # Looked at before waiting: a conmon that ends in between has written the file.
+                alive = conmon.alive(bundle, live.record.id)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(EXIT_FILE_DEADLINE):
+                        await asyncio.shield(live.ended)
+                if live.ended.done() or not alive:
+                    break
         if not live.ended.done():
             self._exited(live.record.id, EXIT_LOST, self._now(), reason="Unknown")
 
@@ -165,6 +163,8 @@ class BuiltinRuntime:
     async def close(self) -> None:
         """Stop looking; containers run on. What is under way is finished first (10 s at most)."""
         self._watch.close()
+        for live in self._containers.values():
+            live.unwatch()
         tasks = list(self._tasks)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=CLOSE_DEADLINE)
@@ -223,7 +223,7 @@ class BuiltinRuntime:
         cgroup = f"{self._pod_cgroup(sandbox)}/{id}"
         view = sandboxes.view(self._layout.sandbox(sandbox.id), sandbox.spec, pid_namespace="")
         directory.mkdir(mode=0o700)
-        live = _Live(ContainerRecord(
+        live = Live(ContainerRecord(
             id=id, sandbox_id=sandbox.id, spec=ContainerSpec(name="", image=""), image_id="", cgroup=cgroup,
             log_path=os.devnull, created_at=self._now(), boot=self._boot, stop_signal="SIGKILL", overlay=False,
         ))  # fmt: skip
@@ -291,7 +291,7 @@ class BuiltinRuntime:
             raise NotFound(f'sandbox "{id}" not found')
         return record
 
-    def _of(self, sandbox: str) -> list[_Live]:
+    def _of(self, sandbox: str) -> list[Live]:
         return [live for live in self._containers.values() if live.record.sandbox_id == sandbox]
 
     def _pod_cgroup(self, record: SandboxRecord) -> str:
@@ -329,7 +329,7 @@ class BuiltinRuntime:
             image_id, prepared = await linux.on_new_thread(make)
             if record.stopped:
                 raise RuntimeFault(f'sandbox container "{sandbox}" is not running')
-            live = _Live(ContainerRecord(
+            live = Live(ContainerRecord(
                 id=id, sandbox_id=sandbox, spec=spec, image_id=image_id, cgroup=cgroup, log_path=log_path,
                 created_at=self._now(), boot=self._boot, stop_signal=prepared.stop_signal,
                 own_pid_namespace=pid_namespace == "", resources=spec.resources,
@@ -357,7 +357,7 @@ class BuiltinRuntime:
     async def start(self, container: str) -> None:
         await self._whole(self._start(self._live(container)))
 
-    async def _start(self, live: _Live) -> None:
+    async def _start(self, live: Live) -> None:
         record = live.record
         async with live.lock, self._starting:
             if live.removed:
@@ -379,6 +379,7 @@ class BuiltinRuntime:
             except BaseException as error:
                 await self._start_failed(live, str(error))
                 raise
+        live.watch(self._process_gone)
         self._later(self._place_conmon(bundle))
         if spec.name:
             self._hub.publish(RuntimeEvent("started", record.sandbox_id, record.id))
@@ -389,7 +390,7 @@ class BuiltinRuntime:
             self._layout.runc, record.id, lambda: linux.started_ticks(record.pid) == record.ticks != 0
         )
 
-    async def _start_failed(self, live: _Live, message: str) -> None:
+    async def _start_failed(self, live: Live, message: str) -> None:
         record = live.record
         record.state, record.exit_code, record.reason = ContainerState.EXITED, START_ERROR, "StartError"
         record.message, record.finished_at = message, self._now()
@@ -440,28 +441,25 @@ class BuiltinRuntime:
                 pass
         await self._kill(live)
 
-    async def _kill(self, live: _Live) -> None:
+    async def _kill(self, live: Live) -> None:
         record = live.record
         if not record.own_pid_namespace:
             self.cgroups.kill(record.cgroup)
-        alive = linux.send_signal(record.pid, record.ticks, signal.SIGKILL)
+        linux.send_signal(record.pid, record.ticks, signal.SIGKILL)
         try:
-            async with asyncio.timeout(KILL_DEADLINE if alive else 2.0):
+            async with asyncio.timeout(KILL_DEADLINE):
                 await asyncio.shield(live.ended)
         except TimeoutError:
-            if linux.started_ticks(record.pid) == record.ticks and record.ticks:
-                raise RuntimeFault(
-                    f"container {record.id} did not end {KILL_DEADLINE:.0f} s after it was killed"
-                ) from None
-            # Gone, but conmon did not say so: it was killed itself.
-            self._exited(record.id, EXIT_LOST, self._now(), reason="Unknown")
+            raise RuntimeFault(
+                f"container {record.id} did not end {KILL_DEADLINE:.0f} s after it was killed"
+            ) from None
 
     async def remove(self, container: str) -> None:
         live = self._containers.get(container)
         if live is not None:
             await self._whole(self._remove(live))
 
-    async def _remove(self, live: _Live) -> None:
+    async def _remove(self, live: Live) -> None:
         container = live.record.id
         async with live.lock:
             if live.removed:
@@ -491,7 +489,11 @@ class BuiltinRuntime:
     async def container(self, container: str) -> Container:
         return self._live(container).record.view()
 
-    def _live(self, id: str) -> _Live:
+    async def wait(self, container: str) -> int:
+        """The container's exit code, once it has ended. (Beyond CRI: for the command line and for tests.)"""
+        return await asyncio.shield(self._live(container).ended)
+
+    def _live(self, id: str) -> Live:
         live = self._containers.get(id)
         if live is None:
             raise NotFound(f'container "{id}" not found')

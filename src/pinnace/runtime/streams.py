@@ -104,20 +104,23 @@ class ExecProcess:
             self._code = self._files.meaning(code)
         return self._code
 
-    def kill(self) -> None:
-        """The process in the container first: runc then ends by itself, with its code."""
+    async def _kill(self) -> None:
+        """The processes in the container first: runc then ends by itself and leaves no zombie to anyone."""
         pid = self._files.inner_pid()
-        if pid > 0 and self._process.exit_code is None:
+        if pid > 0:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._process.kill()
-
-    async def close(self) -> None:
-        if self._process.exit_code is None:
-            self.kill()
+                os.killpg(pid, signal.SIGKILL)  # runc makes it the leader of a session of its own
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(KILLED):
                     await self._process.wait()
+        self._process.kill()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KILLED):
+                await self._process.wait()
+
+    async def close(self) -> None:
+        if self._process.exit_code is None:
+            await self._kill()
         if self._code is None and self._process.exit_code is not None:
             self._code = self._files.meaning(self._process.exit_code)
         if self._stdin is not None:

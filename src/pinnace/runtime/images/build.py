@@ -250,13 +250,23 @@ def _add_python(root: Path) -> None:
     for directory in ("usr/local/bin", "usr/bin"):
         for name in ("python3", "python"):
             (root / directory / name).symlink_to(f"/usr/local/bin/{version}")
+    _strip(root / "usr/local/bin" / version)
     for library in _libraries({executable.resolve(), *(target / "lib-dynload").glob("*.so")}):
         copy = root / str(library).lstrip("/")
         copy.parent.mkdir(parents=True, exist_ok=True)
         if not copy.exists():
             shutil.copy(library, copy)
+        _strip(copy)
         if library.is_relative_to("/root"):
             (root / "root").chmod(0o755)  # a pyenv of root's: other users must be able to load it
+
+
+def _strip(program: Path) -> None:
+    """Leave out what only debuggers read, where the machine has binutils: a pyenv's libpython is mostly that."""
+    strip = shutil.which("strip")
+    if strip is not None:
+        program.chmod(0o755)
+        subprocess.run([strip, "--strip-debug", str(program)], check=False, capture_output=True, timeout=60)
 
 
 def _ignored(directory: str, names: list[str]) -> set[str]:
@@ -264,7 +274,7 @@ def _ignored(directory: str, names: list[str]) -> set[str]:
         name for name in names
         if name in _LEFT_OUT
         or name.endswith((".pyc", ".a"))
-        or name.startswith(("config-", "_tkinter.", "_test", "_xxtest", "xxlimited"))
+        or name.startswith(("config-", "_tkinter.", "_test", "_xxtest", "xxlimited", "_codecs_", "nis."))
     }  # fmt: skip
 
 
