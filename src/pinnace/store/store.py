@@ -121,3 +121,8 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class StoreFailure(Exception):
+    """The engine could not do it (disk full, file damaged, file in use); the message says what is wrong. Nothing
+    that was not acknowledged before becomes visible."""

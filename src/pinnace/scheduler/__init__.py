@@ -1,0 +1,1 @@
+"""Which node a pod goes to: queue, node cache, scheduling cycle. `plugins` says what fits, and what fits best."""

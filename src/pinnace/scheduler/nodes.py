@@ -1,0 +1,174 @@
+"""The scheduler's picture of the nodes: what each offers, what runs there, what was just promised to it.
+
+One writer, the scheduler's loop. A node's `generation` rises with every change of it, so that what was worked out
+for one generation holds until the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pinnace.api.core import v1 as core
+from pinnace.api.quantity import parse_quantity
+from pinnace.scheduler.podinfo import CPU, Key, PodInfo, Port
+
+_UNPARSED = core.Node()
+
+
+@dataclass(eq=False, slots=True)
+class NodeInfo:
+    """One node."""
+
+    name: str
+    node: core.Node = field(default_factory=core.Node)
+    known: bool = False                                       # the Node object has been seen
+    allocatable: dict[str, int] = field(default_factory=dict)
+    requested: dict[str, int] = field(default_factory=dict)
+    scored_cpu: int = 0
+    scored_memory: int = 0
+    ports: Counter[Port] = field(default_factory=Counter)
+    pods: dict[str, PodInfo] = field(default_factory=dict)    # by uid
+    images: dict[str, int] = field(default_factory=dict)      # name -> bytes
+    generation: int = 0
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.node.metadata.labels or {}
+
+    def without(self, uids: set[str]) -> NodeInfo:
+        """The node as it would be without some of its pods."""
+        rest = NodeInfo(self.name, self.node, self.known, self.allocatable, images=self.images, generation=-1)
+        for uid, info in self.pods.items():
+            if uid not in uids:
+                rest.add(info)
+        return rest
+
+    def add(self, info: PodInfo) -> None:
+        self.pods[info.uid] = info
+        for name, amount in info.requests.items():
+            self.requested[name] = self.requested.get(name, 0) + amount
+        self.scored_cpu += info.scored[0]
+        self.scored_memory += info.scored[1]
+        self.ports.update(info.ports)
+
+    def remove(self, uid: str) -> None:
+        info = self.pods.pop(uid, None)
+        if info is None:
+            return
+        for name, amount in info.requests.items():
+            self.requested[name] -= amount
+        self.scored_cpu -= info.scored[0]
+        self.scored_memory -= info.scored[1]
+        self.ports.subtract(info.ports)
+        self.ports += Counter()          # drops what has come down to nothing
+
+
+class Nodes:
+    """All nodes, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, NodeInfo] = {}
+        self._where: dict[str, str] = {}           # pod uid -> node
+        self._assumed: dict[str, Key] = {}         # promised, not yet confirmed by the API
+        self._generation = itertools.count(1)
+        self._list: list[NodeInfo] | None = None
+        # Pods with required affinity or anti-affinity to others: a few, and every cycle asks for them.
+        self._with_anti_affinity: dict[str, tuple[NodeInfo, PodInfo]] = {}
+
+    def __iter__(self) -> Iterator[NodeInfo]:
+        return iter(self.all())
+
+    def __len__(self) -> int:
+        return len(self.all())
+
+    def all(self) -> list[NodeInfo]:
+        """The nodes whose Node object is known."""
+        if self._list is None:
+            self._list = [info for info in self._nodes.values() if info.known]
+        return self._list
+
+    def get(self, name: str) -> NodeInfo | None:
+        info = self._nodes.get(name)
+        return info if info is not None and info.known else None
+
+    def with_anti_affinity(self) -> Iterator[tuple[NodeInfo, PodInfo]]:
+        """The pods placed so far that keep others away."""
+        return iter(self._with_anti_affinity.values())
+
+    def set_node(self, node: core.Node) -> None:
+        """A Node was added or has changed."""
+        info = self._of(node.metadata.name or "")
+        if not info.known:
+            self._list = None
+        info.node, info.known = node, True
+        status = node.status
+        offered = status.allocatable or status.capacity or {}
+        info.allocatable = {
+            name: parse_quantity(text).milli if name == CPU else parse_quantity(text).value
+            for name, text in offered.items()
+        }
+        info.images = {
+            name: image.sizeBytes or 0 for image in status.images or () for name in image.names or ()
+        }
+        info.generation = next(self._generation)
+
+    def drop_node(self, name: str) -> None:
+        """A Node is gone; pods that are still bound to it are kept until they go too."""
+        info = self._nodes.get(name)
+        if info is None:
+            return
+        self._list = None
+        if info.pods:
+            info.known, info.node, info.generation = False, _UNPARSED, next(self._generation)
+        else:
+            del self._nodes[name]
+
+    def set_pod(self, info: PodInfo, node: str) -> None:
+        """A pod is bound to a node (confirming what was assumed), or has changed there."""
+        self._assumed.pop(info.uid, None)
+        self._place(info, node)
+
+    def assume(self, info: PodInfo, node: str) -> None:
+        """A pod will be bound to a node: what it takes there is taken from now on."""
+        self._assumed[info.uid] = info.key
+        self._place(info, node)
+
+    def is_assumed(self, uid: str) -> bool:
+        return uid in self._assumed
+
+    def drop_pod(self, uid: str) -> bool:
+        """A pod is gone, or its binding failed. Returns whether it was anywhere."""
+        self._assumed.pop(uid, None)
+        name = self._where.pop(uid, None)
+        if name is None:
+            return False
+        info = self._nodes[name]
+        info.remove(uid)
+        self._with_anti_affinity.pop(uid, None)
+        info.generation = next(self._generation)
+        if not info.known and not info.pods:
+            del self._nodes[name]
+        return True
+
+    def _place(self, info: PodInfo, node: str) -> None:
+        if info.uid in self._where:
+            before = self._nodes[self._where[info.uid]]
+            before.remove(info.uid)
+            before.generation = next(self._generation)
+        self._where[info.uid] = node
+        target = self._of(node)
+        target.add(info)
+        target.generation = next(self._generation)
+        if info.anti_affinity:
+            self._with_anti_affinity[info.uid] = (target, info)
+        else:
+            self._with_anti_affinity.pop(info.uid, None)
+
+    def _of(self, name: str) -> NodeInfo:
+        info = self._nodes.get(name)
+        if info is None:
+            info = self._nodes[name] = NodeInfo(name)
+        return info

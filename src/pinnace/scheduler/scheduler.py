@@ -1,0 +1,263 @@
+"""The scheduler: watches pods and nodes, finds a node for each pod that has none, and binds it there.
+
+Decisions are made one at a time (`cycle`, pure); bindings are written many at a time, and a pod counts as placed
+from its decision on. What could not be placed waits in the queue until something happens that may help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from pinnace.api import times
+from pinnace.api.core import v1 as core
+from pinnace.api.errors import Conflict, NotFound, StatusError
+from pinnace.api.meta import v1 as meta
+from pinnace.api.policy import v1 as policy
+from pinnace.base.clock import Clock
+from pinnace.base.randomness import Randomness
+from pinnace.base.supervisor import Supervisor
+from pinnace.client.client import Client
+from pinnace.client.events import EventRecorder
+from pinnace.client.informer import Added, Deleted, Event, Informers, Updated
+from pinnace.scheduler.cycle import Cycle, Placement, Unschedulable
+from pinnace.scheduler.nodes import Nodes
+from pinnace.scheduler.plugins.registry import PLUGINS
+from pinnace.scheduler.podinfo import PodInfo, pod_info
+from pinnace.scheduler.preemption import Preemption, preempt
+from pinnace.scheduler.queue import SchedulingQueue
+
+log = logging.getLogger("pinnace.scheduler")
+
+DEFAULT_SCHEDULER = "default-scheduler"
+_MOST_BINDINGS = 64            # under way at a time
+_NO_CLAIMS = "no new claims to deallocate"
+
+
+class Scheduler:
+    """Places pods that ask for `name`."""
+
+    def __init__(
+        self,
+        client: Client,
+        informers: Informers,
+        clock: Clock,
+        randomness: Randomness,
+        *,
+        name: str = DEFAULT_SCHEDULER,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._name = name
+        self._informers = informers
+        self._pods = informers.of(core.Pod)
+        self._nodes_informer = informers.of(core.Node)
+        self._budgets = informers.of(policy.PodDisruptionBudget)
+        self._nodes = Nodes()
+        self._queue = SchedulingQueue(clock)
+        self._cycle = Cycle(PLUGINS, randomness.fork())
+        self._events = EventRecorder(client, name, clock=clock, randomness=randomness.fork())
+        self._bindings = asyncio.Semaphore(_MOST_BINDINGS)
+        self._writes: set[asyncio.Task[None]] = set()
+        self._told: dict[str, str] = {}            # pod uid -> last message in its condition
+        self._pods.subscribe(self._on_pod)
+        self._nodes_informer.subscribe(self._on_node)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing can be done now."""
+        return self._queue.idle and not self._writes and self._events.idle
+
+    async def run(self) -> None:
+        """Schedule until cancelled."""
+        async with Supervisor(self._clock) as supervisor:
+            supervisor.start("events", self._events.run)
+            for informer in (self._pods, self._nodes_informer, self._budgets):
+                await informer.wait_synced()
+            try:
+                while True:
+                    info = await self._queue.pop()
+                    await self._bindings.acquire()
+                    self._schedule(info)
+                    # Decisions come in long runs: let watches and writes have their turns.
+                    await asyncio.sleep(0)
+            finally:
+                self._queue.close()
+                for task in tuple(self._writes):
+                    task.cancel()
+                await asyncio.gather(*self._writes, return_exceptions=True)
+
+    # ------------------------------------------------------------------------------------------ what happens
+
+    def _on_pod(self, event: Event[core.Pod]) -> None:
+        match event:
+            case Deleted(old=pod):
+                uid = pod.metadata.uid or ""
+                self._told.pop(uid, None)
+                self._queue.drop((pod.metadata.namespace or "", pod.metadata.name or ""))
+                if self._nodes.drop_pod(uid):
+                    self._queue.retry_parked()
+            case Added(new=pod) | Updated(new=pod):
+                self._see(pod)
+
+    def _see(self, pod: core.Pod) -> None:
+        key = (pod.metadata.namespace or "", pod.metadata.name or "")
+        finished = pod.status.phase in ("Succeeded", "Failed")
+        if pod.spec.nodeName:
+            self._queue.drop(key)
+            self._told.pop(pod.metadata.uid or "", None)
+            if finished:
+                if self._nodes.drop_pod(pod.metadata.uid or ""):
+                    self._queue.retry_parked()
+            else:
+                self._nodes.set_pod(pod_info(pod), pod.spec.nodeName)
+            return
+        if (pod.spec.schedulerName or DEFAULT_SCHEDULER) != self._name:
+            return
+        if finished or pod.metadata.deletionTimestamp or pod.spec.schedulingGates:
+            self._queue.drop(key)
+        elif not self._nodes.is_assumed(pod.metadata.uid or ""):
+            self._queue.put(pod_info(pod))
+
+    def _on_node(self, event: Event[core.Node]) -> None:
+        match event:
+            case Deleted(old=node):
+                self._nodes.drop_node(node.metadata.name or "")
+            case Added(new=node):
+                self._nodes.set_node(node)
+                self._queue.retry_parked()
+            case Updated(old=old, new=node):
+                # Heartbeats change nothing that decides.
+                if _deciding(old) != _deciding(node):
+                    self._nodes.set_node(node)
+                    self._queue.retry_parked()
+
+    # ---------------------------------------------------------------------------------------------- the cycle
+
+    def _schedule(self, info: PodInfo) -> None:
+        """Decide for one pod; what follows from it is written by a task that gives the binding slot back."""
+        result = self._cycle.schedule(info, self._nodes)
+        match result:
+            case Placement(node=node):
+                self._nodes.assume(info, node)
+                self._write(self._bind(info, node))
+            case Unschedulable():
+                found = Preemption(None, message="no nodes")
+                if result.misfits:
+                    found = preempt(info, result, self._nodes, self._cycle, self._protected)
+                self._queue.fail(info.key, park=True)
+                self._write(self._refuse(info, result, found))
+
+    def _write(self, work: object) -> None:
+        task = asyncio.ensure_future(self._finish(work))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+    async def _finish(self, work: object) -> None:
+        try:
+            await work  # type: ignore[misc]  # one of the two coroutines below
+        except (StatusError, ConnectionError, TimeoutError) as error:
+            log.warning("%s", error)
+        finally:
+            self._bindings.release()
+
+    async def _bind(self, info: PodInfo, node: str) -> None:
+        namespace, name = info.key
+        binding = core.Binding(
+            metadata=meta.ObjectMeta(name=name, namespace=namespace, uid=info.uid),
+            target=core.ObjectReference(kind="Node", name=node),
+        )
+        because = _revisions(info.pod, self._nodes_informer.cache.get("", node))
+        try:
+            await self._client.create_subresource(core.Pod, name, namespace, "binding", binding, because=because)
+        except (NotFound, Conflict):
+            # Somebody else was quicker, or the pod is gone: the watch tells, and if not, the pod comes again.
+            self._nodes.drop_pod(info.uid)
+            self._queue.fail(info.key, park=False)
+            return
+        except (StatusError, ConnectionError, TimeoutError) as error:
+            self._nodes.drop_pod(info.uid)
+            self._queue.fail(info.key, park=False)
+            self._events.event(info.pod, "Warning", "FailedScheduling", f"binding rejected: {error}")
+            return
+        self._queue.drop(info.key)
+        text = f"Successfully assigned {namespace}/{name} to {node}"
+        self._events.event(info.pod, "Normal", "Scheduled", text, because=because)
+
+    async def _refuse(self, info: PodInfo, result: Unschedulable, preemption: Preemption) -> None:
+        message = result.message
+        if preemption.node is not None:
+            await self._evict(info, preemption)
+        elif result.misfits:
+            message = f"{message} {_NO_CLAIMS}, preemption: {preemption.message}"
+        self._events.event(info.pod, "Warning", "FailedScheduling", message, because=_revisions(info.pod))
+        nominated = preemption.node or info.pod.status.nominatedNodeName or ""
+        if self._told.get(info.uid) == message + nominated:
+            return
+        self._told[info.uid] = message + nominated
+        now = times.format(self._clock.now())
+        since = next(
+            (c.lastTransitionTime for c in info.pod.status.conditions or () if c.type == "PodScheduled" and c.status == "False"),
+            now,
+        )
+        status: dict[str, object] = {
+            "conditions": [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": message,
+                    "lastTransitionTime": since,
+                }
+            ]
+        }
+        if preemption.node is not None:
+            status["nominatedNodeName"] = preemption.node
+        namespace, name = info.key
+        await self._client.patch(
+            core.Pod, name, namespace, {"metadata": {"uid": info.uid}, "status": status}, type="strategic", subresource="status"
+        )
+
+    async def _evict(self, info: PodInfo, preemption: Preemption) -> None:
+        for victim in preemption.victims:
+            namespace, name = victim.key
+            self._events.event(
+                victim.pod, "Normal", "Preempted", f"Preempted by pod {info.uid} on node {preemption.node}"
+            )
+            condition = {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "PreemptionByScheduler",
+                "message": f"{self._name}: preempting to accommodate a higher priority pod",
+                "lastTransitionTime": times.format(self._clock.now()),
+            }
+            because = _revisions(info.pod)
+            try:
+                await self._client.patch(
+                    core.Pod, name, namespace, {"status": {"conditions": [condition]}}, type="strategic", subresource="status"
+                )
+                await self._client.delete(core.Pod, name, namespace, uid=victim.uid, because=because)
+            except (NotFound, Conflict):
+                continue      # gone already
+
+    def _protected(self, info: PodInfo) -> bool:
+        """A budget that allows no more disruptions covers the pod."""
+        from pinnace.api import labels
+
+        for budget in self._budgets.cache.list(info.key[0]):
+            if budget.status.disruptionsAllowed or budget.spec.selector is None:
+                continue
+            if labels.from_selector(budget.spec.selector).matches(info.pod.metadata.labels or {}):
+                return True
+        return False
+
+
+def _deciding(node: core.Node) -> tuple[object, ...]:
+    """What of a node the plugins look at."""
+    return (
+        node.metadata.labels, node.spec, node.status.allocatable, node.status.capacity, node.status.images,
+    )  # fmt: skip
+
+
+def _revisions(*objects: core.Pod | core.Node | None) -> tuple[int, ...]:
+    return tuple(int(found.metadata.resourceVersion or 0) for found in objects if found is not None)

@@ -1,0 +1,228 @@
+"""What all engines with their state in this process share: the live keys in order, their history, and the watchers.
+
+One writer, the engine's loop. Each commit is one revision, so the log of changes is indexed by revision. History is
+bounded by age, by number of revisions and by bytes; what falls out is compacted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass, field
+
+from pinnace.store.store import Cause, Change, Compacted, Entry, FutureRevision, Page
+
+MOST_BEHIND = 20_000               # changes that a watcher may be behind before it is cut off
+_MOST_CAUSES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much history is kept, at most. Age in seconds; upstream keeps five minutes."""
+
+    seconds: float = 300.0
+    revisions: int = 200_000
+    nbytes: int = 256 * 1024 * 1024
+
+
+@dataclass(eq=False, slots=True)
+class _Watcher:
+    prefix: str
+    waiting: deque[Change] = field(default_factory=deque)
+    wake: asyncio.Future[None] | None = None
+    behind: bool = False
+
+    def offer(self, change: Change) -> None:
+        if len(self.waiting) >= MOST_BEHIND:
+            # Cut off: what it missed is in the history, if that is kept long enough.
+            self.behind = True
+            self.waiting.clear()
+        if not self.behind:
+            self.waiting.append(change)
+        if self.wake is not None and not self.wake.done():
+            self.wake.set_result(None)
+
+
+class History:
+    """All keys, now and at each kept revision."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.revision = 0
+        self.compacted = 0                              # reads and watches from here on are answered
+        self._bounds = bounds
+        self._live: dict[str, Entry] = {}
+        self._keys: list[str] = []                      # of the live entries, sorted
+        self._versions: dict[str, list[tuple[int, Entry | None]]] = {}     # of keys changed since `compacted`
+        self._log: deque[Change] = deque()              # revisions compacted+1 … revision, one each
+        self._causes: dict[int, Cause] = {}
+        self._bytes = 0
+        self._marks: deque[tuple[float, int]] = deque()  # (when, revision then), for the bound on age
+        self._watchers: dict[_Watcher, None] = {}
+
+    # ------------------------------------------------------------------------------------------------ reads
+
+    def entry(self, key: str, at: int | None) -> Entry | None:
+        if at is None or at == self.revision:
+            return self._live.get(key)
+        self._check(at)
+        return self._at(key, at)
+
+    def page(self, prefix: str, at: int | None, after: str, limit: int) -> Page:
+        if at is None or at == self.revision:
+            keys, live = self._keys, True
+        else:
+            self._check(at)
+            changed = (key for key in self._versions if key.startswith(prefix) and key not in self._live)
+            keys, live = sorted([*self._range(prefix), *changed]), False
+        start = bisect_right(keys, after) if after > prefix else bisect_left(keys, prefix)
+        end = bisect_left(keys, _behind(prefix), start) if prefix else len(keys)
+        if live:
+            stop = min(end, start + limit) if limit else end
+            entries = tuple(map(self._live.__getitem__, keys[start:stop]))
+            return Page(entries, self.revision, stop < end, end - stop)
+        moment = at if at is not None else self.revision
+        found = [entry for key in keys[start:end] if (entry := self._at(key, moment)) is not None]
+        shown = found[:limit] if limit else found
+        return Page(tuple(shown), moment, len(shown) < len(found), len(found) - len(shown))
+
+    def cause(self, revision: int) -> Cause | None:
+        return self._causes.get(revision)
+
+    def _range(self, prefix: str) -> list[str]:
+        start = bisect_left(self._keys, prefix)
+        end = bisect_left(self._keys, _behind(prefix), start) if prefix else len(self._keys)
+        return self._keys[start:end]
+
+    def _check(self, at: int) -> None:
+        if at > self.revision:
+            raise FutureRevision(at, self.revision)
+        if at < self.compacted:
+            raise Compacted(at, self.compacted)
+
+    def _at(self, key: str, at: int) -> Entry | None:
+        versions = self._versions.get(key)
+        if versions is None:
+            return self._live.get(key)
+        position = bisect_right(versions, at, key=lambda version: version[0])
+        return versions[position - 1][1] if position else None
+
+    # ----------------------------------------------------------------------------------------------- writes
+
+    def apply(self, key: str, value: bytes | None, revision: int, cause: Cause | None, now: float) -> None:
+        """Take in the commit of the next revision, and tell the watchers."""
+        previous = self._live.get(key)
+        entry = None
+        if value is not None:
+            entry = Entry(key, value, previous.created if previous else revision, revision)
+        self._put(key, entry, previous)
+        self.revision = revision
+        change = Change(key, revision, value, previous)
+        self._log.append(change)
+        self._bytes += len(value or b"") + len(key)
+        if cause is not None:
+            because = cause.because
+            self._causes[revision] = (
+                Cause(cause.actor, cause.verb, because[:_MOST_CAUSES]) if len(because) > _MOST_CAUSES else cause
+            )
+        if not self._marks or now - self._marks[-1][0] >= self._bounds.seconds / 10:
+            self._marks.append((now, revision))
+        for watcher in self._watchers:
+            if key.startswith(watcher.prefix):
+                watcher.offer(change)
+
+    def restore(self, entry: Entry) -> None:
+        """Take in an entry that was there before the history that is kept; only before any `apply`."""
+        self._put(entry.key, entry, None)
+        self._versions.clear()
+
+    def due(self, now: float) -> int:
+        """The revision before which the bounds want history forgotten; `compacted` if there is nothing to do."""
+        due = self.compacted
+        while len(self._marks) > 1 and now - self._marks[0][0] > self._bounds.seconds:
+            due = max(due, self._marks.popleft()[1] - 1)
+        if len(self._log) > self._bounds.revisions:
+            due = max(due, self.revision - self._bounds.revisions * 3 // 4)
+        if self._bytes > self._bounds.nbytes:
+            due = max(due, self.revision - len(self._log) // 2)
+        return min(due, self.revision)
+
+    def compact(self, revision: int) -> list[int]:
+        """Forget what was overwritten or deleted up to the revision; returns the revisions whose records are no
+        longer needed. Raises FutureRevision."""
+        if revision > self.revision:
+            raise FutureRevision(revision, self.revision)
+        touched: dict[str, None] = {}
+        while self._log and self._log[0].revision <= revision:
+            change = self._log.popleft()
+            touched[change.key] = None
+            self._bytes -= len(change.value or b"") + len(change.key)
+            self._causes.pop(change.revision, None)
+        self.compacted = max(self.compacted, revision)
+        dropped: list[int] = []
+        for key in touched:
+            versions = self._versions[key]
+            position = bisect_right(versions, revision, key=lambda version: version[0])
+            dropped += [number for number, _ in versions[: position - 1] if number]
+            kept = versions[position - 1 :]
+            if kept[0][1] is None:
+                dropped.append(kept[0][0])
+                kept = kept[1:]
+            if not kept or (len(kept) == 1 and kept[0][1] is not None):
+                del self._versions[key]
+            else:
+                self._versions[key] = kept
+        return dropped
+
+    def _put(self, key: str, entry: Entry | None, previous: Entry | None) -> None:
+        versions = self._versions.get(key)
+        if versions is None:
+            # What the key held before is what it held at `compacted`.
+            versions = self._versions[key] = [(previous.modified, previous)] if previous is not None else []
+        if entry is not None:
+            versions.append((entry.modified, entry))
+            if previous is None:
+                insort(self._keys, key)
+            self._live[key] = entry
+        else:
+            versions.append((self.revision + 1, None))
+            del self._live[key]
+            del self._keys[bisect_left(self._keys, key)]
+
+    # -------------------------------------------------------------------------------------------- watchers
+
+    async def watch(self, prefix: str, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
+        """See Store.watch."""
+        if after < self.compacted:
+            raise Compacted(after, self.compacted)
+        watcher = _Watcher(prefix)
+        watcher.waiting.extend(self._since(prefix, after))
+        # A revision that is still to come (a client that was ahead): only what is behind it counts.
+        self._watchers[watcher] = None
+        try:
+            while True:
+                if watcher.behind:
+                    raise Compacted(after, self.compacted)
+                if watcher.waiting:
+                    batch = tuple(change for change in watcher.waiting if change.revision > after)
+                    watcher.waiting.clear()
+                    if batch:
+                        after = batch[-1].revision
+                        yield batch
+                    continue
+                watcher.wake = asyncio.get_running_loop().create_future()
+                await watcher.wake
+        finally:
+            del self._watchers[watcher]
+
+    def _since(self, prefix: str, after: int) -> Iterator[Change]:
+        skip = after - self.compacted
+        for position, change in enumerate(self._log):
+            if position >= skip and change.key.startswith(prefix):
+                yield change
+
+
+def _behind(prefix: str) -> str:
+    """The first string that sorts behind everything with the prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
