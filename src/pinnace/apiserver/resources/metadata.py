@@ -1,0 +1,135 @@
+"""Validation of metadata, for every kind alike: the server calls `validate_object_meta` on create and
+`validate_object_meta_update` on update, before the kind's own validation. Upstream: apimachinery's objectmeta.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from pinnace.api.fields import FieldError, forbidden, invalid, required, too_long
+from pinnace.api.meta import v1 as meta
+from pinnace.apiserver.resources import rules
+
+ANNOTATIONS_LIMIT = 256 * 1024
+# Finalizers without a slash that upstream itself uses.
+_PLAIN_FINALIZERS = frozenset(("kubernetes", "orphan", "foregroundDeletion"))
+_BANNED_OWNERS = {("v1", "Event"): "/v1, Kind=Event is disallowed from being an owner"}
+
+NameRule = Callable[[str], Iterable[str]]
+
+
+def validate_object_meta(
+    meta_: meta.ObjectMeta, *, namespaced: bool, name_rule: NameRule | None = None, path: str = "metadata"
+) -> Iterator[FieldError]:
+    """`name_rule` gives messages about a bad name; None stands for a DNS subdomain."""
+    rule = name_rule or rules.subdomain_messages
+    if meta_.generateName:
+        # A generated name gets a suffix: what is there may end in a dash.
+        prefix = meta_.generateName
+        masked = f"{prefix[:-1]}a" if prefix.endswith("-") else prefix
+        yield from (invalid(f"{path}.generateName", prefix, message) for message in rule(masked))
+    if not meta_.name:
+        yield required(f"{path}.name", "name or generateName is required")
+    else:
+        for message in rule(meta_.name):
+            yield invalid(f"{path}.name", meta_.name, message)
+    if namespaced:
+        if not meta_.namespace:
+            yield required(f"{path}.namespace")
+        else:
+            yield from rules.dns_label(f"{path}.namespace", meta_.namespace)
+    elif meta_.namespace:
+        yield forbidden(f"{path}.namespace", "not allowed on this type")
+    if meta_.generation is not None:
+        yield from rules.non_negative(f"{path}.generation", meta_.generation)
+    if meta_.labels:
+        yield from validate_labels(meta_.labels, f"{path}.labels")
+    if meta_.annotations:
+        yield from validate_annotations(meta_.annotations, f"{path}.annotations")
+    if meta_.ownerReferences:
+        yield from _owners(meta_.ownerReferences, f"{path}.ownerReferences")
+    if meta_.finalizers:
+        yield from validate_finalizers(meta_.finalizers, f"{path}.finalizers")
+
+
+def validate_object_meta_update(
+    new: meta.ObjectMeta, old: meta.ObjectMeta, *, path: str = "metadata"
+) -> Iterator[FieldError]:
+    """What may not change; labels and the like are checked by `validate_object_meta`, too."""
+    if old.deletionTimestamp is not None:
+        known = set(old.finalizers or ())
+        added = [finalizer for finalizer in new.finalizers or () if finalizer not in known]
+        if added:
+            quoted = ", ".join(f'"{finalizer}"' for finalizer in sorted(added))
+            yield forbidden(
+                f"{path}.finalizers",
+                f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{quoted}}}",
+            )
+    yield from rules.immutable(f"{path}.name", new.name, old.name)
+    yield from rules.immutable(f"{path}.namespace", new.namespace, old.namespace)
+    yield from rules.immutable(f"{path}.uid", new.uid, old.uid)
+    yield from rules.immutable(f"{path}.creationTimestamp", new.creationTimestamp, old.creationTimestamp)
+    yield from rules.immutable(f"{path}.deletionTimestamp", new.deletionTimestamp, old.deletionTimestamp)
+    yield from rules.immutable(
+        f"{path}.deletionGracePeriodSeconds", new.deletionGracePeriodSeconds, old.deletionGracePeriodSeconds
+    )
+    if (new.generation or 0) < (old.generation or 0):
+        yield invalid(f"{path}.generation", new.generation or 0, "must not be decremented")
+    if new.resourceVersion in (None, ""):
+        yield invalid(f"{path}.resourceVersion", new.resourceVersion or "", "must be specified for an update")
+
+
+def validate_labels(labels: Mapping[str, str] | None, path: str) -> Iterator[FieldError]:
+    for key, value in (labels or {}).items():
+        yield from rules.qualified_name(path, key)
+        yield from rules.label_value(path, value)
+
+
+def validate_annotations(annotations: Mapping[str, str] | None, path: str) -> Iterator[FieldError]:
+    if not annotations:
+        return
+    size = 0
+    for key, value in annotations.items():
+        # Annotation keys may be upper case in their prefix: upstream lowers them before it looks.
+        yield from (invalid(path, key, message) for message in rules.qualified_messages(key.lower()))
+        size += len(key) + len(value.encode())
+    if size > ANNOTATIONS_LIMIT:
+        yield too_long(path, "", ANNOTATIONS_LIMIT)
+
+
+def validate_finalizers(finalizers: list[str], path: str) -> Iterator[FieldError]:
+    for i, finalizer in enumerate(finalizers):
+        found = list(rules.qualified_name(path, finalizer))
+        yield from found
+        if not found and "/" not in finalizer and finalizer not in _PLAIN_FINALIZERS:
+            yield invalid(
+                f"{path}[{i}]", finalizer, "name is neither a standard finalizer name nor is it fully qualified"
+            )
+    if "orphan" in finalizers and "foregroundDeletion" in finalizers:
+        yield invalid(path, finalizers, "finalizer orphan and foregroundDeletion cannot be both set")
+
+
+def _owners(owners: list[meta.OwnerReference], path: str) -> Iterator[FieldError]:
+    controllers: list[str] = []
+    for owner in owners:
+        group, _, version = owner.apiVersion.rpartition("/")
+        if not owner.apiVersion or not version:
+            yield invalid(f"{path}.apiVersion", owner.apiVersion, "version must not be empty")
+        if not owner.kind:
+            yield invalid(f"{path}.kind", owner.kind, "must not be empty")
+        if not owner.name:
+            yield invalid(f"{path}.name", owner.name, "must not be empty")
+        if not owner.uid:
+            yield invalid(f"{path}.uid", owner.uid, "must not be empty")
+        banned = _BANNED_OWNERS.get((owner.apiVersion, owner.kind))
+        if banned is not None:
+            yield invalid(path, owner, banned)
+        if owner.controller:
+            if controllers:
+                yield invalid(
+                    path,
+                    owners,
+                    "Only one reference can have Controller set to true. Found \"true\" in references for "
+                    f"{controllers[0]} and {owner.name}",
+                )
+            controllers.append(owner.name)

@@ -1,0 +1,1 @@
+"""Pods: the kind itself, what may change about it, how it is shown, and the paths below it."""

@@ -1,0 +1,1 @@
+"""What pods and every pod template share: defaults, validation, warnings."""

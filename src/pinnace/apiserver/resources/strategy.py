@@ -1,0 +1,64 @@
+"""What most kinds share of upstream's strategies: status belongs to the status path, the rest to the main one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pinnace.api.fields import FieldError, invalid
+from pinnace.apiserver.resource import Context, Subresource
+from pinnace.apiserver.resources import rules
+
+CREATE_ONLY = ("create",)
+
+
+def reset_status(thing: Any, _: Context) -> None:
+    """A new object's status comes from whoever looks after it, never from whoever creates it."""
+    thing.status = type(thing)().status
+
+
+def keep_status(new: Any, old: Any, _: Context) -> None:
+    new.status = old.status
+
+
+def keep_spec(new: Any, old: Any, _: Context) -> None:
+    new.spec = old.spec
+
+
+def status_part(
+    validate: Callable[[Any, Any], Iterable[FieldError]] | None = None,
+    prepare: Callable[[Any, Any, Context], None] = keep_spec,
+) -> Subresource[Any]:
+    return Subresource("status", prepare=prepare, validate=validate)
+
+
+def non_negative_counts(part: Any, path: str, *names: str) -> Iterator[FieldError]:
+    for name in names:
+        yield from rules.non_negative(f"{path}.{name}", getattr(part, name) or 0)
+
+
+def percent(path: str, value: int | str) -> Iterator[FieldError]:
+    """A count or a percentage, as budgets and rolling updates take it."""
+    if isinstance(value, str):
+        if not (value.endswith("%") and value[:-1].isdigit()):
+            yield invalid(
+                path,
+                value,
+                "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', "
+                "regex used for validation is '[0-9]+%')",
+            )
+    else:
+        yield from rules.non_negative(path, value)
+
+
+def at_most_hundred(path: str, value: int | str) -> Iterator[FieldError]:
+    if isinstance(value, str) and value.endswith("%") and value[:-1].isdigit() and int(value[:-1]) > 100:
+        yield invalid(path, value, "must not be greater than 100%")
+
+
+def percent_of(value: int | str | None) -> int:
+    """The number in `25%` or 25: only whether it is zero matters to its callers."""
+    if isinstance(value, str):
+        digits = value.removesuffix("%")
+        return int(digits) if digits.isdigit() else 0
+    return value or 0
