@@ -108,7 +108,8 @@ class Store(Protocol):
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         """Every change below `prefix` with a revision above `after`, in order, each once, for ever.
 
-        Changes come in batches of at least one, as many as are there. The iteration raises Compacted when `after` is no longer kept, or when the watcher has fallen
+        Changes come in batches of at least one, as many as are there. The iteration raises
+        Compacted when `after` is no longer kept, or when the watcher has fallen
         further behind than the engine's bound. Closing the iterator (`aclose`) ends the watch."""
         ...
 

@@ -1,0 +1,87 @@
+"""One suite for every engine; a new engine is one line in ENGINES."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from pinnace.base.clock import ManualClock
+from pinnace.store import Cause, Compacted, Conflict, FutureRevision, SqliteStore, Store, StoreLocked, open_store
+
+ENGINES: dict[str, Callable[[Path], Store]] = {
+    "memory": lambda path: open_store("memory", path, ManualClock()),
+    "sqlite": lambda path: open_store("sqlite", path, ManualClock()),
+}
+
+
+@pytest.fixture(params=ENGINES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    opened = ENGINES[request.param](tmp_path / "data")
+    yield opened
+    await opened.close()
+
+
+async def test_reads_now_and_then(store: Store) -> None:
+    assert await store.commit("/a", b"1", expect=0) == 1
+    assert await store.commit("/b", b"2", cause=Cause("me", "create", (1,))) == 2
+    assert await store.commit("/a", b"3", expect=1) == 3
+    assert await store.commit("/b", None, expect=2) == 4
+    assert [e.key for e in (await store.list("/")).entries] == ["/a"]
+    then = await store.list("/", at=2, limit=1)
+    assert ([e.value for e in then.entries], then.more, then.remaining, then.revision) == ([b"1"], True, 1, 2)
+    rest = await store.list("/", at=2, after="/a")
+    assert ([e.key for e in rest.entries], rest.more, rest.remaining) == (["/b"], False, 0)
+    assert await store.cause(2) == Cause("me", "create", (1,))
+    with pytest.raises(FutureRevision):
+        await store.get("/a", at=5)
+
+
+async def test_conflicts(store: Store) -> None:
+    with pytest.raises(Conflict):
+        await store.commit("/a", None)
+    await store.commit("/a", b"1")
+    results = await asyncio.gather(
+        *(store.commit("/a", b"%d" % n, expect=1) for n in range(20)), return_exceptions=True)
+    assert sum(isinstance(r, int) for r in results) == 1 and store.revision == 2
+    assert sum(isinstance(r, Conflict) for r in results) == 19
+
+
+async def test_watch_replays_follows_and_compacts(store: Store) -> None:
+    for n in range(5):
+        await store.commit(f"/x/{n}", b"v")
+    await store.commit("/x/0", None)
+    watch = store.watch("/x/", after=2)
+    seen = [c.revision for c in await anext(watch)]
+    await store.commit("/y", b"other")
+    await store.commit("/x/9", b"v")
+    while seen[-1] < 8:
+        seen += [c.revision for c in await anext(watch)]
+    assert seen == [3, 4, 5, 6, 8]
+    await watch.aclose()
+    await store.compact(6)
+    with pytest.raises(Compacted):
+        await anext(store.watch("/x/", after=5))
+    with pytest.raises(Compacted):
+        await store.get("/x/1", at=5)
+    assert (await store.list("/x/", at=6)).revision == 6
+    assert [c.revision for c in await anext(store.watch("/", after=6))] == [7, 8]
+
+
+async def test_sqlite_reopens_and_is_locked(tmp_path: Path) -> None:
+    path = tmp_path / "d" / "store.db"
+    store = SqliteStore.open(path, ManualClock())
+    await asyncio.gather(*(store.commit(f"/k/{n:03}", b"v") for n in range(100)))
+    await store.commit("/k/000", None)
+    with pytest.raises(StoreLocked):
+        SqliteStore.open(path, ManualClock())
+    await store.compact(101)
+    await store.close()
+    again = SqliteStore.open(path, ManualClock())
+    page = await again.list("/k/", limit=10)
+    assert (again.revision, page.remaining, page.entries[0].key) == (101, 89, "/k/001")
+    assert await again.commit("/k/000", b"new", expect=0) == 102
+    assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+    await again.close()
