@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 
-from pinnace.api import times
+from pinnace.api import labels, times
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Conflict, NotFound, StatusError
 from pinnace.api.meta import v1 as meta
@@ -80,7 +81,7 @@ class Scheduler:
                     await self._bindings.acquire()
                     self._schedule(info)
                     # Decisions come in long runs: let watches and writes have their turns.
-                    await asyncio.sleep(0)
+                    await self._clock.sleep(0)
             finally:
                 self._queue.close()
                 for task in tuple(self._writes):
@@ -148,14 +149,14 @@ class Scheduler:
                 self._queue.fail(info.key, park=True)
                 self._write(self._refuse(info, result, found))
 
-    def _write(self, work: object) -> None:
-        task = asyncio.ensure_future(self._finish(work))
+    def _write(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(self._finish(work))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 
-    async def _finish(self, work: object) -> None:
+    async def _finish(self, work: Coroutine[None, None, None]) -> None:
         try:
-            await work  # type: ignore[misc]  # one of the two coroutines below
+            await work
         except (StatusError, ConnectionError, TimeoutError) as error:
             log.warning("%s", error)
         finally:
@@ -196,10 +197,8 @@ class Scheduler:
             return
         self._told[info.uid] = message + nominated
         now = times.format(self._clock.now())
-        since = next(
-            (c.lastTransitionTime for c in info.pod.status.conditions or () if c.type == "PodScheduled" and c.status == "False"),
-            now,
-        )
+        refused = (c for c in info.pod.status.conditions or () if c.type == "PodScheduled" and c.status == "False")
+        since = next((condition.lastTransitionTime for condition in refused), now)
         status: dict[str, object] = {
             "conditions": [
                 {
@@ -214,9 +213,8 @@ class Scheduler:
         if preemption.node is not None:
             status["nominatedNodeName"] = preemption.node
         namespace, name = info.key
-        await self._client.patch(
-            core.Pod, name, namespace, {"metadata": {"uid": info.uid}, "status": status}, type="strategic", subresource="status"
-        )
+        patch = {"metadata": {"uid": info.uid}, "status": status}
+        await self._client.patch(core.Pod, name, namespace, patch, type="strategic", subresource="status")
 
     async def _evict(self, info: PodInfo, preemption: Preemption) -> None:
         for victim in preemption.victims:
@@ -232,22 +230,19 @@ class Scheduler:
                 "lastTransitionTime": times.format(self._clock.now()),
             }
             because = _revisions(info.pod)
+            patch = {"status": {"conditions": [condition]}}
             try:
-                await self._client.patch(
-                    core.Pod, name, namespace, {"status": {"conditions": [condition]}}, type="strategic", subresource="status"
-                )
+                await self._client.patch(core.Pod, name, namespace, patch, type="strategic", subresource="status")
                 await self._client.delete(core.Pod, name, namespace, uid=victim.uid, because=because)
             except (NotFound, Conflict):
                 continue      # gone already
 
     def _protected(self, info: PodInfo) -> bool:
         """A budget that allows no more disruptions covers the pod."""
-        from pinnace.api import labels
-
         for budget in self._budgets.cache.list(info.key[0]):
             if budget.status.disruptionsAllowed or budget.spec.selector is None:
                 continue
-            if labels.from_selector(budget.spec.selector).matches(info.pod.metadata.labels or {}):
+            if labels.selector_of(budget.spec.selector).matches(info.pod.metadata.labels or {}):
                 return True
         return False
 

@@ -60,7 +60,7 @@ def _term_matches(term: core.NodeSelectorTerm, node: core.Node) -> bool:
 
 def _requirement_matches(requirement: core.NodeSelectorRequirement, labels: dict[str, str]) -> bool:
     value = labels.get(requirement.key)
-    values = requirement.values or ()
+    values = requirement.values or []
     match requirement.operator:
         case "In":
             return value is not None and value in values

@@ -83,7 +83,7 @@ def term_matches(term: core.PodAffinityTerm, owner: core.Pod, other: core.Pod) -
         return False
     if term.labelSelector is None:
         return False
-    return labels.from_selector(term.labelSelector).matches(other.metadata.labels or {})
+    return labels.selector_of(term.labelSelector).matches(other.metadata.labels or {})
 
 
 def _collect(state: _State, pod: PodInfo, nodes: Nodes) -> None:

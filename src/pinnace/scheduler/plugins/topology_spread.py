@@ -102,7 +102,7 @@ def _count(pod: PodInfo, given: core.TopologySpreadConstraint, nodes: Nodes) -> 
 def _selector(given: core.TopologySpreadConstraint, own: dict[str, str]) -> Callable[[dict[str, str]], bool]:
     if given.labelSelector is None:
         return lambda _: False
-    selector = labels.from_selector(given.labelSelector)
+    selector = labels.selector_of(given.labelSelector)
     same = {key: own[key] for key in given.matchLabelKeys or () if key in own}
     return lambda found: selector.matches(found) and all(found.get(key) == value for key, value in same.items())
 
