@@ -12,6 +12,7 @@ server's own, shared and never to be changed.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import heapq
 import itertools
@@ -37,6 +38,7 @@ _WATCH_SECONDS = 300
 _WATCH_GRACE = 30.0
 # A watch that ends sooner than this counts as a failure: a server that hangs up at once is not hammered.
 _SHORT_WATCH = 1.0
+_FAILURES = "failures"   # the one key of an informer's backoff
 
 
 # ----------------------------------------------------------------------------------------- what handlers see
@@ -188,8 +190,9 @@ class Cache(Generic[K]):
         self._indexes: dict[str, tuple[Index[K], dict[Hashable, dict[Key, K]]]] = {}
         self._revision = 0
         self._synced = asyncio.Event()
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: builtins.list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
+        self._conditions: builtins.list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     @property
     def revision(self) -> int:
@@ -212,10 +215,18 @@ class Cache(Generic[K]):
         heapq.heappush(self._waiting, (revision, next(self._order), future))
         await future
 
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return once `condition` (looking at this cache) holds; it is asked after each batch of changes."""
+        if condition():
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._conditions.append((condition, future))
+        await future
+
     def get(self, namespace: str, name: str) -> K | None:
         return self._objects.get((namespace, name))
 
-    def list(self, namespace: str = "") -> list[K]:
+    def list(self, namespace: str = "") -> builtins.list[K]:
         """All objects, or those of one namespace, the oldest known first."""
         if not namespace:
             return [*self._objects.values()]
@@ -227,12 +238,12 @@ class Cache(Generic[K]):
     def __iter__(self) -> Iterator[K]:
         return iter(self._objects.values())
 
-    def by_index(self, name: str, value: Hashable) -> list[K]:
+    def by_index(self, name: str, value: Hashable) -> builtins.list[K]:
         """The objects for which the index gives this value. KeyError if there is no such index."""
         found = self._indexes[name][1].get(value)
         return [*found.values()] if found else []
 
-    def index_values(self, name: str) -> list[Hashable]:
+    def index_values(self, name: str) -> builtins.list[Hashable]:
         """All values of an index that some object has."""
         return [*self._indexes[name][1]]
 
@@ -278,6 +289,15 @@ class Cache(Generic[K]):
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
                 future.set_result(None)
+        if self._conditions:
+            waiting, self._conditions = self._conditions, []
+            for condition, future in waiting:
+                if future.done():
+                    continue
+                if condition():
+                    future.set_result(None)
+                else:
+                    self._conditions.append((condition, future))
 
 
 def _discard(table: dict[Any, Any], value: Hashable, key: Key) -> None:
@@ -340,7 +360,7 @@ class Informer(Generic[K]):
                 case _:
                     assert_never(self.state)
             if wait:
-                seconds = self._backoff.next(self.kind, self.clock.monotonic())
+                seconds = self._backoff.next(_FAILURES, self.clock.monotonic())
                 await self.clock.sleep(self.randomness.jitter(seconds, 0.5))
 
     async def _list(self) -> bool:
@@ -354,7 +374,7 @@ class Informer(Generic[K]):
         except (errors.StatusError, OSError, TimeoutError) as error:
             log.warning("listing %s: %s", self.kind.__name__, error)
             return self._take(Failed(error))
-        self._backoff.forget(self.kind)
+        self._backoff.forget(_FAILURES)
         return self._take(Listed(found.items, found.resourceVersion))
 
     async def _watch(self, revision: str) -> bool:

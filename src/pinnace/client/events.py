@@ -1,0 +1,276 @@
+"""Events: what a component tells people about an object (`kubectl describe`).
+
+Any part calls `EventRecorder.event`, which never waits; `run` sends what was recorded, in order. What is sent
+follows client-go's correlator: the same event again raises the count of the first, many alike ones are combined,
+and a source that chatters about one object is held back by a token bucket. The correlator itself is pure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from pinnace.api import codec, errors
+from pinnace.api.core import v1 as core
+from pinnace.api.kinds import kind_of
+from pinnace.api.meta import v1 as meta
+from pinnace.api.times import format as format_time
+from pinnace.base.clock import Clock
+from pinnace.base.randomness import Randomness
+from pinnace.client.client import Client
+
+log = logging.getLogger("pinnace.events")
+
+NORMAL: Literal["Normal"] = "Normal"
+WARNING: Literal["Warning"] = "Warning"
+
+_QUEUE = 1000            # events waiting to be sent; more are dropped
+_REMEMBERED = 4096       # events, groups of alike events and sources that the correlator knows at a time
+_ALIKE = 10              # so many events that differ only in their message within …
+_ALIKE_SECONDS = 600.0   # … this time are combined into one
+_BURST = 25.0            # events about one object from one source at once …
+_REFILL = 1 / 300.0      # … and then one each five minutes
+_ATTEMPTS = 4
+_COMBINED = "(combined from similar events): "
+
+
+def reference(obj: Any, field_path: str = "") -> core.ObjectReference:
+    """The reference by which an event names its object; `field_path` e.g. `spec.containers{web}`."""
+    if isinstance(obj, core.ObjectReference):
+        return msgspec.structs.replace(obj, fieldPath=field_path) if field_path else obj
+    kind, data = kind_of(obj), codec.metadata(obj)
+    return core.ObjectReference(
+        apiVersion=kind.api_version,
+        kind=kind.kind,
+        name=data.name,
+        namespace=data.namespace or None,
+        uid=data.uid,
+        resourceVersion=data.resourceVersion,
+        fieldPath=field_path or None,
+    )
+
+
+V = TypeVar("V")
+
+
+class _Recent(Generic[V]):
+    """At most so many entries; the one used longest ago goes first."""
+
+    def __init__(self, capacity: int) -> None:
+        self._entries: OrderedDict[Hashable, V] = OrderedDict()
+        self._capacity = capacity
+
+    def get(self, key: Hashable) -> V | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: Hashable, value: V) -> None:
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Events that differ only in their message."""
+
+    messages: OrderedDict[str, None]
+    last: datetime
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    filled: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Create the event, or raise the count of the one that is there by name."""
+
+    event: core.Event
+    repeated: bool
+
+
+@dataclass(slots=True)
+class Correlator:
+    """Decides what becomes of an event: created, counted onto an earlier one, combined, or dropped."""
+
+    _counted: _Recent[core.Event] = field(default_factory=lambda: _Recent(_REMEMBERED))
+    _groups: _Recent[_Group] = field(default_factory=lambda: _Recent(_REMEMBERED))
+    _buckets: _Recent[_Bucket] = field(default_factory=lambda: _Recent(_REMEMBERED))
+
+    def correlate(self, event: core.Event, now: datetime) -> Send | None:
+        about = _about(event)
+        if not self._admitted(about, now):
+            return None
+        key: tuple[Hashable, ...] = (*about, event.type, event.reason)
+        event, combined = self._combine(key, event, now)
+        if not combined:
+            key = (*key, event.message)
+        earlier = self._counted.get(key)
+        if earlier is not None:
+            event = msgspec.structs.replace(
+                event,
+                metadata=earlier.metadata,
+                count=(earlier.count or 0) + 1,
+                firstTimestamp=earlier.firstTimestamp,
+            )
+        self._counted.put(key, event)
+        return Send(event, repeated=earlier is not None)
+
+    def _admitted(self, about: Hashable, now: datetime) -> bool:
+        bucket = self._buckets.get(about)
+        if bucket is None:
+            bucket = _Bucket(_BURST, now)
+            self._buckets.put(about, bucket)
+        elapsed = max(0.0, (now - bucket.filled).total_seconds())
+        bucket.tokens = min(_BURST, bucket.tokens + elapsed * _REFILL)
+        bucket.filled = now
+        if bucket.tokens < 1.0:
+            return False
+        bucket.tokens -= 1.0
+        return True
+
+    def _combine(self, key: Hashable, event: core.Event, now: datetime) -> tuple[core.Event, bool]:
+        group = self._groups.get(key)
+        if group is None or (now - group.last).total_seconds() > _ALIKE_SECONDS:
+            group = _Group(OrderedDict(), now)
+            self._groups.put(key, group)
+        group.last = now
+        group.messages[event.message or ""] = None
+        if len(group.messages) < _ALIKE:
+            return event, False
+        group.messages.popitem(last=False)
+        return msgspec.structs.replace(event, message=_COMBINED + (event.message or "")), True
+
+
+def _about(event: core.Event) -> tuple[Hashable, ...]:
+    """Source and object: what the token bucket is kept for."""
+    source, obj = event.source or core.EventSource(), event.involvedObject
+    return (
+        source.component, source.host, obj.kind, obj.namespace, obj.name, obj.uid, obj.apiVersion, obj.fieldPath
+    )
+
+
+class EventRecorder:
+    """Records events of one component. `host` is the node's name where the component belongs to one."""
+
+    def __init__(
+        self, client: Client, component: str, host: str = "", *, clock: Clock, randomness: Randomness
+    ) -> None:
+        self._client = client
+        self._component = component
+        self._host = host
+        self._clock = clock
+        self._randomness = randomness
+        self._correlator = Correlator()
+        self._queue: asyncio.Queue[tuple[core.Event, tuple[int, ...]]] = asyncio.Queue(_QUEUE)
+        self._unsent = 0
+        self._last = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing recorded waits to be sent."""
+        return self._unsent == 0
+
+    def event(
+        self,
+        about: Any,
+        type: Literal["Normal", "Warning"],
+        reason: str,
+        message: str,
+        *,
+        field_path: str = "",
+        annotations: Mapping[str, str] | None = None,
+        because: tuple[int, ...] = (),
+    ) -> None:
+        """Tell about an object (or an ObjectReference). Never waits; dropped when too many are waiting."""
+        event = self._make(reference(about, field_path), type, reason, message, annotations)
+        try:
+            self._queue.put_nowait((event, because))
+        except asyncio.QueueFull:
+            log.warning("too many events are waiting; dropped %s: %s", reason, message)
+        else:
+            self._unsent += 1
+
+    async def run(self) -> None:
+        """Send what is recorded until cancelled."""
+        while True:
+            event, because = await self._queue.get()
+            try:
+                send = self._correlator.correlate(event, self._clock.now())
+                if send is not None:
+                    await self._send(send, because)
+            finally:
+                self._unsent -= 1
+
+    def _make(
+        self,
+        about: core.ObjectReference,
+        type: str,
+        reason: str,
+        message: str,
+        annotations: Mapping[str, str] | None,
+    ) -> core.Event:
+        now = self._clock.now()
+        # Upstream's names carry the nanosecond; ours must differ even where the clock stands still.
+        self._last = max(self._last + 1, int(now.timestamp() * 1e6) * 1000)
+        stamp = format_time(now)
+        return core.Event(
+            metadata=meta.ObjectMeta(
+                name=f"{about.name}.{self._last:x}",
+                namespace=about.namespace or "default",
+                annotations=dict(annotations) if annotations else None,
+            ),
+            involvedObject=about,
+            type=type,
+            reason=reason,
+            message=message[:1024],
+            count=1,
+            firstTimestamp=stamp,
+            lastTimestamp=stamp,
+            source=core.EventSource(component=self._component, host=self._host or None),
+            reportingComponent=self._component,
+            reportingInstance=self._host,
+        )
+
+    async def _send(self, send: Send, because: tuple[int, ...]) -> None:
+        repeated = send.repeated
+        for attempt in range(_ATTEMPTS):
+            try:
+                if repeated:
+                    await self._count(send.event, because)
+                else:
+                    await self._client.create(send.event, because=because)
+                return
+            except errors.NotFound as error:
+                if not repeated:
+                    log.debug("event %s was refused: %s", send.event.reason, error)
+                    return
+                repeated = False   # the earlier one has expired: this starts anew
+            except (errors.TooManyRequests, errors.ServiceUnavailable, OSError, TimeoutError) as error:
+                if attempt == _ATTEMPTS - 1:
+                    log.warning("event %s was not sent: %s", send.event.reason, error)
+                    return
+                await self._clock.sleep(self._randomness.jitter(0.5 * 4**attempt, 0.5))
+            except errors.StatusError as error:
+                log.debug("event %s was refused: %s", send.event.reason, error)
+                return
+
+    async def _count(self, event: core.Event, because: tuple[int, ...]) -> None:
+        data = event.metadata
+        patch = {"count": event.count, "lastTimestamp": event.lastTimestamp, "message": event.message}
+        await self._client.patch(
+            core.Event, data.name or "", data.namespace or "", patch, type="strategic", because=because
+        )

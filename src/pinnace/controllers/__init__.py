@@ -1,0 +1,1 @@
+"""The controllers: one file each, pure decisions under one runner."""

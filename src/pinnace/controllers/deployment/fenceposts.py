@@ -1,0 +1,55 @@
+"""How far a rolling update may go beyond and below the wanted number of pods."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pinnace.api.apps import v1 as apps
+
+
+def replicas_of(obj: Any) -> int:
+    """The wanted number of pods of a deployment or replica set; unset means one."""
+    value = obj.spec.replicas
+    return 1 if value is None else int(value)
+
+
+def is_rolling(deployment: apps.Deployment) -> bool:
+    strategy = deployment.spec.strategy if deployment.spec is not None else None
+    return strategy is None or strategy.type in (None, "", "RollingUpdate")
+
+
+def scaled(value: int | str | None, total: int, *, up: bool) -> int:
+    """A number, or a percentage of `total`, rounded up or down."""
+    if value is None:
+        return 0
+    if isinstance(value, int):
+        return value
+    text = value.strip()
+    if not text.endswith("%"):
+        return int(text)
+    # Whole numbers keep 30% of 10 at 3.
+    product = int(text[:-1]) * total
+    return math.ceil(product / 100) if up else product // 100
+
+
+def _resolved(deployment: apps.Deployment) -> tuple[int, int]:
+    strategy = deployment.spec.strategy if deployment.spec is not None else None
+    rolling = strategy.rollingUpdate if strategy is not None else None
+    wanted = replicas_of(deployment)
+    surge = scaled(rolling.maxSurge if rolling is not None else "25%", wanted, up=True)
+    unavailable = scaled(rolling.maxUnavailable if rolling is not None else "25%", wanted, up=False)
+    if surge == 0 and unavailable == 0:
+        unavailable = 1   # validation forbids zero for both; percentages may still round to it
+    return surge, unavailable
+
+
+def max_surge(deployment: apps.Deployment) -> int:
+    return _resolved(deployment)[0] if is_rolling(deployment) else 0
+
+
+def max_unavailable(deployment: apps.Deployment) -> int:
+    wanted = replicas_of(deployment)
+    if not is_rolling(deployment) or wanted == 0:
+        return 0
+    return min(_resolved(deployment)[1], wanted)

@@ -1,0 +1,5 @@
+"""Job: run pods until so many have succeeded."""
+
+from pinnace.controllers.job.controller import JobController
+
+__all__ = ["JobController"]

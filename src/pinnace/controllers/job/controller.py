@@ -1,0 +1,339 @@
+"""The job controller: each finished pod is noted, let go, counted; then pods are made or the job ends.
+
+Each pod carries a finalizer until it is counted in the job's status, so that none is lost or counted twice
+(KEP-2307). Source: https://kubernetes.io/docs/concepts/workloads/controllers/job/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+
+from pinnace.api.batch import v1 as batch
+from pinnace.api.core import v1 as core
+from pinnace.api.times import format as format_time
+from pinnace.api.times import parse as parse_time
+from pinnace.client.informer import Event, Informers
+from pinnace.controllers import pods as podlib
+from pinnace.controllers.job import indexes, tally
+from pinnace.controllers.job.tally import FINALIZER, Tally
+from pinnace.controllers.owners import candidates, claim, controller_of, controllers_named, index_by_controller
+from pinnace.controllers.plan import (
+    NORMAL,
+    WARNING,
+    Action,
+    Create,
+    Delete,
+    Emit,
+    Patch,
+    Plan,
+    Planner,
+    Ref,
+    Watch,
+)
+from pinnace.controllers.selectors import selector_of
+
+_OURS = (None, "", "kubernetes.io/job-controller")
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    job: batch.Job
+    pods: tuple[core.Pod, ...]
+
+
+class JobController:
+    name = "job"
+
+    def __init__(self, informers: Informers) -> None:
+        self.primary = informers.of(batch.Job)
+        self._pods = informers.of(core.Pod)
+        index_by_controller(self._pods)
+        self.watches = (
+            Watch(self._pods, controllers_named("Job", "batch")),
+            Watch(self._pods, self._of_orphan),
+        )
+
+    def observe(self, ref: Ref) -> Seen | None:
+        job = self.primary.cache.get(*ref)
+        if job is None or job.spec.managedBy not in _OURS:
+            return None
+        return Seen(job, tuple(candidates(self._pods, job)))
+
+    def decide(self, seen: Seen, now: datetime) -> Plan:
+        return decide(seen, now)
+
+    def _of_orphan(self, event: Event[core.Pod]) -> Iterable[Ref]:
+        pod = event.new
+        if pod is None or controller_of(pod) is not None or not pod.metadata.labels:
+            return
+        for job in self.primary.cache.list(pod.metadata.namespace or ""):
+            if job.spec.selector is not None and selector_of(job.spec.selector).matches(pod.metadata.labels):
+                yield Ref(job.metadata.namespace or "", job.metadata.name or "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """Why a job ends. Its interim condition comes first, while pods are still stopping."""
+
+    type: str
+    reason: str
+    message: str
+
+    @property
+    def interim(self) -> str:
+        return "SuccessCriteriaMet" if self.type == "Complete" else "FailureTarget"
+
+
+def decide(seen: Seen, now: datetime) -> Plan:
+    """One step: adopt; let go what was noted; then note, end, or make and delete pods."""
+    job = seen.job
+    if job.spec.selector is None:
+        return Plan()
+    selector = selector_of(job.spec.selector)
+    claimed = claim(job, lambda pod: selector.matches(pod.metadata.labels or {}), seen.pods, finalizer=FINALIZER)
+    if claimed.patches:
+        return Plan(claimed.patches)
+    pods = claimed.owned
+    if is_finished(job) or job.metadata.deletionTimestamp is not None:
+        return Plan(tuple(_let_go(pod) for pod in pods if tally.is_tracked(pod)))
+    noted = tally.recorded(job.status)
+    held = [pod for pod in pods if tally.is_tracked(pod) and (pod.metadata.uid or "") in noted]
+    if held:
+        return Plan(tuple(map(_let_go, held)))
+    told = tally.tell_apart(job, pods)
+    status = tally.current(_started(job, now), told)
+    ending = _ending(job, told, now)
+    if ending is not None:
+        return _end(job, status, told, ending, now)
+    return _go_on(job, status, told, pods, now)
+
+
+def is_finished(job: batch.Job) -> bool:
+    return any(tally.condition(job, type) is not None for type in ("Complete", "Failed"))
+
+
+def _started(job: batch.Job, now: datetime) -> batch.JobStatus:
+    """The status with its start, and with Suspended as `spec.suspend` has it."""
+    status = job.status or batch.JobStatus()
+    suspended = tally.condition(job, "Suspended") is not None
+    if job.spec.suspend:
+        status = tally.set_condition(status, "Suspended", "True", "JobSuspended", "Job suspended", now)
+        return msgspec.structs.replace(status, startTime=None)
+    if suspended:
+        status = tally.set_condition(status, "Suspended", "False", "JobResumed", "Job resumed", now)
+        return msgspec.structs.replace(status, startTime=format_time(now))
+    if status.startTime is None:
+        status = msgspec.structs.replace(status, startTime=format_time(now))
+    return status
+
+
+def _ending(job: batch.Job, told: Tally, now: datetime) -> _Ending | None:
+    for interim, final in (("FailureTarget", "Failed"), ("SuccessCriteriaMet", "Complete")):
+        settled = tally.condition(job, interim)
+        if settled is not None:
+            return _Ending(final, settled.reason or "", settled.message or "")
+    if told.failure:
+        return _Ending("Failed", "PodFailurePolicy", told.failure)
+    limit = 6 if job.spec.backoffLimit is None else job.spec.backoffLimit
+    if tally.failed_total(job, told) > limit or _restarted_too_often(job, told, limit):
+        return _Ending("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+    left = _deadline_left(job, now)
+    if left is not None and left <= timedelta():
+        return _Ending("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
+    succeeded = tally.succeeded_total(job, told)
+    wanted = job.spec.completions
+    if not told.active and (succeeded > 0 if wanted is None else succeeded >= wanted):
+        return _Ending("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
+    return None
+
+
+def _restarted_too_often(job: batch.Job, told: Tally, limit: int) -> bool:
+    spec = job.spec.template.spec
+    if spec is None or spec.restartPolicy != "OnFailure":
+        return False
+    restarts = 0
+    for pod in told.active:
+        status = pod.status or core.PodStatus()
+        for container in [*(status.initContainerStatuses or ()), *(status.containerStatuses or ())]:
+            restarts += container.restartCount or 0
+    return restarts > 0 if limit == 0 else restarts >= limit
+
+
+def _deadline_left(job: batch.Job, now: datetime) -> timedelta | None:
+    seconds, start = job.spec.activeDeadlineSeconds, job.status.startTime if job.status is not None else None
+    if seconds is None or not start or job.spec.suspend:
+        return None
+    return parse_time(start) + timedelta(seconds=seconds) - now
+
+
+def _end(job: batch.Job, status: batch.JobStatus, told: Tally, ending: _Ending, now: datetime) -> Plan:
+    """Stop what runs, count what has ended, and say that the job is over when nothing is left to do."""
+    status = tally.set_condition(status, ending.interim, "True", ending.reason, ending.message, now)
+    if told.active:
+        return Plan(tuple(map(_delete, told.active)), _changed(job, status))
+    counted = _count(job, status, told)
+    if counted is not None:
+        return counted
+    if told.terminating:
+        return Plan(status=_changed(job, status))
+    status = tally.set_condition(status, ending.type, "True", ending.reason, ending.message, now)
+    status = msgspec.structs.replace(status, active=None, ready=0, terminating=0)
+    if ending.type == "Complete":
+        status = msgspec.structs.replace(status, completionTime=format_time(now))
+        event = Emit(NORMAL, "Completed", "Job completed")
+    else:
+        event = Emit(WARNING, ending.reason, ending.message)
+    return Plan((event,), _changed(job, status))
+
+
+def _count(job: batch.Job, status: batch.JobStatus, told: Tally) -> Plan | None:
+    """The next step of counting finished pods; None when all are counted."""
+    loose = tuple(_let_go(pod) for pod in told.ignored if tally.is_tracked(pod))
+    if tally.recorded(job.status):
+        status = tally.count(job, status)
+    if told.succeeded or told.failed:
+        status = tally.note(job, status, told)
+    elif not tally.recorded(job.status):
+        return Plan(loose, _changed(job, status)) if loose else None
+    return Plan(loose, _changed(job, status))
+
+
+def _go_on(
+    job: batch.Job, status: batch.JobStatus, told: Tally, pods: Sequence[core.Pod], now: datetime
+) -> Plan:
+    planner = Planner()
+    if not job.spec.suspend:
+        left = _deadline_left(job, now)
+        if left is not None:
+            planner.after(left.total_seconds())
+    counting = _count(job, status, told)
+    if counting is not None:
+        return counting
+    writes = _stop(told.active) if job.spec.suspend else _manage(job, told, pods, planner, now)
+    changed = _changed(job, status)
+    if writes:
+        # The start is written before the first pod is made: a deadline runs from it.
+        begun = job.status is not None and job.status.startTime == status.startTime
+        return Plan(writes, None if begun else changed, planner.again)
+    return Plan(_suspension(job, status), changed, planner.again)
+
+
+def _suspension(job: batch.Job, status: batch.JobStatus) -> tuple[Action, ...]:
+    before = {c.type: c.status for c in (job.status.conditions if job.status is not None else None) or ()}
+    after = {c.type: c.status for c in status.conditions or ()}
+    if before.get("Suspended") == after.get("Suspended"):
+        return ()
+    if after.get("Suspended") == "True":
+        return (Emit(NORMAL, "Suspended", "Job suspended"),)
+    return (Emit(NORMAL, "Resumed", "Job resumed"),)
+
+
+def _stop(active: Iterable[core.Pod]) -> tuple[Action, ...]:
+    return tuple(map(_delete, active))
+
+
+def _manage(
+    job: batch.Job, told: Tally, pods: Sequence[core.Pod], planner: Planner, now: datetime
+) -> tuple[Action, ...]:
+    """Bring the number of active pods to what is wanted."""
+    parallelism = 1 if job.spec.parallelism is None else job.spec.parallelism
+    succeeded, active = tally.succeeded_total(job, told), len(told.active)
+    if job.spec.completions is None:
+        wanted = active if succeeded > 0 else parallelism
+    else:
+        wanted = max(0, min(job.spec.completions - succeeded, parallelism))
+    if active > wanted:
+        surplus = podlib.first_to_go(told.active, told.active, active - wanted, now)
+        return tuple(map(_delete, surplus))
+    missing = wanted - active
+    if tally.replaces_only_failed(job):
+        missing -= len(told.terminating)
+    if missing <= 0:
+        return ()
+    left = tally.backoff_left(pods, now)
+    if left > timedelta():
+        planner.after(left.total_seconds())
+        return ()
+    return tuple(_creations(job, told, min(missing, _AT_ONCE)))
+
+
+def _creations(job: batch.Job, told: Tally, count: int) -> Iterable[Create]:
+    if not tally.is_indexed(job):
+        pod = _pod(job, None)
+        return [_create(pod)] * count
+    taken = tally.completed_indexes(job, told)
+    busy = told.active if not tally.replaces_only_failed(job) else (*told.active, *told.terminating)
+    taken |= indexes.of_pods(busy, job.spec.completions or 0)
+    free = (index for index in range(job.spec.completions or 0) if index not in taken)
+    return [_create(_pod(job, index)) for index, _ in zip(free, range(count), strict=False)]
+
+
+def _pod(job: batch.Job, index: int | None) -> core.Pod:
+    name = job.metadata.name or ""
+    prefix = name if index is None else f"{name}-{index}"
+    pod = podlib.from_template(job.spec.template, job, prefix, job.metadata.namespace or "")
+    data = msgspec.structs.replace(pod.metadata, finalizers=[*(pod.metadata.finalizers or ()), FINALIZER])
+    if index is None or pod.spec is None:
+        return msgspec.structs.replace(pod, metadata=data)
+    text = str(index)
+    data = msgspec.structs.replace(
+        data,
+        annotations={**(data.annotations or {}), indexes.ANNOTATION: text},
+        labels={**(data.labels or {}), indexes.ANNOTATION: text},
+    )
+    spec = msgspec.structs.replace(
+        pod.spec,
+        hostname=prefix,
+        containers=[_with_index(container) for container in pod.spec.containers],
+        initContainers=[_with_index(container) for container in pod.spec.initContainers or ()] or None,
+    )
+    return msgspec.structs.replace(pod, metadata=data, spec=spec)
+
+
+def _with_index(container: core.Container) -> core.Container:
+    name = "JOB_COMPLETION_INDEX"
+    if any(variable.name == name for variable in container.env or ()):
+        return container
+    path = f"metadata.labels['{indexes.ANNOTATION}']"
+    source = core.EnvVarSource(fieldRef=core.ObjectFieldSelector(apiVersion="v1", fieldPath=path))
+    return msgspec.structs.replace(
+        container, env=[*(container.env or ()), core.EnvVar(name=name, valueFrom=source)]
+    )
+
+
+def _create(pod: core.Pod) -> Create:
+    return Create(
+        pod,
+        then=Emit(NORMAL, "SuccessfulCreate", "Created pod: {name}"),
+        otherwise=Emit(WARNING, "FailedCreate", "Error creating: {error}"),
+    )
+
+
+def _delete(pod: core.Pod) -> Delete:
+    data = pod.metadata
+    return Delete(
+        core.Pod,
+        data.namespace or "",
+        data.name or "",
+        data.uid or "",
+        then=Emit(NORMAL, "SuccessfulDelete", "Deleted pod: {name}"),
+        otherwise=Emit(WARNING, "FailedDelete", "Error deleting: {error}"),
+    )
+
+
+def _let_go(pod: core.Pod) -> Patch:
+    """Take the tracking finalizer off a pod."""
+    data = pod.metadata
+    patch = {"metadata": {"uid": data.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}}
+    return Patch(core.Pod, data.namespace or "", data.name or "", patch)
+
+
+def _changed(job: batch.Job, status: batch.JobStatus) -> batch.Job | None:
+    return None if job.status == status else msgspec.structs.replace(job, status=status)
+
+

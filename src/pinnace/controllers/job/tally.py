@@ -1,0 +1,203 @@
+"""A job's pods, told apart, and what their counts make of the job's status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+
+from pinnace.api.batch import v1 as batch
+from pinnace.api.core import v1 as core
+from pinnace.api.times import format as format_time
+from pinnace.api.times import parse as parse_time
+from pinnace.controllers import pods as podlib
+from pinnace.controllers.job import indexes
+from pinnace.controllers.job.policy import judge
+
+FINALIZER = "batch.kubernetes.io/job-tracking"
+_BACKOFF, _BACKOFF_MAXIMUM = 10.0, 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """`succeeded` and `failed` are finished pods that the status does not know yet."""
+
+    active: tuple[core.Pod, ...]
+    terminating: tuple[core.Pod, ...]
+    succeeded: tuple[core.Pod, ...]
+    failed: tuple[core.Pod, ...]
+    failure: str = ""              # what the failure policy ends the job for
+    ignored: tuple[core.Pod, ...] = ()
+
+
+def is_tracked(pod: core.Pod) -> bool:
+    return FINALIZER in (pod.metadata.finalizers or ())
+
+
+def is_indexed(job: batch.Job) -> bool:
+    return job.spec.completionMode == "Indexed"
+
+
+def replaces_only_failed(job: batch.Job) -> bool:
+    """Whether a terminating pod is replaced only when it has ended."""
+    policy = job.spec.podReplacementPolicy
+    return policy == "Failed" or (not policy and job.spec.podFailurePolicy is not None)
+
+
+def recorded(status: batch.JobStatus | None) -> set[str]:
+    """The uids of finished pods that are noted, but not yet counted."""
+    noted = status.uncountedTerminatedPods if status is not None else None
+    return {*((noted.succeeded or ()) if noted else ()), *((noted.failed or ()) if noted else ())}
+
+
+def tell_apart(job: batch.Job, pods: Iterable[core.Pod]) -> Tally:
+    known = recorded(job.status)
+    done = indexes.parse(job.status.completedIndexes if job.status is not None else None)
+    active, terminating, succeeded, failed, ignored = [], [], [], [], []   # type: ignore[var-annotated]  # five of a kind
+    failure = ""
+    for pod in pods:
+        if podlib.is_active(pod):
+            active.append(pod)
+            continue
+        if podlib.is_terminating(pod):
+            terminating.append(pod)
+        if not is_tracked(pod) or (pod.metadata.uid or "") in known:
+            continue
+        if podlib.phase(pod) == "Succeeded":
+            if is_indexed(job) and indexes.of_pod(pod) in done:
+                ignored.append(pod)   # a second success of one index
+            else:
+                succeeded.append(pod)
+        elif podlib.phase(pod) == "Failed" or not replaces_only_failed(job):
+            verdict = judge(job.spec.podFailurePolicy, pod)
+            failure = failure or verdict.message
+            (failed if verdict.counts else ignored).append(pod)
+    return Tally(
+        tuple(active), tuple(terminating), tuple(succeeded), tuple(failed), failure, tuple(ignored)
+    )
+
+
+def succeeded_total(job: batch.Job, tally: Tally) -> int:
+    """Successes: counted, noted and new; for an Indexed job, indexes that have one."""
+    status = job.status or batch.JobStatus()
+    if is_indexed(job):
+        return len(completed_indexes(job, tally))
+    noted = status.uncountedTerminatedPods
+    return (status.succeeded or 0) + len((noted.succeeded or ()) if noted else ()) + len(tally.succeeded)
+
+
+def completed_indexes(job: batch.Job, tally: Tally) -> set[int]:
+    done = indexes.parse(job.status.completedIndexes if job.status is not None else None)
+    return done | indexes.of_pods(tally.succeeded, job.spec.completions or 0)
+
+
+def failed_total(job: batch.Job, tally: Tally) -> int:
+    status = job.status or batch.JobStatus()
+    noted = status.uncountedTerminatedPods
+    return (status.failed or 0) + len((noted.failed or ()) if noted else ()) + len(tally.failed)
+
+
+def note(job: batch.Job, status: batch.JobStatus, tally: Tally) -> batch.JobStatus:
+    """First of two steps of counting: write down which pods are about to be let go."""
+    noted = batch.UncountedTerminatedPods(
+        succeeded=[pod.metadata.uid or "" for pod in tally.succeeded] or None,
+        failed=[pod.metadata.uid or "" for pod in tally.failed] or None,
+    )
+    done = status.completedIndexes
+    if is_indexed(job):
+        done = indexes.format(completed_indexes(job, tally)) or None
+    return msgspec.structs.replace(status, uncountedTerminatedPods=noted, completedIndexes=done)
+
+
+def count(job: batch.Job, status: batch.JobStatus) -> batch.JobStatus:
+    """The second step, when those pods have been let go: count them."""
+    noted = status.uncountedTerminatedPods or batch.UncountedTerminatedPods()
+    succeeded = (status.succeeded or 0) + len(noted.succeeded or ())
+    if is_indexed(job):
+        succeeded = len(indexes.parse(status.completedIndexes))
+    return msgspec.structs.replace(
+        status,
+        succeeded=succeeded or None,
+        failed=((status.failed or 0) + len(noted.failed or ())) or None,
+        uncountedTerminatedPods=batch.UncountedTerminatedPods(),
+    )
+
+
+def current(status: batch.JobStatus, tally: Tally) -> batch.JobStatus:
+    """The status with the counts of pods that are there now."""
+    return msgspec.structs.replace(
+        status,
+        active=len(tally.active) or None,
+        ready=sum(map(podlib.is_ready, tally.active)),
+        terminating=len(tally.terminating),
+        uncountedTerminatedPods=status.uncountedTerminatedPods or batch.UncountedTerminatedPods(),
+    )
+
+
+def set_condition(
+    status: batch.JobStatus, type: str, value: str, reason: str, message: str, now: datetime
+) -> batch.JobStatus:
+    conditions = list(status.conditions or ())
+    stamp = format_time(now)
+    for position, old in enumerate(conditions):
+        if old.type == type:
+            if (old.status, old.reason, old.message) == (value, reason, message):
+                return status
+            since = old.lastTransitionTime if old.status == value else stamp
+            conditions[position] = batch.JobCondition(
+                type=type, status=value, reason=reason, message=message,
+                lastProbeTime=stamp, lastTransitionTime=since,
+            )  # fmt: skip
+            return msgspec.structs.replace(status, conditions=conditions)
+    conditions.append(
+        batch.JobCondition(
+            type=type, status=value, reason=reason, message=message, lastProbeTime=stamp, lastTransitionTime=stamp
+        )
+    )
+    return msgspec.structs.replace(status, conditions=conditions)
+
+
+def condition(job: batch.Job, type: str) -> batch.JobCondition | None:
+    conditions = (job.status.conditions if job.status is not None else None) or ()
+    return next((c for c in conditions if c.type == type and c.status == "True"), None)
+
+
+def backoff_left(pods: Sequence[core.Pod], now: datetime) -> timedelta:
+    """How long to wait before a failed pod is replaced: 10 s, doubling with each failure since a success."""
+    failures: list[datetime] = []
+    last_success = datetime.min.replace(tzinfo=now.tzinfo)
+    for pod in pods:
+        if podlib.phase(pod) == "Failed":
+            failures.append(finished_at(pod, now))
+        elif podlib.phase(pod) == "Succeeded":
+            last_success = max(last_success, finished_at(pod, now))
+    failures = [moment for moment in failures if moment > last_success]
+    if not failures:
+        return timedelta()
+    delay = min(_BACKOFF * 2 ** min(len(failures) - 1, 16), _BACKOFF_MAXIMUM)
+    return max(failures) + timedelta(seconds=delay) - now
+
+
+def finished_at(pod: core.Pod, now: datetime) -> datetime:
+    """When the last container ended; what comes nearest to it where that is not known."""
+    status = pod.status or core.PodStatus()
+    ends = [
+        parse_time(container.state.terminated.finishedAt)
+        for container in status.containerStatuses or ()
+        if container.state is not None
+        and container.state.terminated is not None
+        and container.state.terminated.finishedAt
+    ]
+    if ends:
+        return max(ends)
+    ready = podlib.condition(pod, "Ready")
+    for text in (
+        ready.lastTransitionTime if ready is not None else None,
+        pod.metadata.deletionTimestamp,
+        pod.metadata.creationTimestamp,
+    ):
+        if text:
+            return min(parse_time(text), now)
+    return now

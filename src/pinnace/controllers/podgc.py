@@ -1,0 +1,163 @@
+"""Pod garbage collection: pods whose node is gone, pods deleted before they were scheduled, and finished ones
+beyond a threshold.
+
+Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-garbage-collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pinnace.api.core import v1 as core
+from pinnace.api.times import format as format_time
+from pinnace.base.clock import Clock
+from pinnace.client.informer import Event, Informers
+from pinnace.controllers import pods as podlib
+from pinnace.controllers.plan import NOTHING, Action, Delete, Patch, Plan, Ref, Watch
+
+THRESHOLD = 12500
+_QUARANTINE = timedelta(seconds=40)   # a node that vanished may come back under its name
+_REMEMBERED = 1000                     # missed nodes, before those without pods are forgotten
+_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+# A pod that stays unfinished is looked at by its own key; all finished ones together by this one.
+_FINISHED = Ref("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One pod with its node (None if there is none of that name), or the surplus of finished pods."""
+
+    pod: core.Pod | None = None
+    node: core.Node | None = None
+    node_gone_since: datetime | None = None
+    surplus: tuple[core.Pod, ...] = ()
+
+
+class PodGarbageCollector:
+    """`threshold`: so many finished pods are kept."""
+
+    name = "pod-garbage-collector"
+
+    def __init__(self, informers: Informers, clock: Clock, threshold: int = THRESHOLD) -> None:
+        self._clock = clock
+        self.primary = informers.of(core.Pod)
+        self._nodes = informers.of(core.Node)
+        self._threshold = threshold
+        self._gone: dict[str, datetime] = {}   # nodes that were missed, and since when
+        self._finished: dict[Ref, None] = {}
+        self.primary.add_index("node", _by_node)
+        self.primary.subscribe(self._count_finished)
+        self.watches = (Watch(self._nodes, self._of_node), Watch(self.primary, self._of_finished))
+
+    def observe(self, ref: Ref) -> Seen | None:
+        if ref == _FINISHED:
+            return Seen(surplus=self._surplus())
+        pod = self.primary.cache.get(*ref)
+        if pod is None:
+            return None
+        name = pod.spec.nodeName if pod.spec is not None else None
+        if not name:
+            return Seen(pod)
+        node = self._nodes.cache.get("", name)
+        return Seen(pod, node, None if node is not None else self._missed(name))
+
+    def decide(self, seen: Seen, now: datetime) -> Plan:
+        return decide(seen, now)
+
+    def _missed(self, name: str) -> datetime:
+        """Since when a node is missed: the first pod that names it starts the quarantine."""
+        if name not in self._gone:
+            if len(self._gone) >= _REMEMBERED:
+                self._gone = {n: t for n, t in self._gone.items() if self.primary.cache.by_index("node", n)}
+            self._gone[name] = self._clock.now()
+        return self._gone[name]
+
+    def _surplus(self) -> tuple[core.Pod, ...]:
+        count = len(self._finished) - self._threshold
+        if count <= 0:
+            return ()
+        pods = [pod for ref in self._finished if (pod := self.primary.cache.get(*ref)) is not None]
+        pods.sort(key=lambda pod: (pod.metadata.creationTimestamp or "", pod.metadata.name or ""))
+        return tuple(pods[:count])
+
+    def _count_finished(self, event: Event[core.Pod]) -> None:
+        obj = event.old if event.new is None else event.new
+        ref = Ref(obj.metadata.namespace or "", obj.metadata.name or "")
+        if event.new is not None and podlib.is_finished(obj) and obj.metadata.deletionTimestamp is None:
+            self._finished[ref] = None
+        else:
+            self._finished.pop(ref, None)
+
+    def _of_finished(self, event: Event[core.Pod]) -> Iterable[Ref]:
+        if len(self._finished) > self._threshold:
+            yield _FINISHED
+
+    def _of_node(self, event: Event[core.Node]) -> Iterable[Ref]:
+        node = event.old if event.new is None else event.new
+        name = node.metadata.name or ""
+        if event.new is not None:
+            self._gone.pop(name, None)
+            if event.old is not None and _out_of_service(event.old) == _out_of_service(event.new):
+                return
+        for pod in self.primary.cache.by_index("node", name):
+            yield Ref(pod.metadata.namespace or "", pod.metadata.name or "")
+
+
+def _by_node(pod: core.Pod) -> Iterable[str]:
+    if pod.spec is not None and pod.spec.nodeName:
+        yield pod.spec.nodeName
+
+
+def decide(seen: Seen, now: datetime) -> Plan:
+    if seen.pod is None:
+        return Plan(tuple(_delete(pod) for pod in seen.surplus))
+    pod = seen.pod
+    name = pod.spec.nodeName if pod.spec is not None else None
+    deleted = pod.metadata.deletionTimestamp
+    if not name:
+        return Plan((_delete(pod),)) if deleted is not None else NOTHING
+    if seen.node is not None:
+        if deleted is not None and _out_of_service(seen.node) and not _is_ready(seen.node):
+            return Plan((*_fail(pod, "node is out of service", now), _delete(pod)))
+        return NOTHING
+    if seen.node_gone_since is None:
+        return NOTHING
+    left = seen.node_gone_since + _QUARANTINE - now
+    if left > timedelta():
+        return Plan(again=left)
+    return Plan((*_fail(pod, "node no longer exists", now), _delete(pod)))
+
+
+def _fail(pod: core.Pod, why: str, now: datetime) -> tuple[Action, ...]:
+    """Mark a pod failed before it goes, so that its job counts it."""
+    if podlib.is_finished(pod):
+        return ()
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "DeletionByPodGC",
+        "message": f"PodGC: {why}",
+        "lastTransitionTime": format_time(now),
+    }
+    data = pod.metadata
+    patch = {"metadata": {"uid": data.uid}, "status": {"phase": "Failed", "conditions": [condition]}}
+    return (Patch(core.Pod, data.namespace or "", data.name or "", patch, subresource="status"),)
+
+
+def _delete(pod: core.Pod) -> Delete:
+    data = pod.metadata
+    return Delete(core.Pod, data.namespace or "", data.name or "", data.uid or "", grace_period=0)
+
+
+def _out_of_service(node: core.Node) -> bool:
+    taints = (node.spec.taints if node.spec is not None else None) or ()
+    return any(taint.key == _OUT_OF_SERVICE for taint in taints)
+
+
+def _is_ready(node: core.Node) -> bool:
+    conditions = (node.status.conditions if node.status is not None else None) or ()
+    return any(c.type == "Ready" and c.status == "True" for c in conditions)
+
+

@@ -1,0 +1,300 @@
+"""Drives a controller: events wake a key, `observe` collects, `decide` plans, and this performs the plan.
+
+Before `decide` is asked about a key again, the caches have seen everything that its last plan wrote. That is
+what makes deciding from caches safe, and stands where upstream's controllers keep expectations by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, assert_never, cast
+
+from pinnace.api import codec, errors
+from pinnace.base.backoff import Backoff
+from pinnace.base.clock import Clock
+from pinnace.base.workqueue import WorkQueue
+from pinnace.client import informer as informers
+from pinnace.client.client import Client
+from pinnace.client.events import EventRecorder
+from pinnace.controllers.plan import (
+    Controller,
+    Create,
+    Delete,
+    Emit,
+    Failure,
+    Patch,
+    Plan,
+    Ref,
+    Reporting,
+    Update,
+    Write,
+    sort_of,
+    written_kind,
+)  # fmt: skip
+
+log = logging.getLogger("pinnace.controllers")
+
+Seen = TypeVar("Seen")
+
+_WORKERS = 8
+_SIDE_BY_SIDE = 64       # writes of one plan under way at a time
+_CAUSES = 16             # revisions remembered for a key that waits
+_CATCH_UP_SECONDS = 30.0 # safety net: a cache that does not show a write by then is no longer waited for
+
+
+@dataclass(frozen=True, slots=True)
+class _Deleted:
+    cache: informers.Cache[Any]
+    namespace: str
+    name: str
+    uid: str
+
+    def shown(self) -> bool:
+        """Whether the cache shows that the object is gone or on its way out."""
+        obj = self.cache.get(self.namespace, self.name)
+        if obj is None:
+            return True
+        meta = codec.metadata(obj)
+        return bool(meta.deletionTimestamp) or bool(self.uid and meta.uid != self.uid)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What a plan wrote, and what was refused."""
+
+    written: dict[informers.Cache[Any], int] = field(default_factory=dict)
+    deleted: list[_Deleted] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    writes: int = 0
+
+
+class Runner(Generic[Seen]):
+    """Runs one controller until cancelled."""
+
+    def __init__(
+        self,
+        controller: Controller[Seen],
+        client: Client,
+        recorder: EventRecorder,
+        *,
+        clock: Clock,
+        workers: int = _WORKERS,
+    ) -> None:
+        self.controller = controller
+        self.queue: WorkQueue[Ref] = WorkQueue(clock, Backoff(initial=0.005, maximum=1000.0))
+        self._client = client
+        self._recorder = recorder
+        self._clock = clock
+        self._workers = workers
+        self._because: dict[Ref, list[int]] = {}
+        watched = [controller.primary, *(watch.informer for watch in controller.watches)]
+        self._informers = list(dict.fromkeys(watched))
+        self._caches = {
+            informer.kind: informer.cache
+            for informer in self._informers
+            if not (informer.namespace or informer.label_selector or informer.field_selector)
+        }
+
+    @property
+    def name(self) -> str:
+        return self.controller.name
+
+    @property
+    def idle(self) -> bool:
+        """Everything is synced and nothing waits to be decided now (timers do not count)."""
+        return self.queue.idle and all(informer.cache.synced for informer in self._informers)
+
+    async def run(self) -> None:
+        unsubscribe = [self.controller.primary.subscribe(self._primary_changed)]
+        unsubscribe += [watch.informer.subscribe(self._waker(watch.refs)) for watch in self.controller.watches]
+        try:
+            for informer in self._informers:
+                await informer.wait_synced()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._workers):
+                    group.create_task(self._work(), name=self.name)
+        finally:
+            for end in unsubscribe:
+                end()
+            self.queue.close()
+
+    def wake(self, ref: Ref, because: int = 0) -> None:
+        """Decide about an object soon."""
+        causes = self._because.setdefault(ref, [])
+        if because and because not in causes and len(causes) < _CAUSES:
+            causes.append(because)
+        self.queue.add(ref)
+
+    def _primary_changed(self, event: informers.Event[Any]) -> None:
+        obj = event.old if event.new is None else event.new
+        meta = codec.metadata(obj)
+        self.wake(Ref(meta.namespace or "", meta.name or ""), informers.revision_number(meta.resourceVersion))
+
+    def _waker(
+        self, refs: Callable[[informers.Event[Any]], Sequence[Ref] | Any]
+    ) -> Callable[[informers.Event[Any]], None]:
+        def changed(event: informers.Event[Any]) -> None:
+            obj = event.old if event.new is None else event.new
+            revision = informers.revision_number(codec.metadata(obj).resourceVersion)
+            for ref in refs(event):
+                self.wake(ref, revision)
+
+        return changed
+
+    async def _work(self) -> None:
+        while True:
+            ref = await self.queue.get()
+            try:
+                await self._reconcile(ref)
+            except (errors.StatusError, OSError, TimeoutError) as error:
+                seconds = self.queue.retry(ref)
+                log.log(_severity(error), "%s: %s/%s: %s; again in %.3g s", self.name, *ref, error, seconds)
+            except Exception:
+                self.queue.retry(ref)
+                log.exception("%s: %s/%s", self.name, *ref)
+            finally:
+                self.queue.done(ref)
+
+    async def _reconcile(self, ref: Ref) -> None:
+        because = tuple(self._because.pop(ref, ()))
+        seen = self.controller.observe(ref)
+        if seen is None:
+            self.queue.forget(ref)
+            return
+        now = self._clock.now()
+        plan = self.controller.decide(seen, now)
+        primary = self.controller.primary.cache.get(*ref)
+        if not because and primary is not None:
+            because = (informers.revision_number(codec.metadata(primary).resourceVersion),)
+        outcome = _Outcome()
+        try:
+            await self._perform(plan, primary, because, outcome)
+            if outcome.failures and hasattr(self.controller, "report"):
+                reporting = cast("Reporting[Seen]", self.controller)
+                report = reporting.report(seen, plan, tuple(outcome.failures), now)
+                plan = Plan(report.actions, report.status, report.again or plan.again)
+                await self._perform(plan, primary, because, _Outcome())
+            if plan.status is not None:
+                await self._write(Update(plan.status, subresource="status"), primary, because, outcome)
+        finally:
+            await self._caught_up(ref, outcome)
+        if plan.again is not None:
+            self.queue.add_after(ref, plan.again.total_seconds())
+        self._settle(ref, outcome)
+
+    def _settle(self, ref: Ref, outcome: _Outcome) -> None:
+        """Forget earlier failures, or have the key decided again: at once after writes, later after refusals."""
+        refused = [failure.error for failure in outcome.failures if not _final(failure.error)]
+        if refused:
+            raise next((e for e in refused if not isinstance(e, errors.Conflict)), refused[0])
+        self.queue.forget(ref)
+        if outcome.writes:
+            self.queue.add(ref)
+
+    async def _perform(self, plan: Plan, primary: Any, because: tuple[int, ...], outcome: _Outcome) -> None:
+        for _, actions in itertools.groupby(plan.actions, sort_of):
+            batch = tuple(actions)
+            if isinstance(batch[0], Emit):
+                for emit in cast("tuple[Emit, ...]", batch):
+                    self._emit(emit, primary, because)
+                continue
+            writes = cast("tuple[Write, ...]", batch)
+            before = len(outcome.failures)
+            size = 1 if isinstance(writes[0], Create) else _SIDE_BY_SIDE
+            start = 0
+            # Upstream's slow start: creations that a quota or a webhook refuses are not tried a thousand times.
+            while start < len(writes) and len(outcome.failures) == before:
+                part = writes[start : start + size]
+                await _together([self._attempt(write, primary, because, outcome) for write in part])
+                start += size
+                size = min(size * 2, _SIDE_BY_SIDE)
+            if len(outcome.failures) > before:
+                return
+
+    async def _attempt(
+        self, write: Write, primary: Any, because: tuple[int, ...], outcome: _Outcome
+    ) -> None:
+        try:
+            await self._write(write, primary, because, outcome)
+        except errors.StatusError as error:
+            if isinstance(error, errors.NotFound) and not isinstance(write, Create):
+                return   # gone already: the caches will show it
+            if isinstance(error, errors.Conflict) and isinstance(write, Delete) and write.uid:
+                return   # another object of that name: the caches will show it
+            outcome.failures.append(Failure(write, error))
+            if write.otherwise is not None and not _final(error):
+                self._emit(write.otherwise, primary, because, error=error)
+
+    async def _write(self, write: Write, primary: Any, because: tuple[int, ...], outcome: _Outcome) -> None:
+        cache = self._caches.get(written_kind(write))
+        result: Any = None
+        match write:
+            case Create(obj):
+                result = await self._client.create(obj, because=because)
+            case Update(obj, subresource):
+                result = await self._client.update(obj, subresource=subresource, because=because)
+            case Patch(kind, namespace, name, patch, patch_type, subresource):
+                result = await self._client.patch(
+                    kind, name, namespace, patch, type=patch_type, subresource=subresource, because=because
+                )
+            case Delete(kind, namespace, name, uid):
+                await self._client.delete(
+                    kind, name, namespace, uid=uid, grace_period=write.grace_period,
+                    propagation=write.propagation, resource_version=write.resource_version, because=because,
+                )  # fmt: skip
+                if cache is not None:
+                    outcome.deleted.append(_Deleted(cache, namespace, name, uid))
+            case _:
+                assert_never(write)
+        outcome.writes += 1
+        if result is not None and cache is not None:
+            revision = informers.revision_number(codec.metadata(result).resourceVersion)
+            outcome.written[cache] = max(outcome.written.get(cache, 0), revision)
+        if write.then is not None:
+            name = write.name if isinstance(write, Delete | Patch) else codec.metadata(result).name or ""
+            self._emit(write.then, primary, because, name=name)
+
+    def _emit(
+        self, emit: Emit, primary: Any, because: tuple[int, ...], *, name: str = "", error: object = ""
+    ) -> None:
+        about = primary if emit.about is None else emit.about
+        if about is None:
+            return
+        message = emit.message.replace("{name}", name).replace("{error}", str(error))
+        self._recorder.event(about, emit.type, emit.reason, message, because=because)
+
+    async def _caught_up(self, ref: Ref, outcome: _Outcome) -> None:
+        """Return when the caches show what was written: the next decision rests on it."""
+        try:
+            async with asyncio.timeout(_CATCH_UP_SECONDS):
+                for cache, revision in outcome.written.items():
+                    await cache.wait_for_revision(revision)
+                for deleted in outcome.deleted:
+                    await deleted.cache.wait_until(deleted.shown)
+        except TimeoutError:
+            log.warning("%s: %s/%s: the caches do not show what was written; going on", self.name, *ref)
+
+
+def _final(error: errors.StatusError) -> bool:
+    """Whether trying again is pointless: the namespace is going away."""
+    causes = error.details.causes if error.details is not None else ()
+    return any(cause.reason == "NamespaceTerminating" for cause in causes)
+
+
+def _severity(error: BaseException) -> int:
+    """A stale write is everyday; the rest is worth a line."""
+    return logging.DEBUG if isinstance(error, errors.Conflict | errors.AlreadyExists) else logging.WARNING
+
+
+async def _together(attempts: Sequence[Awaitable[None]]) -> None:
+    """Wait for all, then raise the first error there was."""
+    if len(attempts) == 1:
+        await attempts[0]
+        return
+    for result in await asyncio.gather(*attempts, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
