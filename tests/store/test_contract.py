@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from pinnace.base.clock import ManualClock
-from pinnace.store import Cause, Compacted, Conflict, FutureRevision, SqliteStore, Store, StoreLocked, open_store
+from pinnace.store import Cause, Compacted, Conflict, FutureRevision, SqliteStore, Store, StoreFailure, open_store
 
-ENGINES: dict[str, Callable[[Path], Store]] = {
+ENGINES: dict[str, Callable[[Path], Awaitable[Store]]] = {
     "memory": lambda path: open_store("memory", path, ManualClock()),
     "sqlite": lambda path: open_store("sqlite", path, ManualClock()),
 }
@@ -19,7 +19,7 @@ ENGINES: dict[str, Callable[[Path], Store]] = {
 
 @pytest.fixture(params=ENGINES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened = ENGINES[request.param](tmp_path / "data")
+    opened = await ENGINES[request.param](tmp_path / "data")
     yield opened
     await opened.close()
 
@@ -72,14 +72,14 @@ async def test_watch_replays_follows_and_compacts(store: Store) -> None:
 
 async def test_sqlite_reopens_and_is_locked(tmp_path: Path) -> None:
     path = tmp_path / "d" / "store.db"
-    store = SqliteStore.open(path, ManualClock())
+    store = await SqliteStore.open(path, ManualClock())
     await asyncio.gather(*(store.commit(f"/k/{n:03}", b"v") for n in range(100)))
     await store.commit("/k/000", None)
-    with pytest.raises(StoreLocked):
-        SqliteStore.open(path, ManualClock())
+    with pytest.raises(StoreFailure):
+        await SqliteStore.open(path, ManualClock())
     await store.compact(101)
     await store.close()
-    again = SqliteStore.open(path, ManualClock())
+    again = await SqliteStore.open(path, ManualClock())
     page = await again.list("/k/", limit=10)
     assert (again.revision, page.remaining, page.entries[0].key) == (101, 89, "/k/001")
     assert await again.commit("/k/000", b"new", expect=0) == 102

@@ -1,4 +1,4 @@
-"""The store: etcd's role. Bytes under keys, revisions, compare-and-swap, watch. It knows no kinds."""
+"""etcd's role: bytes under keys, one revision a commit, compare-and-swap, watch. Knows no kinds."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Literal
 
 from pinnace.base.clock import Clock
-from pinnace.store.history import Limits
 from pinnace.store.memory import MemoryStore
-from pinnace.store.sqlite import SqliteStore, StoreError, StoreLocked
-from pinnace.store.store import Cause, Change, Compacted, Conflict, Entry, FutureRevision, Page, Store
+from pinnace.store.sqlite import SqliteStore
+from pinnace.store.store import Cause, Change, Compacted, Conflict, Entry, FutureRevision, Page, Store, StoreFailure
 
 __all__ = [
-    "Cause", "Change", "Compacted", "Conflict", "Entry", "FutureRevision", "Limits", "MemoryStore", "Page",
-    "SqliteStore", "Store", "StoreError", "StoreLocked", "open_store",
-]
+    "Cause", "Change", "Compacted", "Conflict", "Entry", "FutureRevision", "MemoryStore", "Page", "SqliteStore",
+    "Store", "StoreFailure", "open_store",
+]  # fmt: skip
 
 
-def open_store(kind: Literal["sqlite", "memory"], data_dir: Path, clock: Clock) -> Store:
-    """The engine of that kind; SQLite keeps `store.db` below `data_dir`. Raises StoreError, StoreLocked."""
-    if kind == "memory":
+async def open_store(engine: Literal["sqlite", "memory"], directory: Path, clock: Clock) -> Store:
+    """The engine of that name; what it keeps lies in the directory. Raises StoreFailure."""
+    if engine == "memory":
         return MemoryStore(clock)
-    return SqliteStore.open(data_dir / "store.db", clock)
+    return await SqliteStore.open(directory / "pinnace.db", clock)

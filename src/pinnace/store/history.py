@@ -1,204 +1,228 @@
-"""What every engine keeps in memory: the live keys, the kept history, and the watchers that follow it.
+"""What all engines with their state in this process share: the live keys in order, their history, and the watchers.
 
-An engine decides when a commit counts (at once, or once it is durable) and then calls `apply`; only from
-that moment do reads and watchers see it. A watcher has no buffer of its own: it holds a position in the
-shared log, so what bounds the history bounds every watcher.
+One writer, the engine's loop. Each commit is one revision, so the log of changes is indexed by revision. History is
+bounded by age, by number of revisions and by bytes; what falls out is compacted.
 """
 
 from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass, field
 
-from pinnace.base.clock import Clock
 from pinnace.store.store import Cause, Change, Compacted, Entry, FutureRevision, Page
 
-_LAST = "\U0010ffff"
-_BATCH = 1000
+MOST_BEHIND = 20_000               # changes that a watcher may be behind before it is cut off
+_MOST_CAUSES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How much history is kept: by age in seconds, number of revisions and bytes of values."""
+class Bounds:
+    """How much history is kept, at most. Age in seconds; upstream keeps five minutes."""
 
-    interval: float = 300.0
-    revisions: int = 100_000
-    bytes: int = 256 << 20
+    seconds: float = 300.0
+    revisions: int = 200_000
+    nbytes: int = 256 * 1024 * 1024
+
+
+@dataclass(eq=False, slots=True)
+class _Watcher:
+    prefix: str
+    waiting: deque[Change] = field(default_factory=deque)
+    wake: asyncio.Future[None] | None = None
+    behind: bool = False
+
+    def offer(self, change: Change) -> None:
+        if len(self.waiting) >= MOST_BEHIND:
+            # Cut off: what it missed is in the history, if that is kept long enough.
+            self.behind = True
+            self.waiting.clear()
+        if not self.behind:
+            self.waiting.append(change)
+        if self.wake is not None and not self.wake.done():
+            self.wake.set_result(None)
 
 
 class History:
-    """Live keys, versions and log. Synchronous: one event loop calls it."""
+    """All keys, now and at each kept revision."""
 
-    def __init__(self, clock: Clock, limits: Limits) -> None:
-        self._clock = clock
-        self._limits = limits
+    def __init__(self, bounds: Bounds) -> None:
         self.revision = 0
-        self.oldest = 0                                     # reads at this revision or later are possible
-        self.live: dict[str, Entry] = {}
-        self._keys: list[str] = []                          # of `live`, sorted
-        self._versions: dict[str, list[tuple[int, Entry | None]]] = {}
-        self._versioned: list[str] = []                     # keys of `_versions`, sorted
-        self._log: list[Change] = []                        # revisions oldest+1 … revision, without a gap
-        self._bytes = 0
+        self.compacted = 0                              # reads and watches from here on are answered
+        self._bounds = bounds
+        self._live: dict[str, Entry] = {}
+        self._keys: list[str] = []                      # of the live entries, sorted
+        self._versions: dict[str, list[tuple[int, Entry | None]]] = {}     # of keys changed since `compacted`
+        self._log: deque[Change] = deque()              # revisions compacted+1 … revision, one each
         self._causes: dict[int, Cause] = {}
-        self._waiting: list[asyncio.Future[None]] = []
-        self._mark = (clock.monotonic(), 0)
-        self.closed = False
+        self._bytes = 0
+        self._marks: deque[tuple[float, int]] = deque()  # (when, revision then), for the bound on age
+        self._watchers: dict[_Watcher, None] = {}
 
-    def apply(self, key: str, entry: Entry | None, revision: int, cause: Cause | None) -> None:
-        """Make one commit visible. `entry` is None for a deletion."""
-        previous = self.live.get(key)
-        versions = self._versions.get(key)
-        if versions is None:
-            versions = self._versions[key] = []
-            insort(self._versioned, key)
-        versions.append((revision, entry))
-        if entry is not None:
-            if previous is None:
-                insort(self._keys, key)
-            self.live[key] = entry
-        elif previous is not None:
-            del self.live[key]
-            del self._keys[bisect_left(self._keys, key)]
-        self.revision = revision
-        self._log.append(Change(key, revision, entry.value if entry else None, previous))
-        self._bytes += len(entry.value) if entry else 0
-        if cause is not None:
-            self._causes[revision] = cause
+    # ------------------------------------------------------------------------------------------------ reads
 
-    def wake(self) -> None:
-        """Let the watchers see what was applied."""
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-
-    def get(self, key: str, at: int | None) -> Entry | None:
+    def entry(self, key: str, at: int | None) -> Entry | None:
         if at is None or at == self.revision:
-            return self.live.get(key)
+            return self._live.get(key)
         self._check(at)
-        return self._as_of(key, at)
+        return self._at(key, at)
 
-    def list(self, prefix: str, at: int | None, after: str, limit: int) -> Page:
+    def page(self, prefix: str, at: int | None, after: str, limit: int) -> Page:
         if at is None or at == self.revision:
-            keys, moment = self._keys, self.revision
-            low, high = self._span(keys, prefix, after)
-            end = min(high, low + limit) if limit else high
-            entries = tuple([self.live[key] for key in keys[low:end]])
-            return Page(entries, moment, end < high, high - end)
-        self._check(at)
-        low, high = self._span(self._versioned, prefix, after)
-        found = [e for key in self._versioned[low:high] if (e := self._as_of(key, at)) is not None]
+            keys, live = self._keys, True
+        else:
+            self._check(at)
+            changed = (key for key in self._versions if key.startswith(prefix) and key not in self._live)
+            keys, live = sorted([*self._range(prefix), *changed]), False
+        start = bisect_right(keys, after) if after > prefix else bisect_left(keys, prefix)
+        end = bisect_left(keys, _behind(prefix), start) if prefix else len(keys)
+        if live:
+            stop = min(end, start + limit) if limit else end
+            entries = tuple(map(self._live.__getitem__, keys[start:stop]))
+            return Page(entries, self.revision, stop < end, end - stop)
+        moment = at if at is not None else self.revision
+        found = [entry for key in keys[start:end] if (entry := self._at(key, moment)) is not None]
         shown = found[:limit] if limit else found
-        return Page(tuple(shown), at, len(shown) < len(found), len(found) - len(shown))
+        return Page(tuple(shown), moment, len(shown) < len(found), len(found) - len(shown))
 
     def cause(self, revision: int) -> Cause | None:
         return self._causes.get(revision)
 
-    async def watch(self, prefix: str, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
-        if after > self.revision:
-            raise FutureRevision(after, self.revision)
-        position = after
-        while not self.closed:
-            if position < self.oldest:
-                raise Compacted(position, self.oldest)
-            start = position - self.oldest
-            part = self._log[start:start + _BATCH]
-            if not part:
-                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiting.append(future)
-                await future
-                continue
-            position = part[-1].revision
-            if batch := tuple([c for c in part if c.key.startswith(prefix)]):
-                yield batch
-            else:
-                await asyncio.sleep(0)
-
-    def due(self) -> int | None:
-        """The revision to compact to now, if age, number or size ask for it."""
-        now = self._clock.monotonic()
-        target: int | None = None
-        if now - self._mark[0] >= self._limits.interval:
-            target = self._mark[1]
-            self._mark = (now, self.revision)
-        if len(self._log) > self._limits.revisions or self._bytes > self._limits.bytes:
-            target = max(target or 0, self.oldest + (len(self._log) + 1) // 2)
-        return target if target is not None and target > self.oldest else None
-
-    def check_compaction(self, revision: int) -> None:
-        if revision > self.revision:
-            raise FutureRevision(revision, self.revision)
-        if revision <= self.oldest:
-            raise Compacted(revision, self.oldest)
-
-    def compact(self, revision: int) -> Sequence[int]:
-        """Forget what is not needed to read at `revision` or later; the forgotten revisions, rising."""
-        dropped: list[int] = []
-        count = revision - self.oldest
-        touched = sorted({change.key for change in self._log[:count]})
-        self._bytes -= sum(len(c.value) for c in self._log[:count] if c.value is not None)
-        del self._log[:count]
-        self.oldest = revision
-        gone: set[str] = set()
-        for key in touched:
-            versions = self._versions[key]
-            last = bisect_right(versions, revision, key=lambda v: v[0]) - 1
-            cut = last + 1 if versions[last][1] is None else last
-            dropped += [v[0] for v in versions[:cut]]
-            del versions[:cut]
-            if not versions:
-                del self._versions[key]
-                gone.add(key)
-        if gone:
-            self._versioned = [key for key in self._versioned if key not in gone]
-        for number in dropped:
-            self._causes.pop(number, None)
-        return sorted(dropped)
-
-    def load(self, entry: Entry | None, key: str, revision: int, cause: Cause | None) -> None:
-        """One stored row at or before `oldest`: a version without a change to show."""
-        self._versions.setdefault(key, []).append((revision, entry))
-        if entry is not None:
-            self.live[key] = entry
-        else:
-            self.live.pop(key, None)
-        if cause is not None:
-            self._causes[revision] = cause
-
-    def loaded(self, oldest: int) -> None:
-        """All rows up to `oldest` are loaded; rows behind it follow through `apply`."""
-        self.oldest = self.revision = oldest
-        self._keys, self._versioned = sorted(self.live), sorted(self._versions)
-        self._mark = (self._clock.monotonic(), oldest)
-
-    def close(self) -> None:
-        self.closed = True
-        self.wake()
+    def _range(self, prefix: str) -> list[str]:
+        start = bisect_left(self._keys, prefix)
+        end = bisect_left(self._keys, _behind(prefix), start) if prefix else len(self._keys)
+        return self._keys[start:end]
 
     def _check(self, at: int) -> None:
         if at > self.revision:
             raise FutureRevision(at, self.revision)
-        if at < self.oldest:
-            raise Compacted(at, self.oldest)
+        if at < self.compacted:
+            raise Compacted(at, self.compacted)
 
-    def _as_of(self, key: str, at: int) -> Entry | None:
-        versions = self._versions.get(key, [])
-        index = bisect_right(versions, at, key=_number) - 1
-        return versions[index][1] if index >= 0 else None
+    def _at(self, key: str, at: int) -> Entry | None:
+        versions = self._versions.get(key)
+        if versions is None:
+            return self._live.get(key)
+        position = bisect_right(versions, at, key=lambda version: version[0])
+        return versions[position - 1][1] if position else None
 
-    @staticmethod
-    def _span(keys: Sequence[str], prefix: str, after: str) -> tuple[int, int]:
-        low = max(bisect_left(keys, prefix), bisect_right(keys, after) if after else 0)
-        high = bisect_left(keys, prefix + _LAST) if prefix else len(keys)
-        return low, max(low, high)
+    # ----------------------------------------------------------------------------------------------- writes
+
+    def apply(self, key: str, value: bytes | None, revision: int, cause: Cause | None, now: float) -> None:
+        """Take in the commit of the next revision, and tell the watchers."""
+        previous = self._live.get(key)
+        entry = None
+        if value is not None:
+            entry = Entry(key, value, previous.created if previous else revision, revision)
+        self._put(key, entry, previous)
+        self.revision = revision
+        change = Change(key, revision, value, previous)
+        self._log.append(change)
+        self._bytes += len(value or b"") + len(key)
+        if cause is not None:
+            because = cause.because
+            self._causes[revision] = (
+                Cause(cause.actor, cause.verb, because[:_MOST_CAUSES]) if len(because) > _MOST_CAUSES else cause
+            )
+        if not self._marks or now - self._marks[-1][0] >= self._bounds.seconds / 10:
+            self._marks.append((now, revision))
+        for watcher in self._watchers:
+            if key.startswith(watcher.prefix):
+                watcher.offer(change)
+
+    def restore(self, entry: Entry) -> None:
+        """Take in an entry that was there before the history that is kept; only before any `apply`."""
+        self._put(entry.key, entry, None)
+        self._versions.clear()
+
+    def due(self, now: float) -> int:
+        """The revision before which the bounds want history forgotten; `compacted` if there is nothing to do."""
+        due = self.compacted
+        while len(self._marks) > 1 and now - self._marks[0][0] > self._bounds.seconds:
+            due = max(due, self._marks.popleft()[1] - 1)
+        if len(self._log) > self._bounds.revisions:
+            due = max(due, self.revision - self._bounds.revisions * 3 // 4)
+        if self._bytes > self._bounds.nbytes:
+            due = max(due, self.revision - len(self._log) // 2)
+        return min(due, self.revision)
+
+    def compact(self, revision: int) -> list[int]:
+        """Forget what was overwritten or deleted up to the revision; returns the revisions whose records are no
+        longer needed. Raises FutureRevision."""
+        if revision > self.revision:
+            raise FutureRevision(revision, self.revision)
+        touched: dict[str, None] = {}
+        while self._log and self._log[0].revision <= revision:
+            change = self._log.popleft()
+            touched[change.key] = None
+            self._bytes -= len(change.value or b"") + len(change.key)
+            self._causes.pop(change.revision, None)
+        self.compacted = max(self.compacted, revision)
+        dropped: list[int] = []
+        for key in touched:
+            versions = self._versions[key]
+            position = bisect_right(versions, revision, key=lambda version: version[0])
+            dropped += [number for number, _ in versions[: position - 1] if number]
+            kept = versions[position - 1 :]
+            if kept[0][1] is None:
+                dropped.append(kept[0][0])
+                kept = kept[1:]
+            if not kept or (len(kept) == 1 and kept[0][1] is not None):
+                del self._versions[key]
+            else:
+                self._versions[key] = kept
+        return dropped
+
+    def _put(self, key: str, entry: Entry | None, previous: Entry | None) -> None:
+        versions = self._versions.get(key)
+        if versions is None:
+            # What the key held before is what it held at `compacted`.
+            versions = self._versions[key] = [(previous.modified, previous)] if previous is not None else []
+        if entry is not None:
+            versions.append((entry.modified, entry))
+            if previous is None:
+                insort(self._keys, key)
+            self._live[key] = entry
+        else:
+            versions.append((self.revision + 1, None))
+            del self._live[key]
+            del self._keys[bisect_left(self._keys, key)]
+
+    # -------------------------------------------------------------------------------------------- watchers
+
+    async def watch(self, prefix: str, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
+        """See Store.watch."""
+        if after < self.compacted:
+            raise Compacted(after, self.compacted)
+        watcher = _Watcher(prefix)
+        watcher.waiting.extend(self._since(prefix, after))
+        # A revision that is still to come (a client that was ahead): only what is behind it counts.
+        self._watchers[watcher] = None
+        try:
+            while True:
+                if watcher.behind:
+                    raise Compacted(after, self.compacted)
+                if watcher.waiting:
+                    batch = tuple(change for change in watcher.waiting if change.revision > after)
+                    watcher.waiting.clear()
+                    if batch:
+                        after = batch[-1].revision
+                        yield batch
+                    continue
+                watcher.wake = asyncio.get_running_loop().create_future()
+                await watcher.wake
+        finally:
+            del self._watchers[watcher]
+
+    def _since(self, prefix: str, after: int) -> Iterator[Change]:
+        skip = after - self.compacted
+        for position, change in enumerate(self._log):
+            if position >= skip and change.key.startswith(prefix):
+                yield change
 
 
-_number: Callable[[tuple[int, Entry | None]], int] = lambda version: version[0]  # noqa: E731
-
-
-def trimmed(cause: Cause | None) -> Cause | None:
-    """At most 16 revisions of a cause are kept."""
-    return cause if cause is None or len(cause.because) <= 16 else Cause(cause.actor, cause.verb, cause.because[:16])
+def _behind(prefix: str) -> str:
+    """The first string that sorts behind everything with the prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)

@@ -1,55 +1,60 @@
-"""The engine for tests and simulation: no threads, no disk; every commit counts at once."""
+"""The engine for tests: everything in this process, nothing on a disk, no threads; deterministic."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
 from pinnace.base.clock import Clock
-from pinnace.store.history import History, Limits, trimmed
+from pinnace.store.history import Bounds, History
 from pinnace.store.store import Cause, Change, Conflict, Entry, Page
 
 
 class MemoryStore:
-    """A Store that forgets everything when the process ends."""
+    """See `store.Store`. A commit is visible as soon as it is made."""
 
-    def __init__(self, clock: Clock, history: Limits | None = None) -> None:
-        self._history = History(clock, history or Limits())
+    def __init__(self, clock: Clock, bounds: Bounds | None = None) -> None:
+        self._clock = clock
+        self._history = History(bounds or Bounds())
 
     @property
     def revision(self) -> int:
         return self._history.revision
 
     async def get(self, key: str, *, at: int | None = None) -> Entry | None:
-        return self._history.get(key, at)
+        return self._history.entry(key, at)
 
     async def list(self, prefix: str, *, at: int | None = None, after: str = "", limit: int = 0) -> Page:
-        return self._history.list(prefix, at, after, limit)
+        return self._history.page(prefix, at, after, limit)
 
     async def commit(
         self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
     ) -> int:
-        history = self._history
-        actual = history.live.get(key)
-        found = actual.modified if actual else 0
-        if (expect is not None and expect != found) or (value is None and actual is None):
+        actual = self._history.entry(key, None)
+        if violates(actual, value, expect):
             raise Conflict(key, actual)
-        revision = history.revision + 1
-        entry = None if value is None else Entry(key, value, actual.created if actual else revision, revision)
-        history.apply(key, entry, revision, trimmed(cause))
-        history.wake()
-        if (target := history.due()) is not None:
-            history.compact(target)
+        now = self._clock.monotonic()
+        revision = self._history.revision + 1
+        self._history.apply(key, value, revision, cause, now)
+        due = self._history.due(now)
+        if due > self._history.compacted:
+            self._history.compact(due)
         return revision
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         return self._history.watch(prefix, after)
 
     async def compact(self, revision: int) -> None:
-        self._history.check_compaction(revision)
         self._history.compact(revision)
 
     async def cause(self, revision: int) -> Cause | None:
         return self._history.cause(revision)
 
     async def close(self) -> None:
-        self._history.close()
+        return None
+
+
+def violates(actual: Entry | None, value: bytes | None, expect: int | None) -> bool:
+    """Whether a commit's demand does not hold. Deleting what is not there never holds."""
+    if actual is None and value is None:
+        return True
+    return expect is not None and expect != (actual.modified if actual is not None else 0)
