@@ -458,8 +458,8 @@ class Netlink:
 
     def neighbours(self, index: int = 0) -> list[Neighbour]:
         body = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0)
-        found = (_neighbour(reply) for reply in self._socket.request(_RTM_GETNEIGH, NLM_F_DUMP, body, "list neighbours"))
-        return [entry for entry in found if index in (0, entry.index)]
+        replies = self._socket.request(_RTM_GETNEIGH, NLM_F_DUMP, body, "list neighbours")
+        return [entry for entry in map(_neighbour, replies) if index in (0, entry.index)]
 
     def _neighbour(self, kind: int, index: int, address: str, hardware: str, *, bridge: bool) -> None:
         family, raw = _packed(address)

@@ -57,7 +57,9 @@ def _is_pod_route(route: Route) -> bool:
     return route.type == "unicast" and bool(route.gateway) and not route.destination.endswith("/0")
 
 
-def add_sinks(netlink: Netlink, *, service_cidrs: Sequence[str], cluster_cidrs: Sequence[str], source: str = "") -> None:
+def add_sinks(
+    netlink: Netlink, *, service_cidrs: Sequence[str], cluster_cidrs: Sequence[str], source: str = ""
+) -> None:
     """Keep packets for services and pods that do not exist on this node.
 
     A packet for a service is rewritten only after it was routed once (the output hook comes after routing), so the
