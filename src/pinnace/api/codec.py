@@ -1,10 +1,13 @@
 """JSON to objects and back.
 
-Quantities come out in canonical form. What cannot be decoded is a BadRequest in upstream's words.
+`decode` and `from_dict` take what a user sends: quantities come out in canonical form, null and the empty list or
+map of a field that Go leaves out when empty come out as None. `decode_list` and `decode_event` read what a server
+sent, which is all that already, and only decode. What cannot be decoded is a BadRequest in upstream's words.
 """
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any, TypeVar
 
@@ -12,6 +15,7 @@ import msgspec
 
 from pinnace.api.errors import BadRequest
 from pinnace.api.meta import v1 as meta
+from pinnace.api.quantity import canonical
 
 K = TypeVar("K")
 
@@ -19,8 +23,13 @@ _encoder = msgspec.json.Encoder()
 
 
 @cache
-def decoder(kind: type[K]) -> msgspec.json.Decoder[K]:
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
+
+
+def decoder(kind: type[K]) -> msgspec.json.Decoder[K]:
+    of: Any = kind
+    return _decoder(of)
 
 
 class _Event(msgspec.Struct):
@@ -46,20 +55,23 @@ def encode(obj: Any) -> bytes:
 def decode(kind: type[K], data: bytes) -> K:
     """An object out of JSON. Raises BadRequest."""
     try:
-        return decoder(kind).decode(data)
+        obj = decoder(kind).decode(data)
     except msgspec.MsgspecError as error:
         if "got `null`" not in str(error):
-            raise BadRequest(_explain(kind, error)) from error
-    # Go takes null for "not set" everywhere; only what is never unset in Go gets here.
-    return from_dict(kind, _without_nulls(msgspec.json.decode(data)))
+            raise BadRequest(explain(kind, error)) from error
+        # Go takes null for "not set" everywhere; only what is never unset in Go gets here.
+        return from_dict(kind, _parsed(kind, data))
+    except RecursionError as error:
+        raise BadRequest("json: exceeded max depth") from error
+    _settle(obj)
+    return obj
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
-    if isinstance(value, list):
-        return [_without_nulls(inner) for inner in value]
-    return value
+def _parsed(kind: type[Any], data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.MsgspecError as error:
+        raise BadRequest(explain(kind, error)) from error
 
 
 def decode_list(kind: type[K], data: bytes) -> tuple[list[K], meta.ListMeta]:
@@ -69,7 +81,7 @@ def decode_list(kind: type[K], data: bytes) -> tuple[list[K], meta.ListMeta]:
         one = decoder(kind).decode
         return [one(item) for item in whole.items or ()], whole.metadata
     except msgspec.MsgspecError as error:
-        raise BadRequest(_explain(kind, error)) from error
+        raise BadRequest(explain(kind, error)) from error
 
 
 def decode_event(kind: type[K], line: bytes) -> K:
@@ -77,7 +89,7 @@ def decode_event(kind: type[K], line: bytes) -> K:
     try:
         return decoder(kind).decode(_event_decoder.decode(line).object)
     except msgspec.MsgspecError as error:
-        raise BadRequest(_explain(kind, error)) from error
+        raise BadRequest(explain(kind, error)) from error
 
 
 def to_dict(obj: Any) -> Any:
@@ -88,9 +100,18 @@ def to_dict(obj: Any) -> Any:
 def from_dict(kind: type[K], data: Any) -> K:
     """Raises BadRequest."""
     try:
-        return msgspec.convert(data, kind)
+        obj = msgspec.convert(data, kind)
     except msgspec.MsgspecError as error:
-        raise BadRequest(_explain(kind, error)) from error
+        if "got `null`" not in str(error):
+            raise BadRequest(explain(kind, error)) from error
+        try:
+            obj = msgspec.convert(_without_nulls(data, kind), kind)
+        except msgspec.MsgspecError as second:
+            raise BadRequest(explain(kind, second)) from second
+    except RecursionError as error:
+        raise BadRequest("json: exceeded max depth") from error
+    _settle(obj)
+    return obj
 
 
 def copy(obj: K) -> K:
@@ -104,5 +125,124 @@ def metadata(obj: Any) -> meta.ObjectMeta:
     return found
 
 
-def _explain(kind: type[Any], error: msgspec.MsgspecError) -> str:
-    return f"{kind.__name__} cannot be handled: {error}"
+# ------------------------------------------------------------------------------------- what Go makes of a body
+
+
+def _without_nulls(value: Any, kind: type[Any]) -> Any:
+    """Nulls out of a body: a field is not set, an item or a map's value is Go's zero value."""
+    from pinnace.api.shapes import Shape, fields_of
+
+    def shaped(inner: Any, shape: Shape) -> Any:
+        if inner is None:
+            return shape.zero if shape.zero is not None else None
+        if shape.struct is not None and isinstance(inner, dict):
+            return struct(inner, shape.struct)
+        if shape.inner is not None and isinstance(inner, list):
+            below = shape.inner if shape.form != "either" or shape.inner.inner is None else shape.inner.inner
+            return [shaped(item, below) for item in inner]
+        if shape.form == "map" and shape.inner is not None and isinstance(inner, dict):
+            return {key: shaped(item, shape.inner) for key, item in inner.items()}
+        return inner
+
+    def struct(fields: dict[str, Any], of: type[msgspec.Struct]) -> dict[str, Any]:
+        known = fields_of(of)
+        return {
+            name: shaped(inner, known[name].shape)
+            for name, inner in fields.items()
+            if inner is not None and name in known
+        }
+
+    if isinstance(value, dict) and issubclass(kind, msgspec.Struct):
+        return struct(value, kind)
+    return value
+
+
+def _settle(obj: Any) -> None:
+    """Canonical quantities, and None for what Go leaves out when it is empty. Changes the fresh object."""
+    if not isinstance(obj, msgspec.Struct):
+        return
+    for attribute, optional, quantity, below in _plan(type(obj)):
+        value = getattr(obj, attribute)
+        if value is None:
+            continue
+        if not value and optional and isinstance(value, list | dict):
+            setattr(obj, attribute, None)
+        elif quantity:
+            setattr(obj, attribute, _quantities(value))
+        elif below:
+            if isinstance(value, msgspec.Struct):
+                _settle(value)
+            elif isinstance(value, list | dict):
+                for item in value if isinstance(value, list) else value.values():
+                    _settle(item)
+
+
+def _quantities(value: Any) -> Any:
+    try:
+        if isinstance(value, dict):
+            return {key: canonical(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [canonical(item) for item in value]
+        return canonical(value)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+
+
+@cache
+def _plan(struct: type[msgspec.Struct]) -> tuple[tuple[str, bool, bool, bool], ...]:
+    """The attributes that may need settling: name, left out when empty, quantity, structs below that need it."""
+    from pinnace.api.shapes import fields_of
+
+    rows = []
+    for field in fields_of(struct).values():
+        container = field.shape.form in ("list", "map")
+        optional = field.optional and container
+        if optional or field.quantity or field.shape.structured:
+            rows.append((field.attribute, optional, field.quantity, field.shape.structured))
+    return tuple(rows)
+
+
+# ------------------------------------------------------------------------------------------------------ errors
+
+_MISMATCH = re.compile(r"Expected `(.+?)`, got `(.+?)`(?: - at `\$\.?(.*)`)?\Z")
+_GO_TYPES = {"str": "string", "bool": "bool", "int": "int64", "float": "float64"}
+_JSON_NAMES = {"str": "string", "bool": "bool", "int": "number", "float": "number", "array": "array"}
+
+
+def explain(kind: type[Any], error: Exception) -> str:
+    """What is wrong with a body, as Go's decoder puts it."""
+    text = str(error)
+    match = _MISMATCH.search(text)
+    if match is None:
+        return text
+    expected, got, path = match.groups()
+    wanted = next((word for word in expected.split(" | ") if word != "null"), expected)
+    field = re.sub(r"\[[^\]]*\]", "", path or "").lstrip(".")
+    target = _holder(kind, field) or _GO_TYPES.get(wanted, wanted)
+    where = f"Go struct field {kind.__name__}.{field} of type {target}" if field else f"Go value of type {target}"
+    return f"json: cannot unmarshal {_JSON_NAMES.get(got, got)} into {where}"
+
+
+def _holder(kind: type[Any], path: str) -> str:
+    """The Go type of what stands at a path, empty if the path leads out of the type."""
+    from pinnace.api.shapes import Shape, fields_of
+
+    shape, form = Shape("struct", kind), ""
+    for name in path.split(".") if path else ():
+        while shape.struct is None and shape.inner is not None:
+            shape = shape.inner
+        found = fields_of(shape.struct).get(name) if shape.struct is not None else None
+        if found is None:
+            return ""
+        shape, form = found.shape, found.format
+    return form if form in ("int32", "int64") else _go_type(shape)
+
+
+def _go_type(shape: Any) -> str:
+    if shape.form == "list":
+        return f"[]{_go_type(shape.inner)}"
+    if shape.form == "map":
+        return f"map[string]{_go_type(shape.inner)}"
+    if shape.struct is not None:
+        return f"{shape.struct.__module__.rsplit('.', 1)[1]}.{shape.struct.__name__}"
+    return _GO_TYPES.get(type(shape.zero).__name__, "string")
