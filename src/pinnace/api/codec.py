@@ -217,25 +217,28 @@ def explain(kind: type[Any], error: Exception) -> str:
         return text
     expected, got, path = match.groups()
     wanted = next((word for word in expected.split(" | ") if word != "null"), expected)
-    field = re.sub(r"\[[^\]]*\]", "", path or "").lstrip(".")
-    target = _holder(kind, field) or _GO_TYPES.get(wanted, wanted)
-    where = f"Go struct field {kind.__name__}.{field} of type {target}" if field else f"Go value of type {target}"
+    path = (path or "").lstrip(".")
+    owner, target = _holder(kind, path)
+    field = re.sub(r"\[[^\]]*\]", "", path)
+    target = target or _GO_TYPES.get(wanted, wanted)
+    where = f"Go struct field {owner}.{field} of type {target}" if field else f"Go value of type {target}"
     return f"json: cannot unmarshal {_JSON_NAMES.get(got, got)} into {where}"
 
 
-def _holder(kind: type[Any], path: str) -> str:
-    """The Go type of what stands at a path, empty if the path leads out of the type."""
+def _holder(kind: type[Any], path: str) -> tuple[str, str]:
+    """The struct that has the field at a path, and the Go type of what stands there (empty if nothing should)."""
     from pinnace.api.shapes import Shape, fields_of
 
-    shape, form = Shape("struct", kind), ""
-    for name in path.split(".") if path else ():
-        while shape.struct is None and shape.inner is not None:
-            shape = shape.inner
+    shape, form, owner = Shape("struct", kind), "", kind.__name__
+    for name, index in re.findall(r"([^.\[\]]+)|(\[[^\]]*\])", path):
+        if index:
+            shape = shape.inner or shape
+            continue
         found = fields_of(shape.struct).get(name) if shape.struct is not None else None
-        if found is None:
-            return ""
-        shape, form = found.shape, found.format
-    return form if form in ("int32", "int64") else _go_type(shape)
+        if found is None or shape.struct is None:
+            return owner, ""
+        owner, shape, form = shape.struct.__name__, found.shape, found.format
+    return owner, form if form in ("int32", "int64") else _go_type(shape)
 
 
 def _go_type(shape: Any) -> str:
