@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from pinnace.runtime import linux
@@ -20,42 +20,50 @@ BACKLOG = 10_000
 RESYNC = RuntimeEvent("resync", "", "")
 
 
+class _Queue:
+    """What one consumer has not seen yet."""
+
+    def __init__(self, backlog: int) -> None:
+        self.events: deque[RuntimeEvent] = deque(maxlen=backlog)
+        self.wake = asyncio.Event()
+        self.lost = False
+
+    def put(self, event: RuntimeEvent) -> None:
+        self.lost = self.lost or len(self.events) == self.events.maxlen
+        self.events.append(event)
+        self.wake.set()
+
+
 class EventHub:
-    """Fans events out to consumers, each with a queue of its own."""
+    """Fans events out to consumers, each with a queue of its own that drops the oldest when it is full."""
 
     def __init__(self, backlog: int = BACKLOG) -> None:
         self._backlog = backlog
-        self._queues: dict[int, tuple[deque[RuntimeEvent], asyncio.Event]] = {}
-        self._next = 0
+        self._queues: set[_Queue] = set()
 
     def publish(self, event: RuntimeEvent) -> None:
-        for queue, wake in self._queues.values():
-            if len(queue) >= self._backlog:
-                # The oldest go, and a resync stands in their place.
-                queue.popleft()
-                if queue and queue[0] is RESYNC:
-                    queue.popleft()
-                queue.appendleft(RESYNC)
-            queue.append(event)
-            wake.set()
+        for queue in self._queues:
+            queue.put(event)
 
-    def subscribe(self) -> AsyncIterator[RuntimeEvent]:
+    def subscribe(self) -> AsyncGenerator[RuntimeEvent, None]:
         """Events from this call on (not only from the first `anext`)."""
-        number, self._next = self._next, self._next + 1
-        queue: deque[RuntimeEvent] = deque()
-        wake = asyncio.Event()
-        self._queues[number] = (queue, wake)
-        return self._drain(number, queue, wake)
+        queue = _Queue(self._backlog)
+        self._queues.add(queue)
+        return self._drain(queue)
 
-    async def _drain(self, number: int, queue: deque[RuntimeEvent], wake: asyncio.Event) -> AsyncIterator[RuntimeEvent]:
+    async def _drain(self, queue: _Queue) -> AsyncGenerator[RuntimeEvent, None]:
         try:
             while True:
-                while queue:
-                    yield queue.popleft()
-                wake.clear()
-                await wake.wait()
+                if queue.lost:
+                    queue.lost = False
+                    yield RESYNC
+                while queue.events and not queue.lost:
+                    yield queue.events.popleft()
+                if not queue.lost:
+                    queue.wake.clear()
+                    await queue.wake.wait()
         finally:
-            self._queues.pop(number, None)
+            self._queues.discard(queue)
 
 
 class ExitWatch:

@@ -66,8 +66,9 @@ def credentials(auth: Mapping[str, str] | None) -> tuple[str, str] | None:
         return auth["username"], auth.get("password", "")
     if auth.get("auth"):
         with contextlib.suppress(ValueError):
-            user, _, password = base64.b64decode(auth["auth"]).decode().partition(":")
-            return user, password
+            user, colon, password = base64.b64decode(auth["auth"], validate=True).decode().partition(":")
+            if colon:
+                return user, password
     return None
 
 
@@ -207,6 +208,8 @@ class Puller:
         reference = pull.reference
         manifest, raw, digest = await self._resolve(pull, reference.digest or reference.tag)
         config_digest = str(manifest["config"]["digest"])
+        if not IMAGE_ID.fullmatch(config_digest):
+            raise pull.fault(f"unusable digest {config_digest!r}")
         config = await self._small(pull, f"{pull.base}/blobs/{config_digest}", MAX_CONFIG, config_digest)
         diff_ids = self._store.parse_config(config).rootfs.diff_ids
         layers = [str(layer["digest"]) for layer in manifest["layers"]]
