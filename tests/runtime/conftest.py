@@ -100,9 +100,19 @@ class Bench:
         """Until the container has ended; its exit code."""
         return await self.runtime.wait(id)
 
+    async def says(self, id: str, text: str) -> None:
+        """Until the container has written something (5 s at most)."""
+        async with asyncio.timeout(5):
+            while True:
+                if text in await self.log(id):
+                    return
+                await asyncio.sleep(0.005)
+
     async def log(self, id: str) -> str:
         """The text of the container's log, without times and tags."""
         path = Path((await self.runtime.container(id)).log_path)
+        if not path.exists():
+            return ""
         return "".join(line.split(" ", 3)[3] + "\n" for line in path.read_text().splitlines())
 
 

@@ -14,7 +14,9 @@ from pinnace.runtime.cgroups import Cgroups
 from pinnace.runtime.cri import Resources
 
 
-@pytest.mark.parametrize(("shares", "weight"), [(0, 1), (2, 1), (102, 4), (1024, 39), (262144, 10000), (1 << 20, 10000)])
+@pytest.mark.parametrize(("shares", "weight"), [
+    (0, 1), (2, 1), (102, 4), (1024, 39), (262144, 10000), (1 << 20, 10000),
+])  # fmt: skip
 def test_shares_to_weight(shares: int, weight: int) -> None:
     assert cgroups.shares_to_weight(shares) == weight
 

@@ -61,7 +61,8 @@ async def test_exit_files_are_seen_those_of_before_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "number"), [
-    ("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGQUIT", 3), ("SIGRTMIN+3", 37), ("", 15), ("SIGNONSENSE", 15), ("99", 15),
+    ("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGQUIT", 3), ("SIGRTMIN+3", 37), ("", 15),
+    ("SIGNONSENSE", 15), ("99", 15),
 ])  # fmt: skip
 def test_stop_signals(name: str, number: int) -> None:
     assert conmon.signal_number(name) == number

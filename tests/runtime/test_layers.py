@@ -25,7 +25,7 @@ class Tar:
 
     def __init__(self) -> None:
         self.buffer = io.BytesIO()
-        self.tar = tarfile.open(fileobj=self.buffer, mode="w", format=tarfile.PAX_FORMAT)
+        self.tar = tarfile.open(fileobj=self.buffer, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
 
     def add(self, name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: object) -> Tar:
         info = tarfile.TarInfo(name)
@@ -66,7 +66,9 @@ def test_what_a_layer_may_hold(tmp_path: Path) -> None:
         Tar().dir("./").dir("bin", mtime=1000).add("bin/su", content=b"x" * 3, mode=0o4755, uid=1, gid=2, mtime=99)
         .link("sh", "bin/su").hard("bin/su2", "bin/su").add("pipe", tarfile.FIFOTYPE)
         .add("null", tarfile.CHRTYPE, devmajor=1, devminor=3)
-        .add("x", content=b"1", pax_headers={"SCHILY.xattr.user.note": "hi", "SCHILY.xattr.trusted.overlay.opaque": "y"})
+        .add("x", content=b"1", pax_headers={
+            "SCHILY.xattr.user.note": "hi", "SCHILY.xattr.trusted.overlay.opaque": "y",
+        })
         .add("deep/without/parents", content=b"2").add("/absolute", content=b"3")
     )  # fmt: skip
     data = tar.bytes()
@@ -106,7 +108,8 @@ def test_a_whiteout_at_the_bottom_hides_nothing(tmp_path: Path) -> None:
 
 
 def test_entries_replace_each_other(tmp_path: Path) -> None:
-    tar = Tar().dir("a").add("a/b", content=b"1").add("a", content=b"file").add("l", content=b"x").dir("l").link("m", "n")
+    tar = Tar().dir("a").add("a/b", content=b"1").add("a", content=b"file")
+    tar.add("l", content=b"x").dir("l").link("m", "n")
     target = apply(tar.add("m", content=b"not through the link"), tmp_path / "t")
     assert (target / "a").read_text() == "file"
     assert (target / "l").is_dir()
@@ -135,7 +138,8 @@ def test_links_that_would_lead_out_stay_inside(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     tar = (
-        Tar().link("a", str(outside)).add("a/x", content=b"1").link("up", "../../../../../tmp/up").add("up/y", content=b"2")
+        Tar().link("a", str(outside)).add("a/x", content=b"1")
+        .link("up", "../../../../../tmp/up").add("up/y", content=b"2")
         .link("f", str(outside / "f")).add("f", content=b"3")
     )  # fmt: skip
     target = apply(tar, tmp_path / "t")

@@ -137,7 +137,9 @@ def test_resources(resources: Resources, v2: bool, expected: dict[str, Any]) -> 
 @pytest.mark.parametrize(("wanted", "lowest", "set_to"), [
     (None, 0, None), (-997, None, -997), (-997, 0, 0), (-997, 200, 200), (1000, 0, 1000),
 ])  # fmt: skip
-def test_oom_score_is_clamped_where_the_kernel_would_refuse(wanted: int | None, lowest: int | None, set_to: int | None) -> None:
+def test_oom_score_is_clamped_where_the_kernel_would_refuse(
+    wanted: int | None, lowest: int | None, set_to: int | None
+) -> None:
     assert oci.oom_score_adj(wanted, replace(HOST, oom_score_adj=lowest)) == set_to
 
 

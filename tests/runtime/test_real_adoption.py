@@ -17,8 +17,7 @@ pytestmark = pytest.mark.real
 
 async def test_a_running_container_is_adopted(bench: Any, eventually: Any) -> None:
     id = await bench.start("trap 'exit 8' TERM; echo up; while :; do sleep 0.02; done")
-    while "up" not in await bench.log(id):
-        pass
+    await bench.says(id, "up")
     before = await bench.runtime.container(id)
     await bench.runtime.set_sandbox_ips(before.sandbox_id, ("10.1.2.3",))
     runtime = await bench.restart()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,7 +141,7 @@ async def test_attach_with_a_terminal(bench: Any) -> None:
 async def test_no_descriptor_leaks(bench: Any) -> None:
     id = await bench.start("sleep 46")
     await bench.runtime.exec_sync(id, ("true",), timeout=5)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         await bench.runtime.exec_sync(id, ("true",), timeout=5)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

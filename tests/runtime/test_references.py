@@ -35,6 +35,6 @@ def test_short_forms_are_completed(text: str, full: str) -> None:
     "x@", "-a", "a..b", "x/" + "y" * 255, "http://a/b", "a:ä",
 ])  # fmt: skip
 def test_what_is_no_reference_is_refused(text: str) -> None:
-    with pytest.raises(ImagePullFault, match="couldn't parse image name.*invalid reference format") as caught:
+    with pytest.raises(ImagePullFault, match=r"couldn't parse image name.*invalid reference format") as caught:
         parse(text)
     assert caught.value.reason == "InvalidImageName"

@@ -79,7 +79,8 @@ async def test_without_egress_only_loopback_is_asked(images: Images) -> None:
 
 async def test_a_registry_that_is_not_there(images: Images) -> None:
     port = free_port()
-    with pytest.raises(ImagePullFault, match=rf'failed to pull and unpack image "127.0.0.1:{port}/x:latest".*failed to do'):
+    message = rf'failed to pull and unpack image "127.0.0.1:{port}/x:latest".*failed to do'
+    with pytest.raises(ImagePullFault, match=message):
         await images.pull(f"127.0.0.1:{port}/x")
 
 
@@ -259,7 +260,7 @@ async def test_authorization(images: Images, fake: Fake, auth: str, credentials:
     if works:
         assert (await images.pull(f"127.0.0.1:{fake.port}/app:1", auth=credentials)).tags
     else:
-        with pytest.raises(ImagePullFault, match="pull access denied.*authorization failed"):
+        with pytest.raises(ImagePullFault, match=r"pull access denied.*authorization failed"):
             await images.pull(f"127.0.0.1:{fake.port}/app:1", auth=credentials)
 
 
