@@ -1,0 +1,137 @@
+"""Whether a pod that was bound to this node can run here: the node's own last word. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pinnace.api.core import v1 as core
+from pinnace.kubelet.policy import all_containers, amount, pod_request
+
+Refusal = tuple[str, str]
+"""(status.reason, status.message)"""
+
+
+def admit(
+    pod: core.Pod, node: core.Node | None, others: Iterable[core.Pod], allocatable: Mapping[str, Any]
+) -> Refusal | None:
+    """None if the pod may run. `others` are the pods that already do."""
+    running = list(others)
+    for check in (_operating_system(pod), _resources(pod, running, allocatable)):
+        if check is not None:
+            return check
+    if node is None:
+        return None
+    return _affinity(pod, node) or _ports(pod, running) or _taints(pod, node)
+
+
+def _operating_system(pod: core.Pod) -> Refusal | None:
+    if pod.spec.os is not None and pod.spec.os.name not in ("", "linux"):
+        return "PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"
+    return None
+
+
+def _resources(pod: core.Pod, others: list[core.Pod], allocatable: Mapping[str, Any]) -> Refusal | None:
+    most = amount(allocatable.get("pods"))
+    if most and len(others) + 1 > most:
+        counts = f"requested: 1, used: {len(others)}, capacity: {most:.0f}"
+        return "OutOfpods", f"Node didn't have enough resource: pods, {counts}"
+    names = {"cpu", "memory", "ephemeral-storage"}
+    for container in all_containers(pod.spec):
+        names |= set(container.resources.requests or ()) | set(container.resources.limits or ())
+    for name in sorted(names):
+        wanted = pod_request(pod.spec, name)
+        if not wanted:
+            continue
+        if name not in allocatable and name not in ("cpu", "memory", "ephemeral-storage"):
+            continue       # extended resources that this node does not count
+        capacity = amount(allocatable.get(name))
+        used = sum(pod_request(other.spec, name) for other in others)
+        # Quantities are exact in units of a thousandth; floats of them are not quite.
+        if wanted + used > capacity + 1e-6:
+            unit = 1000 if name == "cpu" else 1
+            return (
+                f"OutOf{name}",
+                f"Node didn't have enough resource: {name}, requested: {round(wanted * unit)}, "
+                f"used: {round(used * unit)}, capacity: {round(capacity * unit)}",
+            )
+    return None
+
+
+def _affinity(pod: core.Pod, node: core.Node) -> Refusal | None:
+    labels = node.metadata.labels or {}
+    selector = pod.spec.nodeSelector or {}
+    fits = all(labels.get(key) == value for key, value in selector.items())
+    affinity = pod.spec.affinity.nodeAffinity if pod.spec.affinity is not None else None
+    required = affinity.requiredDuringSchedulingIgnoredDuringExecution if affinity is not None else None
+    if fits and required is not None:
+        fits = any(_term(term, labels, node.metadata.name or "") for term in required.nodeSelectorTerms or ())
+    if fits:
+        return None
+    return "NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+
+
+def _term(term: core.NodeSelectorTerm, labels: Mapping[str, str], name: str) -> bool:
+    if not term.matchExpressions and not term.matchFields:
+        return False
+    return all(_matches(r, labels) for r in term.matchExpressions or ()) and all(
+        _matches(r, {"metadata.name": name}) for r in term.matchFields or ()
+    )
+
+
+def _matches(requirement: core.NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(requirement.key), requirement.values or []
+    match requirement.operator:
+        case "In":
+            return value is not None and value in values
+        case "NotIn":
+            return value is None or value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt":
+            try:
+                have, want = int(value or ""), int(values[0])
+            except (ValueError, IndexError):
+                return False
+            return have > want if requirement.operator == "Gt" else have < want
+        case _:
+            return False
+
+
+def _ports(pod: core.Pod, others: list[core.Pod]) -> Refusal | None:
+    taken = {port for other in others for port in _host_ports(other)}
+    for ip, protocol, number in _host_ports(pod):
+        for other_ip, other_protocol, other_number in taken:
+            same = (protocol, number) == (other_protocol, other_number)
+            if same and (ip == other_ip or "0.0.0.0" in (ip, other_ip)):
+                words = "node(s) didn't have free ports for the requested pod ports"
+                return "NodePorts", f"Predicate NodePorts failed: {words}"
+    return None
+
+
+def _host_ports(pod: core.Pod) -> list[tuple[str, str, int]]:
+    return [
+        (p.hostIP or "0.0.0.0", p.protocol or "TCP", p.hostPort)
+        for c in all_containers(pod.spec) for p in c.ports or () if p.hostPort
+    ]  # fmt: skip
+
+
+def _taints(pod: core.Pod, node: core.Node) -> Refusal | None:
+    for taint in node.spec.taints or ():
+        if taint.effect == "NoExecute" and not any(_tolerates(t, taint) for t in pod.spec.tolerations or ()):
+            return "TaintToleration", (
+                f"Predicate TaintToleration failed: node(s) had untolerated taint {{{taint.key}: {taint.value or ''}}}"
+            )
+    return None
+
+
+def _tolerates(toleration: core.Toleration, taint: core.Taint) -> bool:
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.key and toleration.key != taint.key:
+        return False
+    if toleration.operator == "Exists":
+        return True
+    return bool(toleration.key) and (toleration.value or "") == (taint.value or "")

@@ -1,0 +1,387 @@
+"""A pod's status: a pure function of what was asked for, what the runtime has, and what the worker knows.
+
+The worker computes it after every plan; `status_writer.py` sends what changed. Phases, conditions, reasons and
+messages are upstream's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+
+from pinnace.api.core import v1 as core
+from pinnace.kubelet.pod_plan import Doom, Verdict, Waiting
+from pinnace.kubelet.policy import init_containers, is_sidecar, qos_class, restart_policy, restarts
+from pinnace.runtime.cri import Container, ContainerState
+
+_NOT_READY = "ContainersNotReady"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a status is made from. `containers` come the newest first, of all the pod's sandboxes."""
+
+    now: float
+    host_ips: tuple[str, ...]
+    sandbox_ips: tuple[str, ...] = ()
+    sandbox_ready: bool = False
+    containers: tuple[Container, ...] = ()
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)   # by container name
+    messages: Mapping[str, str] = field(default_factory=dict)      # termination messages, by container id
+    image_ids: Mapping[str, str] = field(default_factory=dict)     # what status.imageID says, by container id
+    doom: Doom | None = None
+    terminal: bool = False
+    start_time: float | None = None
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC, whole seconds, as metav1.Time is written."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def rejected(pod: core.Pod, reason: str, message: str, now: float) -> core.PodStatus:
+    """The status of a pod that this node does not admit."""
+    return msgspec.structs.replace(
+        pod.status, phase="Failed", reason=reason, message=message, startTime=pod.status.startTime or timestamp(now)
+    )
+
+
+def pod_status(pod: core.Pod, facts: Facts) -> core.PodStatus:
+    """The whole status; what others own in it (conditions of controllers, nominatedNodeName) is kept."""
+    spec, old = pod.spec, pod.status
+    old_inits = {s.name: s for s in old.initContainerStatuses or ()}
+    old_apps = {s.name: s for s in old.containerStatuses or ()}
+    initialized = _initialized(spec, facts)
+    inits = [_container_status(c, spec, facts, old_inits.get(c.name), initialized) for c in init_containers(spec)]
+    apps = [_container_status(c, spec, facts, old_apps.get(c.name), initialized) for c in spec.containers]
+    phase = _phase(spec, inits, apps, facts)
+    if old.phase in ("Failed", "Succeeded"):
+        phase = old.phase     # a pod that ended stays so
+    reason, message = old.reason, old.message
+    if facts.doom is not None and facts.doom.failed:
+        phase, reason, message = "Failed", facts.doom.reason, facts.doom.message
+    conditions = _conditions(pod, facts, phase, inits, apps)
+    ips = facts.host_ips if spec.hostNetwork else facts.sandbox_ips
+    if not ips and facts.terminal:
+        ips = tuple(ip.ip for ip in old.podIPs or () if ip.ip)
+    status = core.PodStatus(
+        phase=phase,
+        conditions=conditions,
+        reason=reason,
+        message=message,
+        hostIP=facts.host_ips[0] if facts.host_ips else None,
+        hostIPs=[core.HostIP(ip=ip) for ip in facts.host_ips] or None,
+        podIP=ips[0] if ips else None,
+        podIPs=[core.PodIP(ip=ip) for ip in ips] or None,
+        startTime=old.startTime or (timestamp(facts.start_time or facts.now)),
+        initContainerStatuses=inits or None,
+        containerStatuses=apps or None,
+        qosClass=old.qosClass or qos_class(spec),
+        observedGeneration=pod.metadata.generation,
+        nominatedNodeName=old.nominatedNodeName,
+        resourceClaimStatuses=old.resourceClaimStatuses,
+        ephemeralContainerStatuses=old.ephemeralContainerStatuses,
+    )
+    return status
+
+
+# --------------------------------------------------------------------------------------------- one container
+
+
+def _attempts(facts: Facts, name: str) -> list[Container]:
+    return [c for c in facts.containers if c.name == name]
+
+
+def _initialized(spec: core.PodSpec, facts: Facts) -> bool:
+    """All init containers have done their part: ended well, or (sidecars) started."""
+    for container in init_containers(spec):
+        attempts = _attempts(facts, container.name)
+        if not attempts:
+            return False
+        last = attempts[0]
+        if is_sidecar(container):
+            verdict = facts.verdicts.get(last.id, Verdict())
+            if last.state is not ContainerState.RUNNING or not verdict.started:
+                return any(_attempts(facts, app.name) for app in spec.containers)
+        elif last.state is not ContainerState.EXITED or last.exit_code != 0:
+            return False
+    return True
+
+
+def _container_status(
+    container: core.Container, spec: core.PodSpec, facts: Facts, old: core.ContainerStatus | None, initialized: bool
+) -> core.ContainerStatus:
+    attempts = _attempts(facts, container.name)
+    init = any(container is one for one in init_containers(spec))
+    waiting = facts.waiting.get(container.name)
+    if not attempts:
+        return _without_container(container, spec, facts, old, waiting, initialized, init)
+    newest = attempts[0]
+    state = _state(newest, facts)
+    last = _state(attempts[1], facts) if len(attempts) > 1 else core.ContainerState()
+    if last.terminated is None and old is not None and old.lastState.terminated is not None:
+        last = old.lastState
+    restarting = state.terminated is not None and not facts.terminal and facts.doom is None and (
+        restarts(container, spec, newest.exit_code)
+    )
+    if waiting is not None and (restarting or state.waiting is not None):
+        if state.terminated is not None:
+            last = state
+        state = core.ContainerState(waiting=core.ContainerStateWaiting(reason=waiting.reason, message=waiting.message))
+    running = state.running is not None
+    verdict = facts.verdicts.get(newest.id, Verdict()) if running else Verdict(started=False, ready=False)
+    ready = running and verdict.ready and verdict.started
+    if init and not is_sidecar(container):
+        ready = newest.state is ContainerState.EXITED and newest.exit_code == 0
+    return core.ContainerStatus(
+        name=container.name,
+        state=state,
+        lastState=last,
+        ready=ready,
+        started=running and verdict.started if not init or is_sidecar(container) else False,
+        restartCount=newest.attempt,
+        image=_display(container, newest),
+        imageID=facts.image_ids.get(newest.id, newest.image_id),
+        containerID=f"pinnace://{newest.id}",
+        volumeMounts=_mounts(container),
+        resources=container.resources if running and container.resources != core.ResourceRequirements() else None,
+        allocatedResources=container.resources.requests if running else None,
+    )
+
+
+def _without_container(
+    container: core.Container,
+    spec: core.PodSpec,
+    facts: Facts,
+    old: core.ContainerStatus | None,
+    waiting: Waiting | None,
+    initialized: bool,
+    init: bool,
+) -> core.ContainerStatus:
+    """The runtime has no trace of it: not started yet, or long gone."""
+    last = old.lastState if old is not None else core.ContainerState()
+    count = old.restartCount if old is not None else 0
+    if old is not None and old.state.terminated is not None:
+        return old
+    if old is not None and old.state.running is not None:
+        ending = facts.doom is not None or facts.terminal
+        when = "terminated" if ending else "deleted.  The container used to be Running"
+        gone = core.ContainerStateTerminated(
+            exitCode=137, reason="ContainerStatusUnknown",
+            message=f"The container could not be located when the pod was {when}",
+        )  # fmt: skip
+        if ending:
+            return msgspec.structs.replace(
+                old, state=core.ContainerState(terminated=gone), ready=False, started=False
+            )
+        last, count = core.ContainerState(terminated=gone), count + 1
+    if waiting is not None:
+        state = core.ContainerStateWaiting(reason=waiting.reason, message=waiting.message or None)
+    elif spec.initContainers and not initialized:
+        state = core.ContainerStateWaiting(reason="PodInitializing")
+    else:
+        state = core.ContainerStateWaiting(reason="ContainerCreating")
+    return core.ContainerStatus(
+        name=container.name,
+        state=core.ContainerState(waiting=state),
+        lastState=last,
+        ready=False,
+        started=False,
+        restartCount=count,
+        image=container.image or "",
+        imageID="",
+        volumeMounts=_mounts(container),
+    )
+
+
+def _display(container: core.Container, running: Container) -> str:
+    """The image as the runtime calls it."""
+    return running.image if not running.image.startswith("sha256:") else container.image or running.image
+
+
+def _mounts(container: core.Container) -> list[core.VolumeMountStatus] | None:
+    return [
+        core.VolumeMountStatus(
+            name=m.name, mountPath=m.mountPath, readOnly=m.readOnly,
+            recursiveReadOnly=(m.recursiveReadOnly or "Disabled") if m.readOnly else None,
+        )
+        for m in container.volumeMounts or ()
+    ] or None  # fmt: skip
+
+
+def _state(container: Container, facts: Facts) -> core.ContainerState:
+    match container.state:
+        case ContainerState.RUNNING:
+            return core.ContainerState(
+                running=core.ContainerStateRunning(startedAt=timestamp(container.started_at))
+            )
+        case ContainerState.EXITED:
+            return core.ContainerState(
+                terminated=core.ContainerStateTerminated(
+                    exitCode=container.exit_code,
+                    reason=container.reason or ("Completed" if container.exit_code == 0 else "Error"),
+                    message=facts.messages.get(container.id) or container.message or None,
+                    startedAt=timestamp(container.started_at) if container.started_at else None,
+                    finishedAt=timestamp(container.finished_at),
+                    containerID=f"pinnace://{container.id}",
+                )
+            )
+        case ContainerState.CREATED:
+            return core.ContainerState(waiting=core.ContainerStateWaiting(reason="ContainerCreating"))
+        case _:
+            return core.ContainerState(
+                terminated=core.ContainerStateTerminated(
+                    exitCode=137, reason="ContainerStatusUnknown",
+                    message="The container could not be located when the pod was terminated",
+                )
+            )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------- the phase
+
+
+def _phase(
+    spec: core.PodSpec, inits: Sequence[core.ContainerStatus], apps: Sequence[core.ContainerStatus], facts: Facts
+) -> str:
+    pending_init = failed_init = 0
+    for container, status in zip(init_containers(spec), inits, strict=True):
+        terminated = status.state.terminated or (
+            status.lastState.terminated if status.state.waiting is not None else None
+        )
+        if is_sidecar(container):
+            if status.state.running is None and not any(s.state.waiting is None for s in apps):
+                pending_init += 1
+        elif status.state.running is not None or terminated is None:
+            pending_init += 1
+        elif terminated.exitCode != 0:
+            failed_init += 1
+    running = sum(1 for s in apps if s.state.running is not None)
+    stopped = [
+        s.state.terminated or s.lastState.terminated
+        for s in apps
+        if s.state.running is None and (s.state.terminated or s.lastState.terminated)
+    ]
+    waiting = len(apps) - running - len(stopped)
+    never = restart_policy(spec) == "Never"
+    if failed_init and never:
+        return "Failed"
+    if facts.doom is not None or facts.terminal:
+        sidecars = any(
+            is_sidecar(c) and s.state.running is not None for c, s in zip(init_containers(spec), inits, strict=True)
+        )
+        if not running and not sidecars and stopped and not waiting:
+            return "Succeeded" if all(t is not None and t.exitCode == 0 for t in stopped) else "Failed"
+        if not running and facts.terminal and waiting:
+            return "Failed"
+    if pending_init or failed_init or waiting:
+        return "Pending"
+    if running:
+        return "Running"
+    succeeded = all(t is not None and t.exitCode == 0 for t in stopped)
+    match restart_policy(spec):
+        case "Always":
+            return "Running"
+        case "Never":
+            return "Succeeded" if succeeded else "Failed"
+        case _:
+            return "Succeeded" if succeeded else "Running"
+
+
+# ---------------------------------------------------------------------------------------------- the conditions
+
+
+def _conditions(
+    pod: core.Pod,
+    facts: Facts,
+    phase: str,
+    inits: Sequence[core.ContainerStatus],
+    apps: Sequence[core.ContainerStatus],
+) -> list[core.PodCondition]:
+    spec = pod.spec
+    old = {c.type: c for c in pod.status.conditions or ()}
+    generation = pod.metadata.generation
+    out: list[core.PodCondition] = []
+
+    def put(type: str, good: bool, reason: str = "", message: str = "") -> None:
+        before = old.get(type)
+        status = "True" if good else "False"
+        since = before.lastTransitionTime if before is not None and before.status == status else None
+        out.append(
+            core.PodCondition(
+                type=type, status=status, reason=reason or None, message=message or None,
+                lastTransitionTime=since or timestamp(facts.now),
+                observedGeneration=generation,
+            )
+        )  # fmt: skip
+
+    put("PodReadyToStartContainers", facts.sandbox_ready and (bool(spec.hostNetwork) or bool(facts.sandbox_ips)))
+    put("Initialized", *_initialized_condition(spec, phase, inits, facts))
+    ready, reason, message = _containers_ready(spec, phase, inits, apps)
+    gates = _unmet_gates(pod)
+    if ready and gates:
+        put("Ready", False, "ReadinessGatesNotReady", gates)
+    else:
+        put("Ready", ready, reason, message)
+    put("ContainersReady", ready, reason, message)
+    if "PodScheduled" not in old:
+        put("PodScheduled", True)
+    ours = {c.type for c in out}
+    if facts.doom is not None and facts.doom.reason in ("Evicted", "Terminated", "NodeShutdown"):
+        put("DisruptionTarget", True, "TerminationByKubelet", facts.doom.message)
+        ours.add("DisruptionTarget")
+    out += [c for c in pod.status.conditions or () if c.type not in ours]
+    return out
+
+
+def _initialized_condition(
+    spec: core.PodSpec, phase: str, inits: Sequence[core.ContainerStatus], facts: Facts
+) -> tuple[bool, str, str]:
+    if phase == "Succeeded":
+        return True, "PodCompleted", ""
+    bad = []
+    for container, status in zip(init_containers(spec), inits, strict=True):
+        if is_sidecar(container):
+            if not status.started:
+                bad.append(status.name)
+        elif not status.ready:
+            bad.append(status.name)
+    if bad and any(_attempts(facts, app.name) for app in spec.containers):
+        return True, "", ""       # once the pod's own containers ran, it stays initialized
+    if bad:
+        return False, "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(bad)}]"
+    return True, "", ""
+
+
+def _containers_ready(
+    spec: core.PodSpec, phase: str, inits: Sequence[core.ContainerStatus], apps: Sequence[core.ContainerStatus]
+) -> tuple[bool, str, str]:
+    if phase == "Succeeded":
+        return False, "PodCompleted", ""
+    if phase == "Failed":
+        return False, "PodFailed", ""
+    sidecars = [s for c, s in zip(init_containers(spec), inits, strict=True) if is_sidecar(c)]
+    unready = [s.name for s in (*sidecars, *apps) if not s.ready]
+    if unready:
+        return False, _NOT_READY, f"containers with unready status: [{' '.join(unready)}]"
+    return True, "", ""
+
+
+def _unmet_gates(pod: core.Pod) -> str:
+    """The message about readiness gates that are not fulfilled; empty: all are."""
+    conditions = {c.type: c for c in pod.status.conditions or ()}
+    unmet = []
+    for gate in pod.spec.readinessGates or ():
+        condition = conditions.get(gate.conditionType)
+        if condition is None:
+            unmet.append(f'corresponding condition of pod readiness gate "{gate.conditionType}" does not exist.')
+        elif condition.status != "True":
+            unmet.append(
+                f'the status of pod readiness gate "{gate.conditionType}" is not "True", but {condition.status}'
+            )
+    if not unmet:
+        return ""
+    return unmet[0] if len(unmet) == 1 else f"[{', '.join(unmet)}]"

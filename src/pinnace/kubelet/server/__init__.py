@@ -1,0 +1,1 @@
+"""The node's own HTTPS server (:10250): logs, exec, attach, port-forward, stats."""

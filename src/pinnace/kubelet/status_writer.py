@@ -1,0 +1,121 @@
+"""Sends pod statuses: what changed, the newest only, until it is there.
+
+`patch_of` is the pure part. One writer a pod, owned by its worker; several changes while a request is under way
+become one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, TypeVar
+
+from pinnace.api import codec, errors
+from pinnace.api.core import v1 as core
+from pinnace.base.backoff import Backoff
+from pinnace.base.clock import Clock
+from pinnace.client.client import Client
+from pinnace.client.informer import revision_number
+
+log = logging.getLogger("pinnace.kubelet.status")
+
+S = TypeVar("S", core.PodStatus, core.NodeStatus)
+_MERGED = frozenset({"podIPs", "hostIPs", "addresses"})     # lists that a strategic patch would merge
+
+
+def patch_of(old: S, new: S) -> dict[str, Any]:
+    """A strategic merge patch of a pod's or node's status: only what differs; conditions by type."""
+    before: dict[str, Any] = codec.to_dict(old)
+    after: dict[str, Any] = codec.to_dict(new)
+    patch: dict[str, Any] = {}
+    for name in sorted({*before, *after}):
+        was: Any = before.get(name)
+        now: Any = after.get(name)
+        if was == now:
+            continue
+        if name == "conditions":
+            known = {c["type"]: c for c in was or ()}
+            patch[name] = [_condition(c) for c in now or () if known.get(c["type"]) != c]
+            if not patch[name]:
+                del patch[name]
+        elif name in _MERGED and was and now:
+            patch[name] = [{"$patch": "replace"}, *now]
+        else:
+            patch[name] = now
+    return patch
+
+
+def _condition(condition: dict[str, Any]) -> dict[str, Any]:
+    """Fields that are unset must be said to be, or the old ones would stay."""
+    return {"reason": None, "message": None, **condition}
+
+
+class StatusWriter:
+    def __init__(self, client: Client, clock: Clock, pod: core.Pod) -> None:
+        self._client = client
+        self._clock = clock
+        self._base = pod
+        self._wanted: core.PodStatus | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self._backoff = Backoff(initial=0.2, maximum=10.0)
+        self.gone = False
+
+    def seen(self, pod: core.Pod) -> None:
+        """The API's newest state of the pod."""
+        if revision_number(pod.metadata.resourceVersion) >= revision_number(self._base.metadata.resourceVersion):
+            self._base = pod
+
+    def put(self, status: core.PodStatus) -> None:
+        """Make this the pod's status. Does not wait."""
+        if self.gone or (self._wanted is None and not patch_of(self._base.status, status)):
+            return
+        self._wanted = status
+        self._idle.clear()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._send(), name=f"status of {self._base.metadata.name}")
+
+    @property
+    def base(self) -> core.Pod:
+        """The pod with the newest status that the API is known to have."""
+        return self._base
+
+    async def flush(self) -> None:
+        """Return when the newest status is there (or the pod is gone)."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        self.gone = True
+        self._wanted = None
+        self._idle.set()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _send(self) -> None:
+        meta = self._base.metadata
+        while self._wanted is not None:
+            wanted = self._wanted
+            patch = patch_of(self._base.status, wanted)
+            if patch and not await self._patch(meta.name or "", meta.namespace or "", patch):
+                continue
+            if self._wanted is wanted:
+                self._wanted = None
+        self._idle.set()
+
+    async def _patch(self, name: str, namespace: str, patch: dict[str, Any]) -> bool:
+        body = {"metadata": {"uid": self._base.metadata.uid}, "status": patch}
+        try:
+            pod = await self._client.patch(core.Pod, name, namespace, body, type="strategic", subresource="status")
+        except (errors.NotFound, errors.Conflict) as error:
+            # Deleted, or made anew under the same name: nobody is interested in this status any more.
+            log.debug("status of pod %s/%s: %s", namespace, name, error)
+            self.gone, self._wanted = True, None
+            return True
+        except (errors.StatusError, OSError, TimeoutError) as error:
+            log.warning("status of pod %s/%s was not taken: %s", namespace, name, error)
+            await self._clock.sleep(self._backoff.next("patch", self._clock.monotonic()))
+            return False
+        self._backoff.forget("patch")
+        self.seen(pod)
+        return True
