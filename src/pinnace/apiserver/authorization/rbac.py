@@ -54,7 +54,7 @@ class RbacAuthorizer:
         user = attributes.user
         key = (
             user.name, user.groups, attributes.verb, attributes.group, attributes.resource, attributes.subresource,
-            attributes.namespace, attributes.name, attributes.path,
+            attributes.namespace, attributes.name, "" if attributes.resource else attributes.path,
         )  # fmt: skip
         allowed = self._decisions.get(key)
         if allowed is None:
@@ -113,7 +113,7 @@ def allows(rule: rbac.PolicyRule, attributes: Attributes) -> bool:
     """One rule against one request."""
     if not _has(rule.verbs, attributes.verb):
         return False
-    if attributes.path:
+    if not attributes.resource:
         return any(_path_matches(pattern, attributes.path) for pattern in rule.nonResourceURLs or ())
     return (
         _has(rule.apiGroups, attributes.group)
