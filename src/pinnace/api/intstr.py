@@ -12,7 +12,7 @@ def percent(value: str) -> int:
     """`25%` -> 25. Raises ValueError."""
     match = _PERCENT.fullmatch(value)
     if match is None:
-        raise ValueError(f'invalid value for IntOrString: invalid type: string is not a percentage: "{value}"')
+        raise ValueError("invalid value for IntOrString: invalid type: string is not a percentage")
     return int(match[1])
 
 

@@ -217,7 +217,7 @@ def _holds(step: Filter, item: Any, root: Any) -> bool:
     numbers = all(isinstance(side, int | float) and not isinstance(side, bool) for side in (a, b))
     if not numbers and not (isinstance(a, str) and isinstance(b, str)):
         raise ValueError("incompatible types for comparison")
-    return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[step.operator]
+    return bool({"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[step.operator])
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -367,29 +367,34 @@ class _Parser:
             return self._filter()
         members: list[tuple[Step, ...]] = []
         while True:
-            members.append((self._member(),))
+            members.append(self._member())
             self._blank()
             mark = self._peek()
             self._at += 1
             if mark == "]":
-                return members[0][0] if len(members) == 1 else Union(tuple(members))
+                return members[0][0] if len(members) == 1 and len(members[0]) == 1 else Union(tuple(members))
             if mark != ",":
                 raise ValueError("unterminated array")
 
-    def _member(self) -> Step:
+    def _member(self) -> tuple[Step, ...]:
         self._blank()
         if self._peek() in ("'", '"'):
-            return Child(self._quoted())
+            quote = self._peek()
+            quoted = re.compile(f"{quote}([^{quote}]*){quote}").match(self._text, self._at)
+            if quoted is None:
+                raise ValueError("unterminated quoted string")
+            self._at = quoted.end()
+            return _Parser(f".{quoted[1]}")._path().steps  # upstream reads what is quoted as a path, too
         match = re.compile(r"[^\],]*").match(self._text, self._at)
         text = match[0].strip() if match else ""
         self._at += len(match[0]) if match else 0
         if text == "*":
-            return Wildcard()
+            return (Wildcard(),)
         found = _SLICE.match(text)
         if not text or found is None or (found[3] and not found[2]) or (found[5] and not found[4]):
             raise ValueError(f"invalid array index {text}")
         start, stop, step = (int(part) if part else None for part in (found[1], found[3], found[5]))
-        return Slice(start, stop, step, single=found[2] is None)
+        return (Slice(start, stop, step, single=found[2] is None),)
 
     def _filter(self) -> Filter:
         left = self._operand()

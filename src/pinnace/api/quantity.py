@@ -122,9 +122,9 @@ def _text(nano: int, form: Format) -> str:
         return "0"
     sign, amount = ("-", -nano) if nano < 0 else ("", nano)
     if form == "binary":
-        # Upstream writes what is no whole number, or below 1024, in decimal.
-        if amount % NANO == 0 and amount >= 1024 * NANO:
-            units, name = amount // NANO, ""
+        # Upstream writes what is below 1024 in decimal, and rounds what is above to whole units, up.
+        if amount >= 1024 * NANO:
+            units, name = _up(amount, NANO), ""
             for suffix, size in _BINARY.items():
                 if units % size == 0:
                     name, shown = suffix, units // size
