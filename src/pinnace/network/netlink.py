@@ -301,10 +301,13 @@ class Netlink:
         self._add(name, "veth", data, mtu=mtu, master=master, up=up, alias=alias)
 
     def add_bridge(self, name: str, *, mtu: int = 0, nf_call_iptables: bool | None = None, up: bool = True,
-                   alias: str = "", hardware: str = "") -> None:
-        """A bridge; `nf_call_iptables` sends what crosses it through the IP hooks of netfilter (br_netfilter)."""
+                   arp: bool = True, alias: str = "", hardware: str = "") -> None:
+        """A bridge; `nf_call_iptables` sends what crosses it through the IP hooks of netfilter (br_netfilter).
+
+        Without `arp` nobody is asked for an address: what is sent there goes to whatever ports there are.
+        """
         data = b"" if nf_call_iptables is None else attribute(_IFLA_BR_NF_CALL_IPTABLES, u8(nf_call_iptables))
-        self._add(name, "bridge", data, mtu=mtu, up=up, alias=alias, hardware=hardware)
+        self._add(name, "bridge", data, mtu=mtu, up=up, arp=arp, alias=alias, hardware=hardware)
 
     def add_dummy(self, name: str, *, up: bool = True) -> None:
         self._add(name, "dummy", b"", up=up)
@@ -376,12 +379,12 @@ class Netlink:
 
     def _add(
         self, name: str, kind: str, data: bytes, *, mtu: int = 0, master: int = 0, up: bool = False,
-        alias: str = "", hardware: str = "",
+        arp: bool = True, alias: str = "", hardware: str = "",
     ) -> None:
         info = [attribute(_IFLA_INFO_KIND, kind.encode())]
         if data:
             info.append(nested(_IFLA_INFO_DATA, data))
-        flags = _IFF_UP if up else 0
+        flags = (_IFF_UP if up else 0) | (0 if arp else _IFF_NOARP)
         body = [_IFINFO.pack(socket.AF_UNSPEC, 0, 0, flags, flags), attribute(_IFLA_IFNAME, text(name))]
         if mtu:
             body.append(attribute(_IFLA_MTU, u32(mtu)))

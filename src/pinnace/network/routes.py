@@ -20,7 +20,7 @@ log = logging.getLogger("pinnace.network")
 
 # Our sinks lose against every more telling route.
 _SINK_METRIC = 4096
-_LOOPBACK = 1
+SINK_LINK = "pinnace-sink"
 _GATHER_SECONDS = 0.01
 _RETRY_SECONDS = 2.0
 
@@ -63,17 +63,24 @@ def add_sinks(
     """Keep packets for services and pods that do not exist on this node.
 
     A packet for a service is rewritten only after it was routed once (the output hook comes after routing), so the
-    service range needs a route that does not refuse: by way of the loopback link, where a packet that nobody
-    rewrote is dropped. The pods' range is just unreachable beyond the nodes that are known.
+    service range needs a route that does not refuse. It leads to a bridge without ports, where a packet that nobody
+    rewrote ends. (By way of the loopback link the kernel sends no ICMP, so that refusals would not be heard; a
+    `local` route would deliver to whoever listens on all addresses; not every kernel has dummy links.)
+    The pods' range is just unreachable beyond the nodes that are known.
     """
+    sink = netlink.link(SINK_LINK)
+    if sink is None:
+        netlink.add_bridge(SINK_LINK, arp=False)
+    index = netlink.index(SINK_LINK)
     for cidr in service_cidrs:
-        netlink.add_route(Route(cidr, device=_LOOPBACK, source=source, metric=_SINK_METRIC))
+        netlink.add_route(Route(cidr, device=index, source=source, metric=_SINK_METRIC))
     for cidr in cluster_cidrs:
         netlink.add_route(Route(cidr, type="unreachable", metric=_SINK_METRIC))
 
 
 def remove_all(netlink: Netlink) -> None:
-    """Delete all routes of ours (a node on a real server, when it leaves)."""
+    """Delete all routes of ours and the sink (a node on a real server, when it leaves)."""
+    netlink.delete_link(SINK_LINK)
     for route in netlink.routes(protocol=PROTOCOL_PINNACE):
         netlink.delete_route(route)
 
