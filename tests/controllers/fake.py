@@ -168,7 +168,7 @@ class FakeServer:
             obj.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
             obj.setdefault("status", {})["phase"] = "Active"
         elif kind.kind == "Pod":
-            obj.setdefault("status", {"phase": "Pending"})
+            obj["status"] = obj.get("status") or {"phase": "Pending"}
         elif kind.plural != "endpoints" and kind.kind not in ("Event",):
             obj.pop("status", None)
         self._commit(kind, "ADDED", obj)

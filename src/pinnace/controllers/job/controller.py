@@ -217,9 +217,9 @@ def _go_on(
     writes = _stop(told.active) if job.spec.suspend else _manage(job, told, pods, planner, now)
     changed = _changed(job, status)
     if writes:
-        # The start is written before the first pod is made: a deadline runs from it.
-        begun = job.status is not None and job.status.startTime == status.startTime
-        return Plan(writes, None if begun else changed, planner.again)
+        if job.status is not None and job.status.startTime == status.startTime:
+            return Plan(writes, again=planner.again)
+        return Plan((*writes, *_suspension(job, status)), changed, planner.again)
     return Plan(_suspension(job, status), changed, planner.again)
 
 

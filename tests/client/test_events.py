@@ -1,0 +1,112 @@
+"""The correlator's decisions, and what the recorder sends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from pinnace.api.core import v1 as core
+from pinnace.api.meta import v1 as meta
+from pinnace.base.clock import LoopClock
+from pinnace.base.randomness import Randomness
+from pinnace.client.client import Client
+from pinnace.client.events import Correlator, EventRecorder
+from pinnace.client.transport import Request, Response
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def event(message: str, *, name: str = "web", uid: str = "1") -> core.Event:
+    return core.Event(
+        metadata=meta.ObjectMeta(name=f"{name}.{message}", namespace="default"),
+        involvedObject=core.ObjectReference(kind="Pod", name=name, uid=uid),
+        source=core.EventSource(component="kubelet"),
+        type="Normal",
+        reason="Pulled",
+        message=message,
+        count=1,
+        firstTimestamp="first",
+        lastTimestamp="last",
+    )
+
+
+def test_the_same_event_raises_the_count_of_the_first() -> None:
+    correlator = Correlator()
+    first = correlator.correlate(event("done"), NOW)
+    again = correlator.correlate(msgspec.structs.replace(event("done"), metadata=meta.ObjectMeta(name="x")), NOW)
+    assert first is not None and not first.repeated
+    assert again is not None and again.repeated
+    assert again.event.count == 2
+    assert again.event.metadata.name == "web.done"
+
+
+def test_many_alike_are_combined() -> None:
+    correlator = Correlator()
+    sent = [correlator.correlate(event(str(number)), NOW) for number in range(12)]
+    messages = [send.event.message for send in sent if send is not None]
+    assert messages[:9] == [str(number) for number in range(9)]
+    assert messages[9:] == [f"(combined from similar events): {number}" for number in (9, 10, 11)]
+    assert [send.repeated for send in sent if send is not None][9:] == [False, True, True]
+
+
+def test_a_chatterer_is_held_back_and_others_are_not() -> None:
+    correlator = Correlator()
+    sent = [correlator.correlate(event("same"), NOW) for _ in range(30)]
+    assert sum(send is not None for send in sent) == 25
+    assert correlator.correlate(event("same", name="other", uid="2"), NOW) is not None
+    assert correlator.correlate(event("same"), NOW + timedelta(seconds=301)) is not None
+    assert correlator.correlate(event("same"), NOW + timedelta(seconds=301)) is None
+
+
+class Recording:
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    async def send(self, request: Request) -> Response:
+        self.requests.append(request)
+        return Response(200, body=request.body if request.method == "POST" else b'{"metadata":{}}')
+
+    async def close(self) -> None: ...
+
+
+async def test_the_recorder_sends_upstreams_shape() -> None:
+    transport = Recording()
+    clock = LoopClock(NOW, asyncio.get_running_loop())
+    recorder = EventRecorder(Client(transport), "kubelet", "node-1", clock=clock, randomness=Randomness(1))
+    pod = core.Pod(metadata=meta.ObjectMeta(name="web", namespace="blue", uid="u1", resourceVersion="7"))
+    task = asyncio.create_task(recorder.run())
+    recorder.event(pod, "Warning", "BackOff", "Back-off", field_path="spec.containers{web}", because=(7,))
+    recorder.event(pod, "Warning", "BackOff", "Back-off", field_path="spec.containers{web}")
+    async with asyncio.timeout(5):
+        while not recorder.idle:
+            await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    create, patch = transport.requests
+    sent = json.loads(create.body)
+    assert create.path == "/api/v1/namespaces/blue/events"
+    assert create.because == (7,)
+    assert sent["involvedObject"] == {
+        "apiVersion": "v1", "kind": "Pod", "name": "web", "namespace": "blue", "uid": "u1",
+        "resourceVersion": "7", "fieldPath": "spec.containers{web}",
+    }  # fmt: skip
+    assert sent["source"] == {"component": "kubelet", "host": "node-1"}
+    assert (sent["reportingComponent"], sent["reportingInstance"]) == ("kubelet", "node-1")
+    assert (sent["count"], sent["firstTimestamp"]) == (1, "2026-01-01T00:00:00Z")
+    assert patch.method == "PATCH"
+    assert patch.path.endswith(sent["metadata"]["name"])
+    assert json.loads(patch.body)["count"] == 2
+
+
+async def test_a_full_queue_drops_and_never_blocks() -> None:
+    clock = LoopClock(NOW, asyncio.get_running_loop())
+    recorder = EventRecorder(Client(Recording()), "kubelet", clock=clock, randomness=Randomness(1))
+    node = core.Node(metadata=meta.ObjectMeta(name="n1"))
+    for _ in range(1100):
+        recorder.event(node, "Normal", "Starting", "x")
+    assert not recorder.idle
