@@ -85,15 +85,18 @@ class Event:
         self.previous = previous
         self._lines: dict[tuple[str, str], WatchLine] = {}
 
+    def state(self, type: str) -> Entry:
+        """What a watcher to whom the event is of the given type gets to see."""
+        if type == "DELETED" and self.type != "DELETED" and self.previous is not None:
+            return at_revision(self.previous, self.revision)     # it left what the watcher selects
+        return self.entry
+
     def line(self, view: View, type: str) -> WatchLine:
         """The event as seen by watchers of that version, to whom it is of the given type."""
         key = (view.name, type)
         line = self._lines.get(key)
         if line is None:
-            entry = self.entry
-            if type == "DELETED" and self.type != "DELETED" and self.previous is not None:
-                entry = at_revision(self.previous, self.revision)     # it left what the watcher selects
-            seen = view.entry(entry)
+            seen = view.entry(self.state(type))
             line = self._lines[key] = WatchLine(type, seen.object, view.form.line(type, seen.item))
         return line
 
@@ -144,6 +147,7 @@ class WatchCache:
         self.indexed = dict(indexed or {})
         self.entries: dict[str, Entry] = {}
         self.version = 0                      # rises with every change
+        self.changed = 0                      # revision of the last change
         self._keys: list[str] = []
         self._index: dict[tuple[str, str], dict[str, Entry]] = {}
         self._events: deque[Event] = deque()
@@ -183,7 +187,7 @@ class WatchCache:
         for entry in self.entries.values():
             self._enter(entry)
         self._events.clear()
-        self._oldest = revision
+        self._oldest = self.changed = revision
         self.version += 1
 
     def apply(self, event: Event) -> None:
@@ -205,10 +209,11 @@ class WatchCache:
             self._oldest = self._events.popleft().revision
         self._events.append(event)
         self.version += 1
+        self.changed = event.revision
         if self._watchers:
             self._tell(event)
 
-    def since(self, revision: int, current: int) -> list[Event]:
+    def since(self, revision: int) -> list[Event]:
         """Every event after a revision. Raises Expired if some of them are forgotten."""
         if revision < self._oldest:
             raise Expired(f"too old resource version: {revision} ({self._oldest})")

@@ -1,0 +1,281 @@
+"""The verbs on objects: what a request means for a registry, and the answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pinnace.api import errors
+from pinnace.apiserver import bodies, metadata, options, patching, responses
+from pinnace.apiserver.access import Admission, Operation
+from pinnace.apiserver.cache import Entry
+from pinnace.apiserver.listing import list_options
+from pinnace.apiserver.negotiation import Format, negotiate
+from pinnace.apiserver.options import DeleteOptions, WriteOptions, flag
+from pinnace.apiserver.paths import Target
+from pinnace.apiserver.registry import Registry, Write
+from pinnace.apiserver.resource import Action, Context, Subresource
+from pinnace.apiserver.selection import select
+from pinnace.apiserver.tables import TableEvents, Tables, metadata_event
+from pinnace.apiserver.watching import Watch, WatchOptions, duration, watch_options
+from pinnace.client.transport import Request, Response, User
+from pinnace.store.store import Cause
+
+if TYPE_CHECKING:
+    from pinnace.apiserver.server import ApiServer
+
+_OPTIONS_KIND = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+_MOST_BECAUSE = 16
+
+
+@dataclass(slots=True)
+class Call:
+    """One authorized request on a resource."""
+
+    server: ApiServer
+    request: Request
+    target: Target
+    registry: Registry
+    user: User
+    verb: str
+    encoded: bool = True         # False: the caller is in this process and takes objects
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def namespace(self) -> str:
+        return self.target.namespace
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+    def format(self, *, views: bool = True) -> Format:
+        return negotiate(self.request.headers.get("accept", ""), views=views)
+
+    def tables(self, format: Format) -> Tables | None:
+        if format.view != "Table":
+            return None
+        registry, now = self.registry, self.server.clock.now()
+        return Tables(registry.resource, registry.view.form, format, self.request.query, now)
+
+    @property
+    def pretty(self) -> bool:
+        return bool(self.request.query) and flag(self.request.query, "pretty")
+
+    def context(self, dry_run: bool) -> Context:
+        return Context(self.user, self.server.clock.now(), dry_run, self.target.subresource)
+
+    def cause(self) -> Cause:
+        return Cause(self.user.name, self.verb, because(self.request))
+
+    def write(self, dry_run: bool, operation: Operation, given: dict[str, Any], *, name: str = "") -> Write:
+        """What the registry needs to know, with admission bound to this call."""
+        target, kind = self.target, self.registry.kind
+        admission = Admission(
+            user=self.user, operation=operation, verb=self.verb, kind=kind, group=kind.group, version=kind.version,
+            resource=kind.plural, subresource=target.subresource, namespace=target.namespace,
+            name=name or target.name, options=given, dry_run=dry_run, request=self.request, warnings=self.warnings,
+        )  # fmt: skip
+        if kind.plural == "namespaces" and not kind.group:
+            admission.namespace = admission.name       # as upstream: a namespace lies in itself
+        mutate, validate = self.server.admit(admission)
+        return Write(self.context(dry_run), self.cause(), mutate, validate, self.warnings)
+
+    def write_options(self) -> WriteOptions:
+        found = options.write_options(self.request.query, _OPTIONS_KIND[self.verb])
+        if not self.encoded and "fieldValidation" not in self.request.query:
+            # What a part of ours has encoded from typed objects has no unknown fields.
+            return WriteOptions(found.dry_run, "Ignore", found.manager, found.force)
+        return found
+
+    def answer(self, entry: Entry, format: Format, *, status: int = 200) -> Response:
+        if not self.encoded:
+            return responses.warn(Response(status, {}, object=entry.object), self.warnings)
+        response = responses.one(
+            entry, self.registry.view.form, format, self.tables(format), status=status, pretty=self.pretty
+        )
+        return responses.warn(response, self.warnings)
+
+
+def because(request: Request) -> tuple[int, ...]:
+    """The revisions that the caller says it reacted to, from the request or its header."""
+    if request.because:
+        return request.because[:_MOST_BECAUSE]
+    header = request.headers.get("pinnace-because")
+    if not header:
+        return ()
+    words = header.split(",")[:_MOST_BECAUSE]
+    return tuple(int(word) for word in words if word.strip().isdigit() and len(word) < 20)
+
+
+async def get(call: Call) -> Response:
+    format = call.format()
+    revision = options.text(call.request.query, "resourceVersion") if call.request.query else ""
+    await call.server.lister.not_older(_at_least(revision))
+    return call.answer(call.registry.entry(call.namespace, call.name), format)
+
+
+def _at_least(revision: str) -> int:
+    return int(revision) if revision.isascii() and revision.isdigit() and len(revision) < 20 else 0
+
+
+async def list_(call: Call) -> Response:
+    format, query = call.format(), call.request.query
+    tables = call.tables(format)
+    selection = select(query, call.registry.resource)
+    listed = await call.server.lister.list(call.registry, call.namespace, selection, list_options(query))
+    if not call.encoded:
+        return responses.object_list(listed)
+    return responses.many(listed, call.registry.view.form, format, tables, pretty=call.pretty)
+
+
+async def watch(call: Call) -> Response:
+    query, registry, server = call.request.query, call.registry, call.server
+    format = negotiate(call.request.headers.get("accept", ""), streaming=True)
+    asked = watch_options(query)
+    selection = select(query, registry.resource)
+    if call.name:      # the old /watch/…/NAME
+        selection = select({**query, "fieldSelector": (f"metadata.name={call.name}",)}, registry.resource)
+    if asked.initial:
+        await server.lister.not_older(asked.revision)
+    watching = Watch(
+        registry,
+        call.namespace,
+        selection,
+        asked,
+        current=server.current_revision,
+        seconds=duration(asked, server.randomness.jitter),
+        render=_render(call, format, asked),
+    )
+    return Response(200, {"content-type": "application/json"}, watch=server.follow(watching))
+
+
+def _render(call: Call, format: Format, asked: WatchOptions) -> Any:
+    match format.view:
+        case "":
+            return None
+        case "Table":
+            tables = call.tables(format)
+            assert tables is not None
+            return TableEvents(tables)
+        case _:
+            return metadata_event(format.version)
+
+
+async def create(call: Call) -> Response:
+    registry, resource = call.registry, call.registry.resource
+    format, given = call.format(), call.write_options()
+    obj, warnings = bodies.decode(call.request, registry.kind, given.validation)
+    call.warnings.extend(warnings)
+    metadata.take_namespace(obj, registry.kind, call.namespace)
+    resource.default(obj)
+    if resource.answer is not None:
+        return await _answer(call, obj, format)
+    write = call.write(given.dry_run, "CREATE", given.as_dict("CreateOptions"), name=obj.metadata.name or "")
+    return call.answer(await registry.create(obj, write), format, status=201)
+
+
+async def _answer(call: Call, obj: Any, format: Format) -> Response:
+    """Kinds that are questions: nothing is stored, the answer is the object itself."""
+    answer = call.registry.resource.answer
+    assert answer is not None
+    action = Action(call.request, call.server, call.namespace, "", call.context(False))
+    done = await answer(action, obj)
+    if not call.encoded:
+        return Response(201, {}, object=done)
+    return responses.warn(responses.document(done, Format(format.media), status=201), call.warnings)
+
+
+async def update(call: Call, part: Subresource[Any] | None = None) -> Response:
+    registry, resource = call.registry, call.registry.resource
+    format, given = call.format(), call.write_options()
+    obj, warnings = bodies.decode(call.request, registry.kind, given.validation)
+    call.warnings.extend(warnings)
+    metadata.take_namespace(obj, registry.kind, call.namespace)
+    metadata.check_name(obj, call.name)
+    resource.default(obj)
+    if registry.find(call.namespace, call.name) is None:
+        await registry.catch_up()
+    if registry.find(call.namespace, call.name) is None and part is None and resource.allow_create_on_update:
+        return await _create_on_update(call, obj, given, format)
+    write = call.write(given.dry_run, "UPDATE", given.as_dict("UpdateOptions"))
+    pinned = obj.metadata.resourceVersion not in (None, "", "0")
+    change = patching.fresh_copies(obj)
+    entry = await registry.update(call.namespace, call.name, change, write, part=part, pinned=pinned)
+    return call.answer(entry, format)
+
+
+async def _create_on_update(call: Call, obj: Any, given: WriteOptions, format: Format) -> Response:
+    meta = obj.metadata
+    if meta.uid:
+        raise call.registry.conflict(
+            call.name, f"Precondition failed: UID in precondition: {meta.uid}, UID in object meta: "
+        )
+    if meta.resourceVersion not in (None, "", "0"):
+        raise call.registry.not_found(call.name)
+    call.server.allow_create(call)
+    write = call.write(given.dry_run, "CREATE", given.as_dict("CreateOptions"))
+    return call.answer(await call.registry.create(obj, write), format, status=201)
+
+
+async def patch(call: Call, part: Subresource[Any] | None = None) -> Response:
+    format, given = call.format(), call.write_options()
+    change, pinned = patching.change_for(call.request, call.registry, given.validation, call.warnings)
+    write = call.write(given.dry_run, "UPDATE", given.as_dict("PatchOptions"))
+    if call.registry.find(call.namespace, call.name) is None:
+        await call.registry.catch_up()
+    entry = await call.registry.update(call.namespace, call.name, change, write, part=part, pinned=pinned)
+    return call.answer(entry, format)
+
+
+async def delete(call: Call) -> Response:
+    registry = call.registry
+    format, asked = call.format(), _delete_options(call.request)
+    write = call.write(asked.dry_run, "DELETE", asked.as_dict())
+    await registry.catch_up()
+    entry, gone = await registry.delete(call.namespace, call.name, asked, write)
+    if not gone or registry.resource.returns_deleted:
+        accepted = not gone and asked.orphan is False
+        return call.answer(entry, format, status=202 if accepted else 200)
+    meta, kind = entry.object.metadata, registry.kind
+    status = responses.deleted(meta.name, kind.group, kind.plural, meta.uid or "")
+    return responses.warn(responses.document(status, Format(format.media), pretty=call.pretty), call.warnings)
+
+
+async def delete_collection(call: Call) -> Response:
+    registry, query = call.registry, call.request.query
+    format, asked = call.format(), _delete_options(call.request)
+    selection = select(query, registry.resource)
+    listed = await call.server.lister.list(registry, call.namespace, selection, list_options(query))
+    for entry in listed.entries:
+        meta = entry.object.metadata
+        write = call.write(asked.dry_run, "DELETE", asked.as_dict(), name=meta.name or "")
+        try:
+            await registry.delete(meta.namespace or "", meta.name or "", asked, write)
+        except errors.NotFound:
+            continue       # somebody else was faster: it is gone, which is what was wanted
+    if not call.encoded:
+        return responses.object_list(listed)
+    return responses.warn(
+        responses.many(listed, registry.view.form, format, call.tables(format), pretty=call.pretty), call.warnings
+    )
+
+
+def _delete_options(request: Request) -> DeleteOptions:
+    if not request.body.strip():
+        return options.delete_options(request.query, None)
+    body = bodies.plain(bodies.as_json(request, "DeleteOptions"), "DeleteOptions")
+    return options.delete_options(request.query, body)
+
+
+VERBS: dict[str, Callable[[Call], Awaitable[Response]]] = {
+    "get": get,
+    "list": list_,
+    "watch": watch,
+    "create": create,
+    "update": update,
+    "patch": patch,
+    "delete": delete,
+    "deletecollection": delete_collection,
+}

@@ -1,0 +1,120 @@
+"""What /metrics shows, in Prometheus' text form: requests, their duration, watchers, the process."""
+
+from __future__ import annotations
+
+import os
+import resource as rlimits
+from bisect import bisect_left
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pinnace.apiserver.paths import Target
+from pinnace.base.clock import Clock
+
+if TYPE_CHECKING:
+    from pinnace.apiserver.server import ApiServer
+
+_BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+_LONG = frozenset({"watch", "connect"})
+_MOST_SERIES = 4096       # beyond it, what is new is counted under the resource "other"
+
+_Key = tuple[str, str, str, str, str]
+
+
+class Metrics:
+    """Counters, cheap to keep: two dictionary writes a request."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._started = clock.now().timestamp()
+        self._totals: dict[tuple[_Key, int], int] = {}
+        self._durations: dict[_Key, list[float]] = {}
+
+    def count(self, verb: str, target: Target | None, code: int, seconds: float) -> None:
+        key: _Key = ("", "", "", "", verb)
+        if target is not None:
+            key = (target.group, target.version, target.resource, target.subresource, verb)
+        if key not in self._durations and len(self._durations) >= _MOST_SERIES:
+            key = ("", "", "other", "", verb)
+        total = (key, code)
+        self._totals[total] = self._totals.get(total, 0) + 1
+        if verb in _LONG:
+            return
+        row = self._durations.get(key)
+        if row is None:
+            row = self._durations[key] = [0.0] * (len(_BUCKETS) + 3)
+        row[bisect_left(_BUCKETS, seconds)] += 1
+        row[-2] += seconds
+        row[-1] += 1
+
+    def text(self, server: ApiServer) -> str:
+        lines = ["# HELP apiserver_request_total Requests answered.", "# TYPE apiserver_request_total counter"]
+        for (key, code), number in sorted(self._totals.items()):
+            lines.append(f'apiserver_request_total{{{_labels(key)},code="{code}"}} {number}')
+        name = "apiserver_request_duration_seconds"
+        lines += [f"# HELP {name} How long requests took.", f"# TYPE {name} histogram"]
+        for key, row in sorted(self._durations.items()):
+            running = 0.0
+            for bound, number in zip((*_BUCKETS, "+Inf"), row, strict=False):
+                running += number
+                lines.append(f'{name}_bucket{{{_labels(key)},le="{bound}"}} {running:g}')
+            lines += [f"{name}_sum{{{_labels(key)}}} {row[-2]:g}", f"{name}_count{{{_labels(key)}}} {row[-1]:g}"]
+        lines += _gauges(server)
+        lines += _process(self._started)
+        return "\n".join(lines) + "\n"
+
+
+def _labels(key: _Key) -> str:
+    group, version, resource, subresource, verb = (_escape(word) for word in key)
+    return f'group="{group}",version="{version}",resource="{resource}",subresource="{subresource}",verb="{verb.upper()}"'
+
+
+def _escape(word: str) -> str:
+    return word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _gauges(server: ApiServer) -> list[str]:
+    now = server.inflight.now
+    lines = [
+        "# TYPE apiserver_current_inflight_requests gauge",
+        f'apiserver_current_inflight_requests{{request_kind="readOnly"}} {now[False]}',
+        f'apiserver_current_inflight_requests{{request_kind="mutating"}} {now[True]}',
+        "# TYPE apiserver_longrunning_requests gauge",
+        "# TYPE apiserver_storage_objects gauge",
+        "# TYPE etcd_mvcc_db_revision gauge",
+        f"etcd_mvcc_db_revision {server.store.revision}",
+    ]
+    for registry in server.registries():
+        if registry.resource.stored_as is not None:
+            continue
+        kind, cache = registry.kind, registry.cache
+        if cache.watchers:
+            lines.append(
+                f'apiserver_longrunning_requests{{group="{kind.group}",resource="{kind.plural}",verb="WATCH"}} '
+                f"{cache.watchers}"
+            )
+        if cache.entries:
+            lines.append(f'apiserver_storage_objects{{resource="{kind.resource}"}} {len(cache.entries)}')
+    return lines
+
+
+def _process(started: float) -> list[str]:
+    usage = rlimits.getrusage(rlimits.RUSAGE_SELF)
+    lines = [
+        "# TYPE process_cpu_seconds_total counter",
+        f"process_cpu_seconds_total {usage.ru_utime + usage.ru_stime:g}",
+        "# TYPE process_start_time_seconds gauge",
+        f"process_start_time_seconds {started:.2f}",
+    ]
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        pages = statm.read_text().split()
+        size = os.sysconf("SC_PAGE_SIZE")
+        lines += [
+            "# TYPE process_resident_memory_bytes gauge",
+            f"process_resident_memory_bytes {int(pages[1]) * size}",
+            "# TYPE process_virtual_memory_bytes gauge",
+            f"process_virtual_memory_bytes {int(pages[0]) * size}",
+            "# TYPE process_open_fds gauge",
+            f"process_open_fds {len(os.listdir('/proc/self/fd'))}",
+        ]
+    return lines

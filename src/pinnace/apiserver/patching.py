@@ -1,0 +1,125 @@
+"""From a patch to a function on objects, which the registry may apply again when somebody else was faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pinnace.api import codec, errors, strict
+from pinnace.api.patch import PatchError, json_patch, merge_patch, strategic
+from pinnace.apiserver import bodies
+from pinnace.apiserver.negotiation import media_type
+from pinnace.apiserver.registry import Change, Registry
+from pinnace.client.transport import Request
+
+JSON_PATCH = "application/json-patch+json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+_OFFERED = f"{JSON_PATCH}, {MERGE}, {STRATEGIC}"
+_MOST_OPERATIONS = 10_000
+
+
+def change_for(
+    request: Request, registry: Registry, validation: str, warnings: list[str]
+) -> tuple[Change, bool]:
+    """The change that a PATCH asks for, and whether it is for one revision only. Raises BadRequest and
+    UnsupportedMediaType; the change itself raises BadRequest and Invalid."""
+    media, _ = media_type(request.headers.get("content-type", ""))
+    kind = registry.kind
+    check_media(media)
+    patch = bodies.plain(request.body, kind.kind)
+    apply = patcher(media, patch, kind.type)
+    default = registry.resource.default
+
+    def change(current: Any) -> Any:
+        data = apply(codec.to_dict(current))
+        findings = strict.unknown_fields(kind.type, data) if validation != "Ignore" else []
+        obj = bodies.from_dict(data, kind)
+        for text in bodies.judge(findings, kind, validation):
+            if text not in warnings:
+                warnings.append(text)
+        _check_identity(obj, current)
+        default(obj)
+        return obj
+
+    return change, pinned(patch, media)
+
+
+def check_media(media: str) -> None:
+    """Raises UnsupportedMediaType for what is no patch that the server knows."""
+    if media == APPLY:
+        raise errors.UnsupportedMediaType(
+            "server-side apply is not served yet; use client-side apply, or one of the accepted media types: " + _OFFERED
+        )
+    if media not in (JSON_PATCH, MERGE, STRATEGIC):
+        raise errors.UnsupportedMediaType(
+            f"the body of the request was in an unknown format - accepted media types include: {_OFFERED}"
+        )
+
+
+def pinned(patch: Any, media: str) -> bool:
+    """The patch itself says which revision it is for."""
+    if media == JSON_PATCH:
+        return any(
+            isinstance(step, dict) and step.get("path") == "/metadata/resourceVersion" for step in patch or ()
+        )
+    metadata = patch.get("metadata") if isinstance(patch, dict) else None
+    return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))
+
+
+def patcher(media: str, patch: Any, type: type[Any]) -> Callable[[Any], Any]:
+    """A function on plain data that may be changed in place. Raises BadRequest."""
+    if media == JSON_PATCH:
+        if not isinstance(patch, list):
+            raise errors.BadRequest("error decoding patch: a JSON patch is a list of operations")
+        if len(patch) > _MOST_OPERATIONS:
+            raise errors.RequestEntityTooLarge(
+                f"The allowed maximum operations in a JSON patch is {_MOST_OPERATIONS}, got {len(patch)}"
+            )
+        return lambda data: _json_patch(data, patch)
+    if not isinstance(patch, dict):
+        raise errors.BadRequest("error decoding patch: a patch of this type is an object")
+    if media == MERGE:
+        return lambda data: merge_patch.apply(data, patch)
+    return lambda data: _strategic(data, patch, type)
+
+
+def _json_patch(data: Any, patch: list[Any]) -> Any:
+    try:
+        return json_patch.apply(data, patch)
+    except PatchError as error:
+        # Upstream: a patch that cannot be applied to this object is Invalid, not malformed.
+        raise errors.Invalid(f"the server rejected our request due to an error in our request: {error}") from error
+
+
+def _strategic(data: Any, patch: dict[str, Any], type: type[Any]) -> Any:
+    try:
+        return strategic.apply(data, patch, type)
+    except PatchError as error:
+        raise errors.BadRequest(str(error)) from error
+
+
+def _check_identity(new: Any, current: Any) -> None:
+    """A patch may not give the object another name or namespace. Raises BadRequest."""
+    meta, old = new.metadata, current.metadata
+    if (meta.name or "") != (old.name or ""):
+        raise errors.BadRequest(
+            f"the name of the object ({meta.name or ''}) does not match the name on the URL ({old.name})"
+        )
+    if (meta.namespace or "") != (old.namespace or ""):
+        raise errors.BadRequest(
+            f"the namespace of the object ({meta.namespace or ''}) does not match the namespace on the request "
+            f"({old.namespace or ''})"
+        )
+
+
+def fresh_copies(obj: Any) -> Change:
+    """The change to a whole given object, for an update: the same each time, and each time a fresh one."""
+    first = [obj]
+    data = codec.encode(obj)
+
+    def change(_: Any) -> Any:
+        return first.pop() if first else codec.decode(type(obj), data)
+
+    return change

@@ -1,0 +1,319 @@
+"""One kind's objects: read from the watch cache, written to the store under the rules of its `Resource`.
+
+This is the storage side of every request (upstream's generic registry) and the programmatic door for
+subresource actions: all its methods take and give typed objects. What it returns is shared with the cache
+and never changed by callers; what is handed in belongs to the registry from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pinnace.api import codec, errors, fields, times
+from pinnace.apiserver import metadata
+from pinnace.apiserver.cache import Entry, Form, View, WatchCache
+from pinnace.apiserver.deletion import Deletion
+from pinnace.apiserver.feed import Feed
+from pinnace.apiserver.options import DeleteOptions
+from pinnace.apiserver.resource import Context, Resource, Subresource
+from pinnace.apiserver.resources.metadata import validate_object_meta, validate_object_meta_update
+from pinnace.base.randomness import Randomness
+from pinnace.store.store import Cause, Conflict, Store
+
+if TYPE_CHECKING:
+    from pinnace.apiserver.server import ApiServer
+
+_CREATE_TRIES = 8       # with a generated name, as upstream
+_WRITE_TRIES = 12       # of a write that names no revision
+
+# Looks at an object on its way in: (new, old); raises to refuse, may change the new one in place.
+Admit = Callable[[Any, Any], Awaitable[None]]
+Change = Callable[[Any], Any]      # from the current object (shared) to the wanted one (fresh)
+
+
+async def _admit_all(new: Any, old: Any) -> None:
+    return None
+
+
+@dataclass(slots=True)
+class Write:
+    """What is known of one write beside its object."""
+
+    context: Context
+    cause: Cause | None = None
+    mutate: Admit = _admit_all         # admission, first half
+    validate: Admit = _admit_all       # and second
+    warnings: list[str] | None = None
+
+    def warn(self, texts: Any) -> None:
+        if self.warnings is not None:
+            self.warnings.extend(texts)
+
+
+class Registry:
+    """A resource over its cache. One for every row of the server's table."""
+
+    def __init__(
+        self, resource: Resource[Any], cache: WatchCache, feed: Feed, store: Store, server: ApiServer, randomness: Randomness
+    ) -> None:
+        self.resource = resource
+        self.kind = resource.kind
+        self.cache = cache
+        self.view = View(Form(self.kind) if resource.from_stored else cache.form, resource.from_stored)
+        self._feed = feed
+        self._store = store
+        self._server = server
+        self._randomness = randomness
+        self._deletion = Deletion(self)
+
+    # Reading
+
+    def find(self, namespace: str, name: str) -> Entry | None:
+        """The newest entry in this version; None if there is none."""
+        entry = self.cache.get(namespace, name)
+        return None if entry is None else self.view.entry(entry)
+
+    def entry(self, namespace: str, name: str) -> Entry:
+        """Raises NotFound."""
+        entry = self.find(namespace, name)
+        if entry is None:
+            raise self.not_found(name)
+        return entry
+
+    def get(self, namespace: str, name: str) -> Any:
+        """The object. Raises NotFound."""
+        return self.entry(namespace, name).object
+
+    def list(self, namespace: str = "") -> list[Any]:
+        """All objects of a namespace, or of all namespaces."""
+        return [self.view.entry(entry).object for entry in self.cache.range(namespace)]
+
+    async def catch_up(self) -> None:
+        """Return once the cache shows everything that the store has acknowledged by now."""
+        await self._feed.fresh()
+
+    def not_found(self, name: str) -> errors.NotFound:
+        return errors.NotFound.of(self.kind.plural, self.kind.group, name)
+
+    def conflict(self, name: str, why: str = errors.Conflict.STALE) -> errors.Conflict:
+        return errors.Conflict.of(self.kind.plural, self.kind.group, name, why)
+
+    # Writing
+
+    async def create(self, obj: Any, write: Write) -> Entry:
+        """Store a new object. Raises AlreadyExists, Invalid and whatever admission raises."""
+        meta = obj.metadata
+        if meta.resourceVersion not in (None, "", "0"):
+            raise errors.BadRequest("resourceVersion should not be set on objects to be created")
+        base = (meta.generateName or "")[: metadata.GENERATED_BASE]
+        generated = not meta.name and bool(base)
+        original = codec.encode(obj) if generated else b""
+        for attempt in range(_CREATE_TRIES):
+            if generated:
+                if attempt:
+                    obj = codec.decode(type(obj), original)
+                obj.metadata.name = base + self._randomness.suffix()
+            try:
+                return await self._create(obj, write)
+            except errors.AlreadyExists as error:
+                if not generated:
+                    raise
+                last = error
+        raise errors.AlreadyExists(
+            f"{last.message}, the server was not able to generate a unique name for the object", last.details
+        )
+
+    async def _create(self, obj: Any, write: Write) -> Entry:
+        resource, context = self.resource, write.context
+        meta = obj.metadata
+        metadata.prepare_new(
+            meta, self._randomness.uid(), times.format(context.now), generation=resource.generation
+        )
+        await write.mutate(obj, None)
+        resource.prepare_create(obj, context)
+        findings = [
+            *validate_object_meta(meta, namespaced=self.kind.namespaced, name_rule=resource.validate_name),
+            *resource.validate_create(obj),
+        ]
+        if findings:
+            raise errors.Invalid.of(self.kind.kind, self.kind.group, meta.name or "", findings)
+        write.warn(resource.warnings(obj, None))
+        undo = await resource.reserve(self._server, obj, None, context) if resource.reserve else None
+        try:
+            await write.validate(obj, None)
+            there = self.cache.get(meta.namespace or "", meta.name)
+            if there is not None:
+                raise self._exists(meta.name, there)
+            entry = await self.commit(obj, None, write)
+        except BaseException as error:
+            if undo is not None:
+                undo()
+            if isinstance(error, Conflict):
+                raise self._exists(meta.name, None) from error
+            raise
+        if undo is not None and context.dry_run:
+            undo()
+        return entry
+
+    async def update(
+        self,
+        namespace: str,
+        name: str,
+        change: Change,
+        write: Write,
+        *,
+        part: Subresource[Any] | None = None,
+        pinned: bool = False,
+    ) -> Entry:
+        """Read, change, write; again from the start when somebody else was faster, unless `pinned`: the change is
+        for one revision only (then Conflict). `change` gets the current object, which it must not touch.
+
+        With `part` (a subresource such as status) only that part is taken over. Raises NotFound, Conflict, Invalid.
+        """
+        for _ in range(_WRITE_TRIES):
+            old = self.entry(namespace, name)
+            new = change(old.object)
+            try:
+                return await self.replace(new, old, write, part=part)
+            except Conflict as error:
+                if pinned:
+                    raise self.conflict(name) from error
+                await self.catch_up()
+        raise self.conflict(name)
+
+    async def replace(
+        self, new: Any, old: Entry, write: Write, *, part: Subresource[Any] | None = None
+    ) -> Entry:
+        """Put a changed object in an old one's place, once. Raises store.Conflict when that has changed."""
+        resource, context = self.resource, write.context
+        before = old.object
+        self._check_identity(new, before, part)
+        metadata.prepare_changed(new.metadata, before.metadata)
+        if part is not None:
+            _keep_the_rest(new, before)
+            if part.prepare is not None:
+                part.prepare(new, before, context)
+            elif hasattr(new, "spec"):
+                new.spec = before.spec
+        await write.mutate(new, before)
+        if part is None:
+            resource.prepare_update(new, before, context)
+        if resource.generation and not metadata.same_content(new, before):
+            new.metadata.generation = (before.metadata.generation or 0) + 1
+        self._validate_change(new, before, part)
+        write.warn(resource.warnings(new, before))
+        undo = None
+        if resource.reserve is not None and part is None:
+            undo = await resource.reserve(self._server, new, before, context)
+        try:
+            await write.validate(new, before)
+            if self._deletion.finished(new):
+                return await self.remove(old, write, last=new)
+            entry = await self.commit(new, old, write)
+        except BaseException:
+            if undo is not None:
+                undo()
+            raise
+        if undo is not None and context.dry_run:
+            undo()
+        return entry
+
+    async def delete(self, namespace: str, name: str, options: DeleteOptions, write: Write) -> tuple[Entry, bool]:
+        """Begin or finish a deletion. Returns the object's last state, and whether it is gone."""
+        return await self._deletion.delete(namespace, name, options, write)
+
+    async def commit(self, obj: Any, old: Entry | None, write: Write) -> Entry:
+        """Write one object, and wait until the cache shows it. Raises store.Conflict.
+
+        Nothing is written on a dry run, nor if nothing differs from `old`.
+        """
+        stored = self.resource.to_stored(obj) if self.resource.to_stored else obj
+        form, meta = self.cache.form, obj.metadata
+        value = form.value(stored)
+        key = self.cache.key(meta.namespace or "", meta.name or "")
+        if old is not None and form.item(value, old.revision) == self._stored(old).item:
+            return old
+        if write.context.dry_run:
+            meta.resourceVersion = str(old.revision) if old is not None else None
+            item = codec.encode(obj)[len(self.view.form.typed) :]
+            return Entry(key, obj, b"{" + item, old.revision if old is not None else 0, 0)
+        self._feed.announce(value, stored)
+        try:
+            revision = await self._store.commit(
+                key, value, expect=old.revision if old is not None else 0, cause=write.cause
+            )
+            await self._feed.reached(revision)
+        finally:
+            self._feed.withdraw(value)
+        return self._committed(key, value, stored, revision)
+
+    async def remove(self, old: Entry, write: Write, *, last: Any = None) -> Entry:
+        """Take an object out of the store. `last` is its final state, if that differs. Raises store.Conflict."""
+        if not write.context.dry_run:
+            revision = await self._store.commit(old.key, None, expect=old.revision, cause=write.cause)
+            await self._feed.reached(revision)
+        if last is None:
+            return old
+        last.metadata.resourceVersion = str(old.revision)
+        return Entry(old.key, last, b"{" + codec.encode(last)[len(self.view.form.typed) :], old.revision, old.created)
+
+    def _committed(self, key: str, value: bytes, obj: Any, revision: int) -> Entry:
+        """The entry as it was committed; by now somebody may have changed it again."""
+        entry = self.cache.entries.get(key)
+        if entry is None or entry.revision != revision:
+            obj.metadata.resourceVersion = str(revision)
+            entry = Entry(key, obj, self.cache.form.item(value, revision), revision, revision)
+        return self.view.entry(entry)
+
+    def _stored(self, seen: Entry) -> Entry:
+        if self.resource.from_stored is None:
+            return seen
+        return self.cache.entries.get(seen.key, seen)
+
+    def _exists(self, name: str, there: Entry | None) -> errors.AlreadyExists:
+        error = errors.AlreadyExists.of(self.kind.plural, self.kind.group, name)
+        if there is not None and there.object.metadata.deletionTimestamp:
+            return errors.AlreadyExists(f"object is being deleted: {error.message}", error.details)
+        return error
+
+    def _check_identity(self, new: Any, before: Any, part: Subresource[Any] | None) -> None:
+        """The revision and uid that an update names must be those that are there. Raises Conflict."""
+        meta, current = new.metadata, before.metadata
+        if meta.resourceVersion in (None, "", "0"):
+            if self.resource.allow_unconditional_update or part is not None:
+                meta.resourceVersion = current.resourceVersion
+            else:
+                meta.resourceVersion = None
+        elif meta.resourceVersion != current.resourceVersion:
+            if not meta.resourceVersion.isdigit():
+                finding = fields.invalid("metadata.resourceVersion", meta.resourceVersion, "must be a whole number")
+                raise errors.Invalid.of(self.kind.kind, self.kind.group, meta.name, [finding])
+            raise self.conflict(meta.name)
+        if meta.uid and meta.uid != current.uid:
+            raise self.conflict(
+                meta.name, f"Precondition failed: UID in precondition: {meta.uid}, UID in object meta: {current.uid}"
+            )
+
+    def _validate_change(self, new: Any, before: Any, part: Subresource[Any] | None) -> None:
+        resource = self.resource
+        findings = [
+            *validate_object_meta(
+                new.metadata, namespaced=self.kind.namespaced, name_rule=resource.validate_name
+            ),
+            *validate_object_meta_update(new.metadata, before.metadata),
+        ]
+        if part is None:
+            findings.extend(resource.validate_update(new, before))
+        elif part.validate is not None:
+            findings.extend(part.validate(new, before))
+        if findings:
+            raise errors.Invalid.of(self.kind.kind, self.kind.group, new.metadata.name or "", findings)
+
+
+def _keep_the_rest(new: Any, before: Any) -> None:
+    """The path of a part changes no data of the main path; spec and metadata follow the part's own `prepare`."""
+    for name in type(new).__struct_fields__:
+        if name not in ("kind", "apiVersion", "metadata", "spec", "status"):
+            setattr(new, name, getattr(before, name))
