@@ -115,7 +115,7 @@ async def running(script: Script) -> AsyncIterator[tuple[Informer[core.Pod], lis
 
 async def soon(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():   # noqa: ASYNC110  (state that has no event)
             await asyncio.sleep(0)
 
 

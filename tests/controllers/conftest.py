@@ -44,7 +44,7 @@ class World:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not condition():
+            while not condition():   # noqa: ASYNC110  (state that has no event)
                 await asyncio.sleep(0.005)
 
     def objects(self, plural: str) -> list[dict[str, Any]]:

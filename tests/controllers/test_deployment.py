@@ -102,11 +102,12 @@ def test_a_new_deployment_makes_its_replica_set_at_full_size() -> None:
 
 def test_annotations_travel_to_the_replica_set_but_not_those_of_kubectl() -> None:
     d = deployment(1)
-    d.metadata.annotations = {"kubernetes.io/change-cause": "v1", "kubectl.kubernetes.io/last-applied-configuration": "{}"}
+    applied = "kubectl.kubernetes.io/last-applied-configuration"
+    d.metadata.annotations = {"kubernetes.io/change-cause": "v1", applied: "{}"}
     create = decide(Seen(d, ()), NOW).actions[0]
     assert isinstance(create, Create)
     assert create.object.metadata.annotations["kubernetes.io/change-cause"] == "v1"
-    assert "kubectl.kubernetes.io/last-applied-configuration" not in create.object.metadata.annotations
+    assert applied not in create.object.metadata.annotations
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pinnace.api import errors
 from pinnace.api.apps import v1 as apps
 from pinnace.api.core import v1 as core
-from pinnace.controllers.pods import first_to_go
 from pinnace.controllers.plan import Create, Delete, Emit, Failure, Patch
+from pinnace.controllers.pods import first_to_go
 from pinnace.controllers.replicaset import Seen, decide, report
 from pinnace.controllers.selectors import selector_of
 
