@@ -1,0 +1,335 @@
+"""API server, controllers and scheduler in one process, sharing memory through the in-process transport."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+import msgspec
+import uvloop
+
+from pinnace.api.core import v1 as core
+from pinnace.apiserver.authentication.tokens import TokenIssuer
+from pinnace.apiserver.http import HttpFront
+from pinnace.apiserver.inprocess import ADMIN, InProcessTransport
+from pinnace.apiserver.kubelet_proxy import KubeletProxy
+from pinnace.apiserver.resources.table import RESOURCES
+from pinnace.apiserver.server import ApiServer
+from pinnace.base.clock import Clock, SystemClock
+from pinnace.base.errors import UserError
+from pinnace.base.randomness import Randomness
+from pinnace.base.supervisor import Supervisor
+from pinnace.client.client import Client
+from pinnace.client.https import client_context
+from pinnace.client.informer import Informers
+from pinnace.client.transport import User
+from pinnace.cluster import bootstrap, log
+from pinnace.cluster.certificates import (
+    Authority,
+    KeyPair,
+    load_or_create_authority,
+    load_or_create_signing_key,
+)
+from pinnace.cluster.cleanup import cgroup_root
+from pinnace.cluster.credentials import Credentials, Identity
+from pinnace.cluster.layout import Layout
+from pinnace.cluster.node_processes import NodeProcess
+from pinnace.cluster.progress import Progress
+from pinnace.cluster.readiness import wait_for_dns, wait_for_nodes
+from pinnace.cluster.security import secure
+from pinnace.cluster.settings import DOMAIN, Settings
+from pinnace.controllers.manager import ControllerManager, Options
+from pinnace.kubelet.simulated import SimulatedNodes
+from pinnace.network.fabric import Fabric, NodeNetwork, free_subnet, networks_in_use
+from pinnace.scheduler.scheduler import Scheduler
+from pinnace.store import StoreFailure, open_store
+
+logger = logging.getLogger("pinnace.cluster")
+
+_FIRST_PORT = 6443
+_ISSUER = "https://kubernetes.default.svc.cluster.local"
+_SCHEDULER = User("system:kube-scheduler", groups=("system:authenticated",))
+_MANAGER = User("system:kube-controller-manager", groups=("system:authenticated",))
+
+
+def main(layout: Layout) -> None:
+    log.setup()
+    gc.freeze()
+    uvloop.run(_run(layout))
+
+
+async def _run(layout: Layout) -> None:
+    clock, randomness = SystemClock(), Randomness()
+    progress = _Steps(layout, clock)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        plane = ControlPlane(layout, clock, randomness, progress)
+        await plane.run(stop)
+    except (UserError, StoreFailure, OSError) as error:
+        logger.exception("the cluster cannot start")
+        progress.fail(str(error))
+        raise SystemExit(1) from error
+
+
+class _Steps:
+    """What is told to whoever waits for the start."""
+
+    def __init__(self, layout: Layout, clock: Clock) -> None:
+        self._path = layout.run / "progress.json"
+        self._clock = clock
+        self._begun = clock.monotonic()
+        self._state = Progress()
+
+    def done(self, step: str) -> None:
+        self._state.steps[step] = round(self._clock.monotonic() - self._begun, 3)
+        self._state.write(self._path)
+
+    def ready(self, server: str) -> None:
+        self._state.ready, self._state.server = True, server
+        self._state.write(self._path)
+
+    def fail(self, why: str) -> None:
+        self._state.error = why
+        self._state.write(self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What the API server stands on."""
+
+    settings: Settings
+    authority: Authority
+    fabric: Fabric | None
+    nodes: Sequence[NodeNetwork]
+
+    @property
+    def gateway(self) -> str:
+        return self.fabric.gateway if self.fabric is not None else ""
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.settings.api_port}"
+
+
+class ControlPlane:
+    """One cluster's server process from its start to its end."""
+
+    def __init__(self, layout: Layout, clock: Clock, randomness: Randomness, steps: _Steps) -> None:
+        self._layout = layout
+        self._clock = clock
+        self._randomness = randomness
+        self._steps = steps
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop`. Nodes and containers go on without it."""
+        ground = self._prepare()
+        settings = ground.settings
+        store = await open_store("memory" if settings.store == "memory" else "sqlite", self._layout.store, self._clock)
+        server = self._server(store, ground)
+        await server.start()
+        front = HttpFront(server, self._serving_context(ground))
+        try:
+            hosts = ["127.0.0.1", *([ground.gateway] if ground.gateway else [])]
+            await front.start([(host, settings.api_port) for host in hosts])
+            self._steps.done("API server")
+            self._hand_over(ground)
+            admin = Client(InProcessTransport(server), agent="pinnace")
+            async with Supervisor(self._clock) as parts:
+                for node in settings.node_names():
+                    parts.start(f"node {node}", NodeProcess(self._layout, node, self._clock).run)
+                await bootstrap.ensure(admin, settings, address=ground.gateway, port=settings.api_port)
+                self._steps.done("bootstrap objects")
+                self._start_loops(parts, server, ground)
+                waiting = asyncio.create_task(self._announce(admin, ground))
+                try:
+                    await stop.wait()
+                finally:
+                    waiting.cancel()
+                    await asyncio.gather(waiting, return_exceptions=True)
+        finally:
+            await front.close()
+            await server.close()
+            await store.close()
+
+    # ------------------------------------------------------------------------------------------ what it stands on
+
+    def _prepare(self) -> _Ground:
+        layout, now = self._layout, self._clock.now()
+        settings = self._settled(layout.load())
+        authority = load_or_create_authority(layout.pki, "kubernetes", now)
+        admin = authority.issue("kubernetes-admin", organizations=["system:masters"], now=now)
+        admin.write(layout.pki, "admin")
+        fabric, nodes = None, []
+        if settings.nodes:
+            fabric = Fabric(
+                settings.name,
+                settings.node_subnet,
+                service_cidrs=(settings.service_cidr,),
+                cluster_cidrs=(settings.pod_cidr,),
+                egress=settings.egress,
+            )
+            fabric.create()
+            for node in fabric.nodes():
+                if node.name not in settings.node_names():
+                    fabric.remove_node(node.name)
+            nodes = [fabric.add_node(name) for name in settings.node_names()]
+            self._steps.done("network")
+        return _Ground(settings, authority, fabric, nodes)
+
+    def _settled(self, settings: Settings) -> Settings:
+        """What the owner left open is chosen once, and kept."""
+        changes: dict[str, object] = {}
+        if not settings.api_port:
+            changes["api_port"] = _free_port()
+        if settings.nodes and not settings.node_subnet:
+            changes["node_subnet"] = free_subnet(networks_in_use())
+        if changes:
+            settings = msgspec.structs.replace(settings, **changes)
+            self._layout.save(settings)
+        return settings
+
+    def _server(self, store: object, ground: _Ground) -> ApiServer:
+        layout, settings = self._layout, ground.settings
+        key = load_or_create_signing_key(layout.pki / "sa.key")
+        issuer = TokenIssuer(_ISSUER, key, self._clock, self._randomness.fork())
+        server = ApiServer(
+            store,
+            RESOURCES,
+            self._clock,
+            self._randomness.fork(),
+            kubelets=KubeletProxy(self._kubelet_context(ground)),
+            address=f"{ground.gateway or '127.0.0.1'}:{settings.api_port}",
+            service_cidr=settings.service_cidr,
+        )
+        secure(server, issuer, self._clock, self._randomness)
+        return server
+
+    def _serving_context(self, ground: _Ground) -> ssl.SSLContext:
+        hosts = [
+            "127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+            f"kubernetes.default.svc.{DOMAIN}", ground.settings.kubernetes_ip,
+        ]  # fmt: skip
+        if ground.gateway:
+            hosts.append(ground.gateway)
+        pair = ground.authority.issue("kube-apiserver", hosts=hosts, now=self._clock.now(), server=True, client=False)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=ground.authority.certificate.decode())
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_cert_chain(*pair.write(self._layout.pki, "apiserver"))
+        return context
+
+    def _kubelet_context(self, ground: _Ground) -> ssl.SSLContext:
+        pair = ground.authority.issue(
+            "kube-apiserver-kubelet-client", organizations=["system:masters"], now=self._clock.now()
+        )
+        paths = pair.write(self._layout.pki, "apiserver-kubelet-client")
+        return client_context(ca=ground.authority.certificate, certificate=paths[0], key=paths[1])
+
+    # ------------------------------------------------------------------------------------------------- the nodes
+
+    def _hand_over(self, ground: _Ground) -> None:
+        """Give each node its identity and its place. A node that runs already keeps what it was given."""
+        ranges = IPv4Network(ground.settings.pod_cidr).subnets(new_prefix=_node_prefix(ground.settings.pod_cidr))
+        for network, pod_cidr in zip(ground.nodes, ranges, strict=False):
+            self._credentials(ground, network, str(pod_cidr)).write(self._layout.node(network.name).credentials)
+
+    def _credentials(self, ground: _Ground, network: NodeNetwork, pod_cidr: str) -> Credentials:
+        settings, authority, now = ground.settings, ground.authority, self._clock.now()
+        layout = self._layout.node(network.name)
+        kubelet = authority.issue(f"system:node:{network.name}", organizations=["system:nodes"], now=now)
+        proxy = authority.issue("system:kube-proxy", organizations=["system:node-proxier"], now=now)
+        serving = authority.issue(
+            f"system:node:{network.name}", organizations=["system:nodes"], hosts=[network.name, network.ip], now=now,
+            server=True, client=False,
+        )  # fmt: skip
+        return Credentials(
+            node=network.name,
+            cluster=settings.name,
+            server=f"https://{network.gateway}:{settings.api_port}",
+            ca=authority.certificate.decode(),
+            kubelet=_identity(kubelet),
+            proxy=_identity(proxy),
+            serving=_identity(serving),
+            netns=network.path,
+            ip=network.ip,
+            pod_cidr=pod_cidr,
+            cluster_cidr=settings.pod_cidr,
+            service_cidr=settings.service_cidr,
+            dns_ip=settings.dns_ip,
+            domain=DOMAIN,
+            egress=settings.egress,
+            runtime_root=str(layout.runtime),
+            image_root=str(self._layout.home.images),
+            network_root=str(layout.network),
+            kubelet_root=str(layout.kubelet),
+            log_root=str(layout.path / "pod-logs"),
+            cgroup_root=cgroup_root(settings.name, network.name),
+        )
+
+    # ------------------------------------------------------------------------------------------------- the loops
+
+    def _start_loops(self, parts: Supervisor, server: ApiServer, ground: _Ground) -> None:
+        settings, clock = ground.settings, self._clock
+
+        def client(agent: str, user: User | None) -> Client:
+            return Client(InProcessTransport(server), agent=agent, user=user or _MANAGER)
+
+        manager = ControllerManager(
+            client,
+            clock,
+            self._randomness.fork(),
+            Options(root_ca=ground.authority.certificate.decode(), cluster_cidr=settings.pod_cidr),
+        )
+        scheduling = client("kube-scheduler", _SCHEDULER)
+        informers = Informers(scheduling, clock, self._randomness.fork())
+        scheduler = Scheduler(scheduling, informers, clock, self._randomness.fork())
+        parts.start("controllers", manager.run)
+        parts.start("scheduler's informers", informers.run)
+        parts.start("scheduler", scheduler.run)
+        if settings.simulated_nodes:
+            nodes = Client(InProcessTransport(server), agent="simulated-nodes", user=ADMIN)
+            simulated = SimulatedNodes(nodes, settings.simulated_names(), clock=clock, randomness=self._randomness.fork())
+            parts.start("simulated nodes", simulated.run)
+
+    async def _announce(self, client: Client, ground: _Ground) -> None:
+        """Say "ready" once all nodes are, and DNS answers."""
+        names = (*ground.settings.node_names(), *ground.settings.simulated_names())
+        await wait_for_nodes(client, names)
+        if names:
+            self._steps.done("nodes")
+        if ground.nodes:
+            await wait_for_dns([network.ip for network in ground.nodes], self._clock)
+            self._steps.done("DNS")
+        await client.get(core.Namespace, "default")
+        self._steps.ready(ground.url)
+
+
+def _identity(pair: KeyPair) -> Identity:
+    return Identity(pair.certificate.decode(), pair.key.decode())
+
+
+def _node_prefix(pod_cidr: str) -> int:
+    """A /24 for each node, as the controllers' node IPAM gives; smaller ranges are split into eight."""
+    return max(24, min(28, IPv4Network(pod_cidr).prefixlen + 3))
+
+
+def _free_port() -> int:
+    """6443 if it is free, else any."""
+    for port in (_FIRST_PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise UserError("no port is free for the API server")
