@@ -41,7 +41,9 @@ def test_canonical(written: str | int | float, printed: str) -> None:
     assert canonical(written) == printed
 
 
-@pytest.mark.parametrize("bad", ["", "abc", "1 ", " 1", "1ki", "1KI", "1mi", "--1", "1e+", "1.2.3", "1Kii", ".", "1_0", "٣"])
+@pytest.mark.parametrize(
+    "bad", ["", "abc", "1 ", " 1", "1ki", "1KI", "1mi", "--1", "1e+", "1.2.3", "1Kii", ".", "1_0", "٣"]
+)
 def test_refused_in_upstreams_words(bad: str) -> None:
     with pytest.raises(ValueError, match=r"quantities must match the regular expression"):
         parse_quantity(bad)

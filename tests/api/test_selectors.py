@@ -1,5 +1,6 @@
 """Label and field selectors: grammar, matching, canonical text, upstream's errors."""
 
+# ruff: noqa: E501 (tables)
 from __future__ import annotations
 
 import re
