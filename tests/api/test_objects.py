@@ -11,7 +11,7 @@ import pytest
 
 from pinnace.api import codec, strict, yaml
 from pinnace.api.core import v1 as core
-from pinnace.api.kinds import KINDS, by_kind, by_resource, kind_of
+from pinnace.api.kinds import KINDS, SUBRESOURCE_KINDS, by_kind, by_resource, kind_of
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "objects"
 MODULES = {"rbac.authorization.k8s.io": "rbac", "internal.apiserver.k8s.io": "apiserverinternal"}
@@ -72,6 +72,12 @@ def test_a_new_object_says_its_kind(kind: Any) -> None:
     assert kind_of(empty) is kind_of(kind.type) is by_kind(kind.group, kind.version, kind.kind)
     assert by_resource(kind.group, kind.version, kind.plural) is kind
     assert codec.decode(kind.type, codec.encode(empty)) == empty
+
+
+@pytest.mark.parametrize("kind", SUBRESOURCE_KINDS, ids=lambda kind: kind.kind)
+def test_kinds_of_subresources_are_known_but_no_resources(kind: Any) -> None:
+    assert kind_of(kind.type()) is by_kind(kind.group, kind.version, kind.kind) is kind
+    assert kind not in KINDS
 
 
 def test_what_go_prints_always_is_printed() -> None:

@@ -12,6 +12,22 @@ Wire types are msgspec Structs, one module a group and version: `from pinnace.ap
   (`api.quantity`), bytes are base64 `str`, raw objects are dicts.
 - Objects may be changed by whoever made or decoded them; what a cache hands out may not: `codec.copy` first.
 
-`kinds` lists what is served; `codec` turns JSON into objects and back; `merge_table` holds what patches and
-server-side tables must know of each field. `tools/generate_api.py` writes all generated files.
+Reading and writing
+- `codec.decode(kind, bytes)` and `codec.from_dict(kind, dict)` take what users send: null means not set, an empty list
+  or map where Go has `omitempty` becomes None, quantities become canonical. `codec.decode_list` and `decode_event`
+  take what a server sent, and only decode. `encode`, `to_dict`, `copy`. Errors are BadRequest in Go's words.
+- `strict.unknown_fields(kind, dict)`, `strict.duplicate_fields(bytes)`: findings for `fieldValidation`.
+- `yaml.load`, `load_all`, `dump`, `dump_all`: scalars as kubectl's; ValueError for what is malformed or a bomb.
+- `patch.json_patch.apply(doc, operations)`, `patch.merge_patch.apply(doc, patch)`, `patch.strategic.apply(doc, patch,
+  core.Pod)`: pure, on dicts; PatchError (TestFailed for a `test` that does not hold).
+
+Words (ValueError in upstream's words)
+- `quantity.parse_quantity(text)`: compare, add, subtract, `.value`, `.milli`; `quantity.canonical(text)`.
+- `times.parse`, `format`, `format_micro`, `parse_duration`, `format_duration`; `intstr.scaled(v, total, round_up=…)`.
+- `labels.parse_selector(text)`, `selector_of(LabelSelector | None)`, `from_map(dict)` → `Selector.matches(labels)`;
+  `fieldselectors.parse_field_selector(text)` → `.matches(fields)`, `.exact(field)`.
+- `names.dns_label(value)`, … → list of problems, empty when fine. `paths.parse(jsonpath).render(doc)`.
+
+`kinds` lists what is served; `merge_table` holds what patches must know of each field; `shapes` the fields of a type
+for walks. `tools/generate_api.py` writes all generated files.
 """

@@ -51,9 +51,16 @@ class Kind:
 
 KINDS: tuple[Kind, ...] = tuple(Kind(*row) for row in ROWS)
 
-_BY_KIND = {(kind.group, kind.version, kind.kind): kind for kind in KINDS}
+# Kinds that only subresources take and give: `pods/eviction`, `deployments/scale`, `serviceaccounts/token`.
+SUBRESOURCE_KINDS: tuple[Kind, ...] = (
+    Kind("policy", "v1", "Eviction", "", "", module="policy/v1"),
+    Kind("autoscaling", "v1", "Scale", "", "", module="autoscaling/v1"),
+    Kind("authentication.k8s.io", "v1", "TokenRequest", "", "", module="authentication/v1"),
+)
+
+_BY_KIND = {(kind.group, kind.version, kind.kind): kind for kind in (*KINDS, *SUBRESOURCE_KINDS)}
 _BY_RESOURCE = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
-_BY_CLASS = {(f"pinnace.api.{kind.module.replace('/', '.')}", kind.kind): kind for kind in KINDS}
+_BY_CLASS = {(f"pinnace.api.{kind.module.replace('/', '.')}", kind.kind): kind for kind in (*KINDS, *SUBRESOURCE_KINDS)}
 
 
 def by_kind(group: str, version: str, kind: str) -> Kind:
