@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pinnace.runtime import linux
-from pinnace.runtime.cri import ContainerState, SandboxState
+from pinnace.runtime.cri import ContainerState, RuntimeFault, SandboxState
 
 pytestmark = pytest.mark.real
 
@@ -85,6 +85,11 @@ async def test_a_created_container_can_be_started_after_a_restart(bench: Any) ->
     assert (await runtime.container(id)).state is ContainerState.CREATED
     await runtime.start(id)
     assert await runtime.wait(id) == 12
+
+
+async def test_one_process_at_a_time_works_on_a_state_directory(bench: Any) -> None:
+    with pytest.raises(RuntimeFault, match="another process runs the containers"):
+        await bench.make().open()
 
 
 async def test_after_a_reboot_everything_has_ended(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:

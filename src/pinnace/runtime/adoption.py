@@ -10,14 +10,17 @@ import contextlib
 import logging
 import shutil
 import signal
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import msgspec
 
-from pinnace.runtime import linux, sandboxes
+from pinnace.base.clock import Clock
+from pinnace.runtime import conmon, linux, sandboxes
 from pinnace.runtime.cgroups import Cgroups
 from pinnace.runtime.cri import NotFound
 from pinnace.runtime.state import ContainerRecord, Layout, SandboxRecord
+
+CONMON_PAUSE, CONMON_TURNS = 0.005, 1000  # seconds between looks at conmon, and how many: 5 s
 
 log = logging.getLogger("pinnace.runtime")
 
@@ -52,9 +55,19 @@ def group_of(paths: dict[str, str], root: str, *, v2: bool) -> str:
     return "/" + (relative if v2 else relative.partition("/")[2])
 
 
-async def kill_remains(layout: Layout, cgroups: Cgroups, id: str) -> None:
-    """End a container that no record leads to, by what runc wrote down about it, and remove runc's state."""
-    directory = layout.runc / id
+async def _until(condition: Callable[[], bool], clock: Clock) -> None:
+    for _ in range(CONMON_TURNS):
+        if condition():
+            return
+        await clock.sleep(CONMON_PAUSE)
+
+
+async def kill_remains(layout: Layout, cgroups: Cgroups, clock: Clock, id: str) -> None:
+    """End a container that no record says to run, by what runc wrote down about it, and remove runc's state."""
+    directory, bundle = layout.runc / id, layout.container(id)
+    if conmon.alive(bundle, id):
+        # We may have died while conmon was starting it: before runc has noted its process, none can be killed.
+        await _until(lambda: (directory / "state.json").exists() or not conmon.alive(bundle, id), clock)
     try:
         state = msgspec.json.decode((directory / "state.json").read_bytes(), type=RuncState)
     except (OSError, msgspec.MsgspecError):
@@ -64,6 +77,9 @@ async def kill_remains(layout: Layout, cgroups: Cgroups, id: str) -> None:
     group = group_of(state.cgroup_paths, str(cgroups.root), v2=cgroups.v2)
     if group.endswith(id):
         await cgroups.remove(group)
+    # conmon notes the end: its file must not be taken for that of a later start.
+    await _until(lambda: not conmon.alive(bundle, id), clock)
+    (layout.exits / id).unlink(missing_ok=True)
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 

@@ -35,7 +35,7 @@ _volatile = [True]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    args: tuple[str, ...]
+    image_id: str
     stop_signal: str
 
 
@@ -74,12 +74,23 @@ def _inherit_root(lower: Path, upper: Path) -> None:
 
 def prepare(
     directory: Path, spec: ContainerSpec, image: StoredImage, store: ImageStore, sandbox: oci.SandboxView,
-    host: oci.HostView, cgroup: str,
+    host: oci.HostView, cgroup: str, log_path: str,
 ) -> Prepared:  # fmt: skip
     """Make the root file system and the bundle. On failure the caller removes the directory."""
-    directory.mkdir(mode=0o700)
+    try:
+        directory.mkdir(mode=0o700)
+        Path(log_path).parent.mkdir(0o755, parents=True, exist_ok=True)
+        mount_rootfs(store, image, directory)
+        return _write_bundle(directory, spec, image, store, sandbox, host, cgroup)
+    except OSError as error:
+        raise RuntimeFault(f"failed to create containerd container: {error}") from error
+
+
+def _write_bundle(
+    directory: Path, spec: ContainerSpec, image: StoredImage, store: ImageStore, sandbox: oci.SandboxView,
+    host: oci.HostView, cgroup: str,
+) -> Prepared:  # fmt: skip
     config = store.config(image.id).run_config()
-    mount_rootfs(store, image, directory)
     rootfs = directory / "rootfs"
     user = resolve_user(
         spec.security, config.user, read_in_root(rootfs, "etc/passwd"), read_in_root(rootfs, "etc/group")
@@ -94,14 +105,16 @@ def prepare(
         devices=[device_entry(device) for device in devices], seccomp=_profile(spec),
     )  # fmt: skip
     (directory / "config.json").write_bytes(msgspec.json.encode(document))
-    return Prepared(tuple(document["process"]["args"]), spec.stop_signal or config.stop_signal or "SIGTERM")
+    return Prepared(image.id, spec.stop_signal or config.stop_signal or "SIGTERM")
 
 
 def prepare_pause(directory: Path, program: bytes, sandbox: oci.SandboxView, host: oci.HostView, cgroup: str) -> None:
     """The bundle of the process that holds a shared PID namespace."""
     rootfs = directory / "rootfs"
     for name in ("dev", "proc", "sys", "etc"):
-        (rootfs / name).mkdir(parents=True, mode=0o755)
+        (rootfs / name).mkdir(parents=True)
+        (rootfs / name).chmod(0o755)
+    rootfs.chmod(0o755)
     for name in ("etc/hostname", "etc/resolv.conf"):
         (rootfs / name).touch()
     (rootfs / "pause").write_bytes(program)
@@ -155,7 +168,8 @@ def _image_volumes(
         if os.path.normpath(path) in taken or os.path.normpath(path) == "/":
             continue
         source = directory / "volumes" / hashlib.sha256(path.encode()).hexdigest()[:16]
-        source.mkdir(parents=True, mode=0o755)
+        source.mkdir(parents=True)
+        source.chmod(0o755)  # whatever our umask is
         with contextlib.suppress(OSError):
             fd = linux.open_in_root(str(rootfs), path.lstrip("/"), directory=True)
             try:

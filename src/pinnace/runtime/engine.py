@@ -43,7 +43,7 @@ from pinnace.runtime.images.registry import Puller
 from pinnace.runtime.images.service import Images
 from pinnace.runtime.images.store import ImageStore
 from pinnace.runtime.live import Live
-from pinnace.runtime.state import ContainerRecord, Layout, SandboxRecord
+from pinnace.runtime.state import ContainerRecord, Layout, SandboxRecord, merged
 from pinnace.version import __version__
 
 log = logging.getLogger("pinnace.runtime")
@@ -54,6 +54,8 @@ START_ERROR = 128                        # the code of a container that could no
 EXIT_FILE_DEADLINE = 0.5                 # seconds that conmon gets to note the end of a process that is gone,
 EXIT_FILE_ATTEMPTS = 60                  # as often as this while it lives
 CLOSE_DEADLINE = 10.0
+WRITTEN_AGE = 15.0                       # seconds for which the size of a writable layer is not measured again
+PREPARING = 32                           # sandboxes and containers that are made at a time
 
 T = TypeVar("T")
 
@@ -76,6 +78,7 @@ class BuiltinRuntime:
         self._hub = EventHub()
         self._watch = ExitWatch(self._layout.exits, self._exited)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._preparing = asyncio.Semaphore(PREPARING)
         self._starting = asyncio.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
         self.cgroup_root = cgroup_root
         self.cgroups = cgroups or Cgroups(clock)
@@ -104,6 +107,7 @@ class BuiltinRuntime:
             needed = " and ".join(missing)
             raise RuntimeFault(f"the container runtime needs {needed} (Debian: apt install runc conmon)")
         self._layout.make()
+        self._layout.lock()
         found_sandboxes, found_containers = await asyncio.to_thread(adoption.records, self._layout)
         self._sandboxes = {record.id: record for record in found_sandboxes}
         self._containers = {record.id: Live(record) for record in found_containers}
@@ -119,7 +123,7 @@ class BuiltinRuntime:
             live.end(record.exit_code)
         elif record.state is ContainerState.CREATED:
             # We died while starting it: start over, should the kubelet want it.
-            await adoption.kill_remains(self._layout, self.cgroups, record.id)
+            await adoption.kill_remains(self._layout, self.cgroups, self._clock, record.id)
         elif record.boot == self._boot and linux.started_ticks(record.pid) == record.ticks:
             with contextlib.suppress(RuntimeFault):  # it was released already, as nearly always
                 self._release(record)
@@ -150,15 +154,14 @@ class BuiltinRuntime:
         """Remove leftovers: what has no record, containers without a sandbox, and notes of their images."""
         for id in await asyncio.to_thread(adoption.strangers, self._layout, frozenset(self._containers)):
             log.info("sweeping the remains of container %s", id)
-            await adoption.kill_remains(self._layout, self.cgroups, id)
+            await adoption.kill_remains(self._layout, self.cgroups, self._clock, id)
             await asyncio.to_thread(self._remove_files, id)
         for live in list(self._containers.values()):
             if live.record.sandbox_id not in self._sandboxes:
                 await self.remove(live.record.id)
         await adoption.sweep_sandboxes(self._layout, frozenset(self._sandboxes))
-        await asyncio.to_thread(
-            self._store.sweep, str(self._layout.root), frozenset(self._containers), self._now()
-        )
+        known = frozenset(self._containers)
+        await asyncio.to_thread(self._store.sweep, str(self._layout.root), known, self._now())
 
     async def close(self) -> None:
         """Stop looking; containers run on. What is under way is finished first (10 s at most)."""
@@ -172,6 +175,7 @@ class BuiltinRuntime:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._images.close()
+        self._layout.unlock()
 
     async def destroy_all(self) -> None:
         """Leave no process, mount, namespace or control group behind."""
@@ -193,7 +197,8 @@ class BuiltinRuntime:
         directory = self._layout.sandbox(id)
         if spec.cgroup_parent:
             await asyncio.to_thread(self._ensure_cgroup, spec.cgroup_parent, spec.resources)
-        await linux.on_new_thread(lambda: sandboxes.make(directory, spec))
+        async with self._preparing:
+            await linux.on_new_thread(lambda: sandboxes.make(directory, spec))
         record = SandboxRecord(
             id=id, spec=spec, created_at=self._now(), boot=self._boot,
             netns="" if spec.host_network else str(directory / "ns" / "net"),
@@ -267,13 +272,11 @@ class BuiltinRuntime:
         await asyncio.gather(*(self.remove(live.record.id) for live in self._of(sandbox)))
         await asyncio.to_thread(sandboxes.remove, self._layout.sandbox(sandbox))
         self._sandboxes.pop(sandbox, None)
-        if record.spec.cgroup_parent and not self._siblings(record):
-            await self.cgroups.remove(record.spec.cgroup_parent)
+        parent = record.spec.cgroup_parent
+        # Another attempt of the same pod has the same control group.
+        if parent and all(other.spec.cgroup_parent != parent for other in self._sandboxes.values()):
+            await self.cgroups.remove(parent)
         self._hub.publish(RuntimeEvent("deleted", sandbox, ""))
-
-    def _siblings(self, record: SandboxRecord) -> bool:
-        """Another attempt of the same pod has the same control group."""
-        return any(other.spec.cgroup_parent == record.spec.cgroup_parent for other in self._sandboxes.values())
 
     async def sandboxes(self) -> tuple[Sandbox, ...]:
         return tuple(self._view(record) for record in self._sandboxes.values())
@@ -311,26 +314,21 @@ class BuiltinRuntime:
         cgroup = f"{self._pod_cgroup(record)}/{id}"
         pid_namespace = self._pid_namespace(record, spec)
         view = sandboxes.view(self._layout.sandbox(sandbox), record.spec, pid_namespace=pid_namespace)
-        host = self._host
-        if spec.security.privileged:
-            host = replace(host, devices=containers.host_devices())
+        privileged = spec.security.privileged
+        host = replace(self._host, devices=containers.host_devices()) if privileged else self._host
         log_path = str(Path(record.spec.log_directory, spec.log_path)) if spec.log_path else os.devnull
 
-        def make() -> tuple[str, containers.Prepared]:
+        def make() -> containers.Prepared:
             image = self._store.acquire(spec.image, id, str(self._layout.root))
-            if spec.log_path:
-                Path(log_path).parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-            try:
-                return image.id, containers.prepare(directory, spec, image, self._store, view, host, cgroup)
-            except OSError as error:
-                raise RuntimeFault(f"failed to create containerd container: {error}") from error
+            return containers.prepare(directory, spec, image, self._store, view, host, cgroup, log_path)
 
         try:
-            image_id, prepared = await linux.on_new_thread(make)
+            async with self._preparing:
+                prepared = await linux.on_new_thread(make)
             if record.stopped:
                 raise RuntimeFault(f'sandbox container "{sandbox}" is not running')
             live = Live(ContainerRecord(
-                id=id, sandbox_id=sandbox, spec=spec, image_id=image_id, cgroup=cgroup, log_path=log_path,
+                id=id, sandbox_id=sandbox, spec=spec, image_id=prepared.image_id, cgroup=cgroup, log_path=log_path,
                 created_at=self._now(), boot=self._boot, stop_signal=prepared.stop_signal,
                 own_pid_namespace=pid_namespace == "", resources=spec.resources,
             ))  # fmt: skip
@@ -369,6 +367,7 @@ class BuiltinRuntime:
                 self._programs, record.id, bundle, runc_root=self._layout.runc, exits=self._layout.exits,
                 log=record.log_path, name=spec.name, stdin=spec.stdin, stdin_once=spec.stdin_once, tty=spec.tty,
             )  # fmt: skip
+            (self._layout.exits / record.id).unlink(missing_ok=True)
             try:
                 record.pid = await conmon.launch(args, bundle)
                 record.ticks = linux.started_ticks(record.pid)
@@ -386,9 +385,8 @@ class BuiltinRuntime:
 
     def _release(self, record: ContainerRecord) -> None:
         """Let it run its command, for which it waits."""
-        conmon.release(
-            self._layout.runc, record.id, lambda: linux.started_ticks(record.pid) == record.ticks != 0
-        )
+        alive = lambda: linux.started_ticks(record.pid) == record.ticks != 0  # noqa: E731
+        conmon.release(self._layout.runc, record.id, alive)
 
     async def _start_failed(self, live: Live, message: str) -> None:
         record = live.record
@@ -399,7 +397,7 @@ class BuiltinRuntime:
         if record.pid:
             linux.send_signal(record.pid, record.ticks, signal.SIGKILL)
         await self.cgroups.remove(record.cgroup)
-        await adoption.kill_remains(self._layout, self.cgroups, record.id)
+        await adoption.kill_remains(self._layout, self.cgroups, self._clock, record.id)
 
     async def _place_conmon(self, bundle: Path) -> None:
         """Out of our own control group: whoever stops our service must not stop the containers."""
@@ -530,9 +528,7 @@ class BuiltinRuntime:
             exited=lambda: asyncio.shield(live.ended),
         )  # fmt: skip
 
-    async def port_forward(
-        self, sandbox: str, port: int
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def port_forward(self, sandbox: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         record = self._sandbox(sandbox)
         if record.stopped:
             raise RuntimeFault(f'sandbox container "{sandbox}" is not running')
@@ -552,22 +548,23 @@ class BuiltinRuntime:
                 await asyncio.to_thread(self.cgroups.update, record.cgroup, resources)
             except OSError as error:
                 raise RuntimeFault(f"failed to update resources of container {container}: {error}") from error
-            record.resources = Resources(*(
-                new if (new := getattr(resources, name)) is not None else getattr(record.resources, name)
-                for name in Resources.__slots__
-            ))  # fmt: skip
+            record.resources = merged(record.resources, resources)
             self._layout.write(record)
 
     async def stats(self, container: str) -> ContainerStats:
-        record = self._running(container)
+        record, live = self._running(container), self._live(container)
 
         def read() -> ContainerStats:
             group = self.cgroups.stats(record.cgroup)
+            if self._clock.monotonic() - live.written[0] > WRITTEN_AGE:
+                live.written = (
+                    self._clock.monotonic(), containers.upper_usage(self._layout.container(container))
+                )
             return ContainerStats(
                 container_id=container, name=record.spec.name, sandbox_id=record.sandbox_id, timestamp=self._now(),
                 cpu_nanoseconds=group.cpu_nanoseconds, memory_usage=group.memory_usage,
                 memory_working_set=group.memory_working_set, memory_rss=group.memory_rss, pids=group.pids,
-                rootfs_bytes=containers.upper_usage(self._layout.container(container)),
+                rootfs_bytes=live.written[1],
             )  # fmt: skip
 
         try:

@@ -18,6 +18,7 @@ class Live:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.removed = False
         self.pidfd = -1
+        self.written: tuple[float, int] = (float("-inf"), 0)   # when measured (monotonic), and bytes
 
     def watch(self, gone: Callable[[Live], None]) -> None:
         """Call when the process has ended: conmon, which tells the exit code, may have been killed itself."""

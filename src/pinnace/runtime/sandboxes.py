@@ -102,9 +102,19 @@ def _make_namespaces(directory: Path, spec: SandboxSpec) -> None:
         linux.bind(linux.namespace_path(kind), str(target))
 
 
+def sysctl_path(name: str) -> str:
+    """The file below /proc/sys. Whichever of `.` and `/` comes first separates; the other stands for it inside
+    a part, as in an interface's name (sysctl.d(5))."""
+    dot, slash = name.find("."), name.find("/")
+    if slash < 0 or 0 <= dot < slash:
+        name = name.translate(str.maketrans("./", "/."))
+    if any(part in ("", "..", ".") for part in name.split("/")):
+        raise RuntimeFault(f"failed to set sysctl {name}: not a sysctl's name")
+    return name
+
+
 def _set_sysctl(name: str, value: str) -> None:
-    # A slash in a name stands for a dot in an interface's name, and the other way round (sysctl.conf(5)).
-    path = name.replace("/", "\0").replace(".", "/").replace("\0", ".") if "/" not in name else name
+    path = sysctl_path(name)
     try:
         (Path("/proc/sys") / path).write_text(value)
     except OSError as error:

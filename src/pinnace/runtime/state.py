@@ -6,6 +6,7 @@ record that cannot be read is swept away with its leftovers.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,7 @@ from pinnace.runtime.cri import (
     ContainerState,
     NotFound,
     Resources,
+    RuntimeFault,
     Sandbox,
     SandboxSpec,
     SandboxState,
@@ -96,6 +98,14 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
         )
 
 
+def merged(old: Resources, new: Resources) -> Resources:
+    """What is set after an update: None leaves a value alone."""
+    return Resources(**{
+        name: getattr(old, name) if getattr(new, name) is None else getattr(new, name)
+        for name in Resources.__dataclass_fields__
+    })  # fmt: skip
+
+
 R = TypeVar("R", SandboxRecord, ContainerRecord)
 _encoder = msgspec.json.Encoder()
 
@@ -118,10 +128,25 @@ class Layout:
         self.containers = root / "containers"
         self.exits = root / "exits"
         self.runc = root / "runc"
+        self._lock = -1
 
     def make(self) -> None:
         for path in (self.root, self.sandboxes, self.containers, self.exits, self.runc):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def lock(self) -> None:
+        """Raises RuntimeFault when another process works on this directory."""
+        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            raise RuntimeFault(f"another process runs the containers of {self.root}") from None
+
+    def unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def sandbox(self, id: str) -> Path:
         return self.sandboxes / id

@@ -165,21 +165,35 @@ def base_rootfs(root: Path) -> None:
     """What programs expect to find in any root file system."""
     for name in ("bin", "dev", "etc", "home", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/sbin", "sbin",
                  "var/tmp", "var/log", "usr/share"):  # fmt: skip
-        (root / name).mkdir(parents=True, exist_ok=True)
+        _directory(root / name, root)
     for name in ("tmp", "var/tmp"):
         (root / name).chmod(0o1777)
     (root / "root").chmod(0o700)
-    (root / "etc/passwd").write_text(
+    _write(root / "etc/passwd",
         "root:x:0:0:root:/root:/bin/sh\n"
         "daemon:x:1:1:daemon:/usr/sbin:/bin/false\n"
         "www-data:x:33:33:www-data:/var/www:/bin/false\n"
         "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
     )
-    (root / "etc/group").write_text(
+    _write(root / "etc/group",
         "root:x:0:\ndaemon:x:1:\ntty:x:5:\nwww-data:x:33:\nusers:x:100:\nnogroup:x:65534:\n"
     )
-    (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
-    (root / "etc/hosts").write_text("127.0.0.1\tlocalhost\n")
+    _write(root / "etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
+    _write(root / "etc/hosts", "127.0.0.1\tlocalhost\n")
+
+
+def _directory(path: Path, root: Path) -> None:
+    """A directory that everyone may enter, whatever our umask is; those above it as well."""
+    if path == root or path.is_dir():
+        return
+    _directory(path.parent, root)
+    path.mkdir()
+    path.chmod(0o755)
+
+
+def _write(path: Path, content: bytes | str) -> None:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    path.chmod(0o644)
 
 
 def add_busybox(root: Path, busybox: str = "/bin/busybox") -> None:
@@ -189,7 +203,7 @@ def add_busybox(root: Path, busybox: str = "/bin/busybox") -> None:
     listing = subprocess.run([busybox, "--list-full"], check=True, capture_output=True, text=True, timeout=30)
     for applet in listing.stdout.split():
         link = root / applet
-        link.parent.mkdir(parents=True, exist_ok=True)
+        _directory(link.parent, root)
         if not link.exists() and not link.is_symlink() and link.name != "busybox":
             link.symlink_to(os.path.relpath(root / "bin/busybox", link.parent))
     if not (root / "bin/sh").exists():
@@ -228,8 +242,8 @@ def build_python(
         _add_python(root)
         for name, content in (files or {}).items():
             target = root / name.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content.encode() if isinstance(content, str) else content)
+            _directory(target.parent, root)
+            _write(target, content)
         return build_image(
             path, tag, root, recipe or Recipe(cmd=("python3",), env={"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8"})
         )
@@ -242,10 +256,11 @@ def _add_python(root: Path) -> None:
     if not executable.exists():
         executable = Path(os.path.realpath(sys.executable))
     target = root / "usr/local/lib" / version
+    _directory(target, root)
     for key in ("stdlib", "platstdlib"):
         source = Path(sysconfig.get_path(key)).resolve()
         shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True, ignore=_ignored)
-    (root / "usr/local/bin").mkdir(parents=True, exist_ok=True)
+    _directory(root / "usr/local/bin", root)
     shutil.copy(executable.resolve(), root / "usr/local/bin" / version)
     for directory in ("usr/local/bin", "usr/bin"):
         for name in ("python3", "python"):
@@ -253,7 +268,7 @@ def _add_python(root: Path) -> None:
     _strip(root / "usr/local/bin" / version)
     for library in _libraries({executable.resolve(), *(target / "lib-dynload").glob("*.so")}):
         copy = root / str(library).lstrip("/")
-        copy.parent.mkdir(parents=True, exist_ok=True)
+        _directory(copy.parent, root)
         if not copy.exists():
             shutil.copy(library, copy)
         _strip(copy)

@@ -303,7 +303,8 @@ class _Unpacker:
             if not (stat.S_ISCHR(found.st_mode) and found.st_rdev == 0):
                 raise BadLayer(f"{relative!r} is not a directory")
             os.unlink(path)
-            os.mkdir(path, 0o755)
+            os.mkdir(path)
+            os.chmod(path, 0o755)
             os.setxattr(path, OPAQUE_XATTR, b"y")
         return None
 
@@ -311,7 +312,8 @@ class _Unpacker:
         """A parent that this layer does not mention: like the one below, or a link there."""
         lower = self._in_lower(relative)
         if lower is None:
-            os.mkdir(path, 0o755)
+            os.mkdir(path)
+            os.chmod(path, 0o755)  # whatever our umask is
             return None
         found = os.lstat(lower)
         if stat.S_ISLNK(found.st_mode):

@@ -118,7 +118,7 @@ class _Pull:
         origin, signed_in = urlsplit(url).netloc, False
         for _ in range(MAX_REDIRECTS + 2):
             self.check(url)
-            sent = dict(headers)
+            sent = {"Accept-Encoding": "identity", **headers}  # digests are of the bytes as stored
             if self.authorization and urlsplit(url).netloc == origin:
                 sent["Authorization"] = self.authorization
             async with self.session.get(url, headers=sent, allow_redirects=False) as response:
@@ -191,7 +191,7 @@ class Puller:
 
     async def pull(self, reference: Reference, auth: Mapping[str, str] | None = None) -> StoredImage:
         """Raises ImagePullFault in containerd's words."""
-        async with aiohttp.ClientSession(timeout=TIMEOUT, auto_decompress=False) as session:
+        async with aiohttp.ClientSession(timeout=TIMEOUT, auto_decompress=False, trust_env=self._egress) as session:
             pull = _Pull(session, reference, auth, self._egress)
             try:
                 return await self._pull(pull)
@@ -218,13 +218,11 @@ class Puller:
         wanted = {
             layer for layer, chain in zip(layers, chain_ids(diff_ids), strict=True) if not self._store.has_layer(chain)
         }
-        limit = asyncio.Semaphore(PARALLEL_LAYERS)
         try:
-            async with asyncio.TaskGroup() as group:
-                for layer in wanted:
-                    group.create_task(self._layer(pull, layer, limit))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            await self._layers(pull, wanted)
+        finally:
+            for layer in wanted:
+                self._transfers.pop(layer, None)
         openers = [self._opener(layer) for layer in layers]
         tags = (reference.tagged,) if reference.tagged and not reference.digest else ()
         try:
@@ -235,8 +233,17 @@ class Puller:
             raise pull.fault(f"failed to extract layer: {error}") from error
         finally:
             for layer in wanted:
-                self._transfers.pop(layer, None)
                 self._partial(layer).unlink(missing_ok=True)
+
+    async def _layers(self, pull: _Pull, wanted: set[str]) -> None:
+        """Fetch layers, a few at a time; what has come of a failed transfer stays, to go on from."""
+        limit = asyncio.Semaphore(PARALLEL_LAYERS)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for layer in wanted:
+                    group.create_task(self._layer(pull, layer, limit))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
     async def _resolve(self, pull: _Pull, what: str) -> tuple[dict[str, Any], bytes, str]:
         """The manifest for this machine, its bytes, and the digest that the reference stands for."""

@@ -64,6 +64,14 @@ class Use(msgspec.Struct, frozen=True):
     state_dir: str
 
 
+class LayerUsage(msgspec.Struct, frozen=True):
+    """Counted once, when a layer is unpacked: the kubelet asks for the sum every few seconds."""
+
+    size: int                            # bytes of its files
+    disk: int                            # bytes on disk
+    inodes: int
+
+
 class Index(msgspec.Struct):
     images: dict[str, StoredImage] = msgspec.field(default_factory=dict)
 
@@ -279,7 +287,8 @@ class ImageStore:
             found, size = unpack(file, fresh / "diff", lowers, self._bounds)
             if found != diff_id:
                 raise RuntimeFault(f"layer digest mismatch: expected {diff_id}, got {found}")
-            (fresh / "size").write_text(str(size))
+            note = LayerUsage(size, *_disk_usage(fresh / "diff"))
+            (fresh / "usage.json").write_bytes(msgspec.json.encode(note))
             syncfs(str(fresh))
             fresh.rename(self._layers / chain.removeprefix("sha256:"))
             link = self.links / self.short(chain)
@@ -328,8 +337,9 @@ class ImageStore:
             if previous is not None:
                 tags = tuple(dict.fromkeys((*images[id].tags, *tags)))
                 digests = tuple(dict.fromkeys((*previous.digests, *digests)))
+            unpacked = sum(self._usage(self.layer(layer).parent).size for layer in chain)
             image = StoredImage(
-                id=id, chain=chain, size=len(config) + sum(self._size(layer) for layer in chain), tags=tags,
+                id=id, chain=chain, size=len(config) + unpacked, tags=tags,
                 digests=digests, manifest=manifest or (previous.manifest if previous else ""),
                 user=parsed.run_config().user, pinned=pinned or (previous is not None and previous.pinned),
             )  # fmt: skip
@@ -337,10 +347,11 @@ class ImageStore:
             self._save(Index(images))
             return image
 
-    def _size(self, chain: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
-            return int((self._layers / chain.removeprefix("sha256:") / "size").read_text())
-        return 0
+    def _usage(self, directory: Path) -> LayerUsage:
+        try:
+            return msgspec.json.decode((directory / "usage.json").read_bytes(), type=LayerUsage)
+        except (OSError, msgspec.MsgspecError):
+            return LayerUsage(0, 0, 0)
 
     def remove(self, reference: str) -> None:
         """Drop the image with all its names (CRI's RemoveImage); its layers stay while a container uses them."""
@@ -409,12 +420,22 @@ class ImageStore:
         return doomed
 
     def usage(self) -> tuple[int, int]:
-        """(bytes, inodes) of blobs and layers, counted on disk."""
-        total = inodes = 0
-        for top in (self._blobs, self._layers):
-            for directory, _, files in os.walk(top):
-                inodes += 1 + len(files)
-                for name in files:
-                    with contextlib.suppress(FileNotFoundError):
-                        total += Path(directory, name).lstat().st_blocks * 512
+        """(bytes, inodes) of blobs and layers on disk, as counted when each was unpacked."""
+        total, inodes = _disk_usage(self._blobs)
+        for path in list(self._layers.iterdir()):
+            layer = self._usage(path)
+            total, inodes = total + layer.disk, inodes + layer.inodes
         return total, inodes
+
+
+def _disk_usage(top: Path) -> tuple[int, int]:
+    """(bytes, inodes) below a directory; of hard links each counts once."""
+    total, seen = 0, set[int]()
+    for directory, names, files in os.walk(top):
+        for name in (*names, *files):
+            with contextlib.suppress(FileNotFoundError):
+                found = Path(directory, name).lstat()
+                if found.st_ino not in seen:
+                    seen.add(found.st_ino)
+                    total += found.st_blocks * 512
+    return total, len(seen)

@@ -1,4 +1,4 @@
-"""The event hub and the watch on exit files."""
+"""The event hub, the watch on exit files, and other small parts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pinnace.runtime import conmon, pause
-from pinnace.runtime.cri import RuntimeEvent
+from pinnace.runtime import conmon, pause, sandboxes
+from pinnace.runtime.cri import RuntimeEvent, RuntimeFault
 from pinnace.runtime.events import EventHub, ExitWatch
 
 
@@ -66,6 +66,22 @@ async def test_exit_files_are_seen_those_of_before_too(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_stop_signals(name: str, number: int) -> None:
     assert conmon.signal_number(name) == number
+
+
+@pytest.mark.parametrize(("name", "path"), [
+    ("net.ipv4.tcp_syncookies", "net/ipv4/tcp_syncookies"),
+    ("kernel/shm_rmid_forced", "kernel/shm_rmid_forced"),
+    ("net.ipv4.conf.eth0/100.forwarding", "net/ipv4/conf/eth0.100/forwarding"),
+    ("net/ipv4/conf/eth0.100/forwarding", "net/ipv4/conf/eth0.100/forwarding"),
+])  # fmt: skip
+def test_names_of_sysctls(name: str, path: str) -> None:
+    assert sandboxes.sysctl_path(name) == path
+
+
+@pytest.mark.parametrize("name", ["net/../../etc/passwd", "net..x", "/etc/passwd", ""])
+def test_what_is_no_sysctl(name: str) -> None:
+    with pytest.raises(RuntimeFault):
+        sandboxes.sysctl_path(name)
 
 
 def test_the_pause_program_ends_with_its_sigaction() -> None:
