@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 
-from pinnace.store.store import Cause, Change, Compacted, Entry, FutureRevision, Page
+from pinnace.store.store import Cause, Change, Compacted, Entry, FutureRevision, Page, StoreFailure
 
 MOST_BEHIND = 20_000               # changes that a watcher may be behind before it is cut off
 _MOST_CAUSES = 16
@@ -41,6 +41,9 @@ class _Watcher:
             self.waiting.clear()
         if not self.behind:
             self.waiting.append(change)
+        self.rouse()
+
+    def rouse(self) -> None:
         if self.wake is not None and not self.wake.done():
             self.wake.set_result(None)
 
@@ -60,6 +63,7 @@ class History:
         self._bytes = 0
         self._marks: deque[tuple[float, int]] = deque()  # (when, revision then), for the bound on age
         self._watchers: dict[_Watcher, None] = {}
+        self._closed = False
 
     # ------------------------------------------------------------------------------------------------ reads
 
@@ -122,20 +126,19 @@ class History:
         self._log.append(change)
         self._bytes += len(value or b"") + len(key)
         if cause is not None:
-            because = cause.because
-            self._causes[revision] = (
-                Cause(cause.actor, cause.verb, because[:_MOST_CAUSES]) if len(because) > _MOST_CAUSES else cause
-            )
+            self._causes[revision] = bounded(cause)
         if not self._marks or now - self._marks[-1][0] >= self._bounds.seconds / 10:
             self._marks.append((now, revision))
         for watcher in self._watchers:
             if key.startswith(watcher.prefix):
                 watcher.offer(change)
 
-    def restore(self, entry: Entry) -> None:
+    def restore(self, entry: Entry, cause: Cause | None) -> None:
         """Take in an entry that was there before the history that is kept; only before any `apply`."""
         self._put(entry.key, entry, None)
         self._versions.clear()
+        if cause is not None:
+            self._causes[entry.modified] = bounded(cause)
 
     def due(self, now: float) -> int:
         """The revision before which the bounds want history forgotten; `compacted` if there is nothing to do."""
@@ -149,8 +152,11 @@ class History:
         return min(due, self.revision)
 
     def compact(self, revision: int) -> list[int]:
-        """Forget what was overwritten or deleted up to the revision; returns the revisions whose records are no
-        longer needed. Raises FutureRevision."""
+        """Forget what was overwritten or deleted up to the revision. Raises FutureRevision.
+
+        Returns the revisions whose records are no longer needed; of one key in their order, so that a deletion
+        is never dropped before what it deleted. The cause of a write lives as long as its record does: that of
+        a key's present value is always there."""
         if revision > self.revision:
             raise FutureRevision(revision, self.revision)
         touched: dict[str, None] = {}
@@ -158,7 +164,6 @@ class History:
             change = self._log.popleft()
             touched[change.key] = None
             self._bytes -= len(change.value or b"") + len(change.key)
-            self._causes.pop(change.revision, None)
         self.compacted = max(self.compacted, revision)
         dropped: list[int] = []
         for key in touched:
@@ -169,10 +174,12 @@ class History:
             if kept[0][1] is None:
                 dropped.append(kept[0][0])
                 kept = kept[1:]
-            if not kept or (len(kept) == 1 and kept[0][1] is not None):
+            if not kept or (len(kept) == 1 and kept[0][0] <= revision):
                 del self._versions[key]
             else:
                 self._versions[key] = kept
+        for number in dropped:
+            self._causes.pop(number, None)
         return dropped
 
     def _put(self, key: str, entry: Entry | None, previous: Entry | None) -> None:
@@ -194,6 +201,8 @@ class History:
 
     async def watch(self, prefix: str, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         """See Store.watch."""
+        if self._closed:
+            raise StoreFailure("the store is closed")
         if after < self.compacted:
             raise Compacted(after, self.compacted)
         watcher = _Watcher(prefix)
@@ -202,6 +211,8 @@ class History:
         self._watchers[watcher] = None
         try:
             while True:
+                if self._closed:
+                    raise StoreFailure("the store was closed")
                 if watcher.behind:
                     raise Compacted(after, self.compacted)
                 if watcher.waiting:
@@ -216,11 +227,24 @@ class History:
         finally:
             del self._watchers[watcher]
 
+    def close(self) -> None:
+        """End all watches."""
+        self._closed = True
+        for watcher in self._watchers:
+            watcher.rouse()
+
     def _since(self, prefix: str, after: int) -> Iterator[Change]:
         skip = after - self.compacted
         for position, change in enumerate(self._log):
             if position >= skip and change.key.startswith(prefix):
                 yield change
+
+
+def bounded(cause: Cause) -> Cause:
+    """The cause, with no more revisions than are kept."""
+    if len(cause.because) <= _MOST_CAUSES:
+        return cause
+    return Cause(cause.actor, cause.verb, cause.because[:_MOST_CAUSES])
 
 
 def _behind(prefix: str) -> str:

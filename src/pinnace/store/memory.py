@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from pinnace.base.clock import Clock
 from pinnace.store.history import Bounds, History
-from pinnace.store.store import Cause, Change, Conflict, Entry, Page
+from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure
 
 
 class MemoryStore:
@@ -15,6 +15,7 @@ class MemoryStore:
     def __init__(self, clock: Clock, bounds: Bounds | None = None) -> None:
         self._clock = clock
         self._history = History(bounds or Bounds())
+        self._closed = False
 
     @property
     def revision(self) -> int:
@@ -29,6 +30,8 @@ class MemoryStore:
     async def commit(
         self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
     ) -> int:
+        if self._closed:
+            raise StoreFailure("the store is closed")
         actual = self._history.entry(key, None)
         if violates(actual, value, expect):
             raise Conflict(key, actual)
@@ -44,13 +47,16 @@ class MemoryStore:
         return self._history.watch(prefix, after)
 
     async def compact(self, revision: int) -> None:
+        if self._closed:
+            raise StoreFailure("the store is closed")
         self._history.compact(revision)
 
     async def cause(self, revision: int) -> Cause | None:
         return self._history.cause(revision)
 
     async def close(self) -> None:
-        return None
+        self._closed = True
+        self._history.close()
 
 
 def violates(actual: Entry | None, value: bytes | None, expect: int | None) -> bool:

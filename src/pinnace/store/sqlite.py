@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pinnace.base.clock import Clock
-from pinnace.store.history import Bounds, History
+from pinnace.store.history import Bounds, History, bounded
 from pinnace.store.memory import violates
 from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure
 
@@ -31,20 +35,28 @@ CREATE TABLE IF NOT EXISTS record (
 );
 CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
 """
-_INSERT = "INSERT INTO record (revision, key, value, created, actor, verb, because) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = "revision, key, value, created, actor, verb, because"
+_INSERT = f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_SELECT = f"SELECT {_COLUMNS} FROM record"
+_MARK = """INSERT INTO mark VALUES ('compacted', ?)
+ON CONFLICT (name) DO UPDATE SET revision = MAX(revision, excluded.revision)"""
 _LARGEST_BATCH = 512                # commits in one transaction
 _MOST_WAITING = 20_000              # commits on their way; more wait outside
 _DELETE_BATCH = 500                 # rows that one transaction forgets
+
+_Row = tuple[int, str, bytes | None, int, str | None, str | None, str | None]
+
+log = logging.getLogger("pinnace.store")
 
 
 @dataclass(eq=False, slots=True)
 class _Write:
     key: str
     value: bytes | None
-    created: int
-    revision: int
+    created: int                        # 0: by this write
     cause: Cause | None
-    done: asyncio.Future[None]
+    done: asyncio.Future[int]           # its revision
+    revision: int = 0                   # given by the writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,44 +65,47 @@ class _Forget:
 
     compacted: int
     revisions: tuple[int, ...]
+    done: asyncio.Future[None] | None = None
 
 
 class SqliteStore:
     """See `store.Store`. Use `open`."""
 
-    def __init__(self, path: Path, clock: Clock, lock: int, connection: sqlite3.Connection, history: History) -> None:
+    def __init__(self, path: Path, clock: Clock, lock: int, connection: sqlite3.Connection, loaded: _Loaded) -> None:
         self._path = path
         self._clock = clock
         self._lock = lock
-        self._history = history
+        self._history = loaded.history
         self._loop = asyncio.get_running_loop()
-        self._next = history.revision + 1
-        self._pending: dict[str, _Write] = {}          # the newest write of each key that is on its way
-        self._count = 0
+        self._pending: dict[str, _Write] = {}          # the write of each key that is on its way
         self._space: deque[asyncio.Future[None]] = deque()
-        self._compacting = False
         self._closed = False
-        self._writer = _Writer(connection, self._call)
+        self._writer = _Writer(connection, self._history.revision, self._written, self._forgotten)
+        if loaded.superseded:
+            self._writer.put(_Forget(self._history.compacted, loaded.superseded))
 
     @classmethod
     async def open(cls, path: Path, clock: Clock, bounds: Bounds | None = None) -> SqliteStore:
         """Open or make the file (0600, its directory 0700). Raises StoreFailure if it is in use or damaged."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = _take_lock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = _take_lock(path)
+        except OSError as error:
+            raise StoreFailure(f"{path}: {error.strerror}") from error
         try:
             connection = _connect(path)
             try:
-                history = _load(connection, bounds or Bounds(), clock.monotonic())
+                loaded = _load(connection, bounds or Bounds(), clock.monotonic())
             except BaseException:
                 connection.close()
                 raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             os.close(lock)
             raise StoreFailure(f"{path}: {error}") from error
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, clock, lock, connection, history)
+        return cls(path, clock, lock, connection, loaded)
 
     @property
     def revision(self) -> int:
@@ -106,9 +121,8 @@ class SqliteStore:
         self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
     ) -> int:
         while True:
-            if self._closed:
-                raise StoreFailure(f"{self._path}: the store is closed")
-            if self._count >= _MOST_WAITING:
+            self._check_open()
+            if len(self._pending) >= _MOST_WAITING:
                 space = self._loop.create_future()
                 self._space.append(space)
                 await space
@@ -121,25 +135,23 @@ class SqliteStore:
         actual = self._history.entry(key, None)
         if violates(actual, value, expect):
             raise Conflict(key, actual)
-        revision = self._next
-        self._next += 1
         write = _Write(
-            key, value, actual.created if actual else revision, revision, cause, self._loop.create_future()
+            key, value, actual.created if actual else 0, bounded(cause) if cause else None, self._loop.create_future()
         )
         self._pending[key] = write
-        self._count += 1
         self._writer.put(write)
         # The write goes on whatever becomes of its caller.
-        await asyncio.shield(write.done)
-        return revision
+        return await asyncio.shield(write.done)
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         return self._history.watch(prefix, after)
 
     async def compact(self, revision: int) -> None:
+        self._check_open()
         dropped = self._history.compact(revision)
-        self._writer.put(_Forget(self._history.compacted, tuple(dropped)))
-        await self._writer.settled(self._loop)
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._writer.put(_Forget(self._history.compacted, tuple(dropped), done))
+        await asyncio.shield(done)
 
     async def cause(self, revision: int) -> Cause | None:
         return self._history.cause(revision)
@@ -149,66 +161,86 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
+        # What the writer has delivered is in the loop's queue ahead of the end of the thread that waits for it.
         await asyncio.to_thread(self._writer.close)
-        await asyncio.sleep(0)          # lets the last batch's results be delivered
+        self._make_space()
+        self._history.close()
         os.close(self._lock)
 
-    def _call(self, writes: list[_Write], error: Exception | None) -> None:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreFailure(f"{self._path}: the store is closed")
+
+    def _written(self, writes: Sequence[_Write], error: Exception | None) -> None:
         """In the writer thread: a batch is durable, or has failed."""
         self._loop.call_soon_threadsafe(self._finish, writes, error)
 
-    def _finish(self, writes: list[_Write], error: Exception | None) -> None:
+    def _forgotten(self, forget: _Forget, error: Exception | None) -> None:
+        """In the writer thread: a compaction is durable, or has failed."""
+        self._loop.call_soon_threadsafe(self._finish_forget, forget, error)
+
+    def _finish(self, writes: Sequence[_Write], error: Exception | None) -> None:
         now = self._clock.monotonic()
         for write in writes:
             del self._pending[write.key]
             if error is None:
                 self._history.apply(write.key, write.value, write.revision, write.cause, now)
-        self._count -= len(writes)
-        if error is not None and not self._pending:
-            # Revisions of failed commits were never seen by anybody: they are given out again.
-            self._next = self._history.revision + 1
         for write in writes:
-            if write.done.done():
-                continue
             if error is None:
-                write.done.set_result(None)
+                write.done.set_result(write.revision)
             else:
-                write.done.set_exception(StoreFailure(f"{self._path}: {error}"))
-                write.done.exception()        # a caller that went away does not make it "never retrieved"
-        while self._space and self._count < _MOST_WAITING:
-            space = self._space.popleft()
-            if not space.done():
-                space.set_result(None)
-                break
+                _fail(write.done, StoreFailure(f"{self._path}: {error}"))
+        self._make_space()
         due = self._history.due(now)
         if due > self._history.compacted and not self._closed:
             self._writer.put(_Forget(due, tuple(self._history.compact(due))))
 
+    def _finish_forget(self, forget: _Forget, error: Exception | None) -> None:
+        if error is not None:
+            log.warning("%s: compaction up to revision %d: %s", self._path, forget.compacted, error)
+        if forget.done is None:
+            return
+        if error is None:
+            forget.done.set_result(None)
+        else:
+            _fail(forget.done, StoreFailure(f"{self._path}: {error}"))
+
+    def _make_space(self) -> None:
+        """Wake as many of those who wait outside as there is room for; all of them when the store is closed."""
+        free = _MOST_WAITING - len(self._pending)
+        while self._space and (free > 0 or self._closed):
+            space = self._space.popleft()
+            if not space.done():
+                space.set_result(None)
+                free -= 1
+
 
 class _Writer:
-    """The thread that owns the connection."""
+    """The thread that owns the connection.
 
-    def __init__(self, connection: sqlite3.Connection, deliver: Callable[[list[_Write], Exception | None], None]) -> None:
+    It gives out the revisions, so that a batch that fails leaves no hole: the next one gets the same numbers,
+    which nobody has seen."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, last: int,
+        written: Callable[[Sequence[_Write], Exception | None], None],
+        forgotten: Callable[[_Forget, Exception | None], None],
+    ) -> None:  # fmt: skip
         self._connection = connection
-        self._deliver = deliver
-        self._queue: deque[_Write | _Forget | Callable[[], None]] = deque()
+        self._last = last                       # newest revision on the disk
+        self._written = written
+        self._forgotten = forgotten
+        self._queue: deque[_Write | _Forget] = deque()
         self._wake = threading.Condition()
         self._closing = False
-        self._broken: Exception | None = None
-        self._last = 0                    # newest revision on the disk
+        self._superseded: deque[int] = deque()  # rows to delete, in this order
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def put(self, item: _Write | _Forget | Callable[[], None]) -> None:
+    def put(self, item: _Write | _Forget) -> None:
         with self._wake:
             self._queue.append(item)
             self._wake.notify()
-
-    async def settled(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Everything put so far has been done."""
-        reached = loop.create_future()
-        self.put(lambda: loop.call_soon_threadsafe(reached.set_result, None))
-        await reached
 
     def close(self) -> None:
         with self._wake:
@@ -219,67 +251,74 @@ class _Writer:
 
     def _run(self) -> None:
         while True:
+            batch: list[_Write] = []
+            forget: _Forget | None = None
             with self._wake:
                 while not self._queue and not self._closing:
                     self._wake.wait()
                 if not self._queue:
                     return
-                first = self._queue.popleft()
-                batch = [first] if isinstance(first, _Write) else []
-                while batch and self._queue and isinstance(self._queue[0], _Write) and len(batch) < _LARGEST_BATCH:
-                    following = self._queue.popleft()
-                    if isinstance(following, _Write):
-                        batch.append(following)
-            if isinstance(first, _Write):
-                self._commit(batch)
-            elif isinstance(first, _Forget):
-                self._forget(first)
-            else:
-                first()
+                while self._queue and forget is None and len(batch) < _LARGEST_BATCH:
+                    item = self._queue.popleft()
+                    if isinstance(item, _Write):
+                        batch.append(item)
+                    else:
+                        forget = item
+            if batch:
+                self._written(batch, self._commit(batch))
+            if forget is not None:
+                self._forgotten(forget, self._forget(forget))
 
-    def _commit(self, batch: list[_Write]) -> None:
-        error: Exception | None = None
+    def _commit(self, batch: Sequence[_Write]) -> Exception | None:
+        for revision, write in enumerate(batch, self._last + 1):
+            write.revision = revision
         try:
-            # After a failure the revisions behind it would leave a hole: they fail too, until new ones begin.
-            if self._broken is not None and batch[0].revision != self._last + 1:
-                raise self._broken
-            self._broken = None
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
+            with self._transaction():
                 self._connection.executemany(_INSERT, map(_row, batch))
-            self._last = batch[-1].revision
-        except Exception as failure:
-            error = self._broken = failure
-            self._last = self._last or batch[0].revision - 1
-        self._deliver(batch, error)
+        except Exception as error:
+            return error
+        self._last = batch[-1].revision
+        return None
 
-    def _forget(self, forget: _Forget) -> None:
+    def _forget(self, forget: _Forget) -> Exception | None:
+        # What could not be deleted the last time comes first: were a deletion forgotten before the value that it
+        # deleted, the value would come back.
+        self._superseded.extend(forget.revisions)
         try:
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                # The newest revision is remembered too: its row may be a deletion that is forgotten now.
-                self._mark("compacted", forget.compacted)
-                self._mark("revision", forget.compacted)
-            for start in range(0, len(forget.revisions), _DELETE_BATCH):
-                part = forget.revisions[start : start + _DELETE_BATCH]
-                with self._connection:
-                    self._connection.execute("BEGIN IMMEDIATE")
+            with self._transaction():
+                self._connection.execute(_MARK, (forget.compacted,))
+            while self._superseded:
+                part = list(islice(self._superseded, _DELETE_BATCH))
+                with self._transaction():
                     self._connection.executemany("DELETE FROM record WHERE revision = ?", [(r,) for r in part])
-        except sqlite3.Error:
-            # Rows that stay are forgotten at the next start: history is cut there by the mark.
-            return
+                for _ in part:
+                    self._superseded.popleft()
+        except Exception as error:
+            return error
+        return None
 
-    def _mark(self, name: str, revision: int) -> None:
-        self._connection.execute(
-            "INSERT INTO mark VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET revision = MAX(revision, excluded.revision)",
-            (name, revision),
-        )
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # Some errors, a full disk for one, roll back by themselves.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+
+def _fail(future: asyncio.Future[Any], error: StoreFailure) -> None:
+    future.set_exception(error)
+    future.exception()              # a caller that went away does not make it "never retrieved"
 
 
 def _row(write: _Write) -> tuple[object, ...]:
     cause = write.cause
     return (
-        write.revision, write.key, write.value, write.created,
+        write.revision, write.key, write.value, write.created or write.revision,
         cause.actor if cause else None, cause.verb if cause else None,
         ",".join(map(str, cause.because)) if cause and cause.because else None,
     )  # fmt: skip
@@ -298,35 +337,66 @@ def _take_lock(path: Path) -> int:
 def _connect(path: Path) -> sqlite3.Connection:
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        for directory in (path.parent, path.parent.parent):
+            _sync(directory)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA wal_autocheckpoint = 2000")
-    connection.execute("PRAGMA cache_size = -4096")
-    connection.executescript(_SCHEMA)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 2000")
+        connection.execute("PRAGMA cache_size = -4096")
+        connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
-def _load(connection: sqlite3.Connection, bounds: Bounds, now: float) -> History:
+def _sync(directory: Path) -> None:
+    """Make durable that a file is in the directory."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    history: History
+    superseded: tuple[int, ...]         # rows that a compaction did not come to delete, in order
+
+
+def _load(connection: sqlite3.Connection, bounds: Bounds, now: float) -> _Loaded:
     """The state that the file holds. A hole in the revisions behind the mark means that it is damaged."""
-    marks = dict(connection.execute("SELECT name, revision FROM mark"))
-    compacted = marks.get("compacted", 0)
+    marked = connection.execute("SELECT revision FROM mark WHERE name = 'compacted'").fetchone()
+    compacted: int = marked[0] if marked else 0
     history = History(bounds)
-    rows: Iterable[tuple[int, str, bytes | None, int, str | None, str | None, str | None]]
+    rows: Iterable[_Row]
     # Below the mark there may be rows whose deletion was interrupted: the last of each key counts.
-    newest: dict[str, Entry | None] = {}
-    columns = "revision, key, value, created, actor, verb, because"
-    rows = connection.execute(f"SELECT {columns} FROM record WHERE revision <= ? ORDER BY revision", (compacted,))
-    for revision, key, value, created, *_ in rows:
-        newest[key] = Entry(key, value, created, revision) if value is not None else None
-    for entry in newest.values():
-        if entry is not None:
-            history.restore(entry)
+    newest: dict[str, tuple[Entry, Cause | None]] = {}
+    superseded: list[int] = []
+    rows = connection.execute(_SELECT + " WHERE revision <= ? ORDER BY revision", (compacted,))
+    for revision, key, value, created, actor, verb, because in rows:
+        before = newest.pop(key, None)
+        if before is not None:
+            superseded.append(before[0].modified)
+        if value is None:
+            superseded.append(revision)
+        else:
+            newest[key] = Entry(key, value, created, revision), _cause(actor, verb, because)
+    for entry, cause in newest.values():
+        history.restore(entry, cause)
     history.revision = history.compacted = compacted
-    rows = connection.execute(f"SELECT {columns} FROM record WHERE revision > ? ORDER BY revision", (compacted,))
+    rows = connection.execute(_SELECT + " WHERE revision > ? ORDER BY revision", (compacted,))
     for revision, key, value, _, actor, verb, because in rows:
         if revision != history.revision + 1:
             raise StoreFailure(f"the record of revision {history.revision + 1} is missing: the file is damaged")
-        reacted = tuple(map(int, because.split(","))) if because else ()
-        history.apply(key, value, revision, Cause(actor, verb or "", reacted) if actor else None, now)
-    return history
+        history.apply(key, value, revision, _cause(actor, verb, because), now)
+    return _Loaded(history, tuple(superseded))
+
+
+def _cause(actor: str | None, verb: str | None, because: str | None) -> Cause | None:
+    if actor is None:
+        return None
+    return Cause(actor, verb or "", tuple(map(int, because.split(","))) if because else ())

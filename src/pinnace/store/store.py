@@ -102,26 +102,42 @@ class Store(Protocol):
         """Write (or with None delete) one key and return the commit's revision.
 
         `expect` is the `modified` revision the caller saw: 0 demands that the key does not exist, None
-        demands nothing. Deleting a key that does not exist raises Conflict. Raises Conflict."""
+        demands nothing. Deleting a key that does not exist raises Conflict.
+
+        Raises Conflict, and StoreFailure: then nothing was written, and the next commit starts afresh. A caller
+        that is cancelled while it waits does not know whether its write was made."""
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         """Every change below `prefix` with a revision above `after`, in order, each once, for ever.
 
-        Changes come in batches of at least one, as many as are there. The iteration raises
-        Compacted when `after` is no longer kept, or when the watcher has fallen
-        further behind than the engine's bound. Closing the iterator (`aclose`) ends the watch."""
+        Changes come in batches of at least one, as many as are there. `after` may be ahead of the newest
+        revision: the watch then waits, and begins with the first change above `after`. The watch starts with
+        the first `anext`, not before.
+
+        The iteration raises Compacted when `after` is no longer kept, or when the watcher has fallen further
+        behind than the engine's bound; and StoreFailure, never a plain end, when the store is closed, because
+        what follows is unknown. Closing the iterator (`aclose`) ends the watch."""
         ...
 
     async def compact(self, revision: int) -> None:
-        """Forget history before `revision`; what a key holds at that revision stays readable."""
+        """Forget history before `revision`; what a key holds at that revision stays readable.
+
+        Raises FutureRevision; StoreFailure when it could not be made durable (the history is forgotten all the
+        same, and its space is freed with a later compaction or at the next start)."""
         ...
 
     async def cause(self, revision: int) -> Cause | None:
-        """Who made the commit of that revision, if it is still kept and was given."""
+        """Who made the commit of that revision, if it was given and the record is kept.
+
+        It is kept as long as the history of that revision, and beyond that while some key still holds the value
+        that was written then."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Finish what has been started, end all watches, let go. Commits, watches and compactions from now on raise
+        StoreFailure."""
+        ...
 
 
 class StoreFailure(Exception):
