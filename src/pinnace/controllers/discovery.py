@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from pinnace.api import errors
-from pinnace.client.client import Client
+from pinnace.api import codec, errors
+from pinnace.client.client import Client, ObjectList
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,20 @@ def _split(group_version: str) -> tuple[str, str]:
     return group, version
 
 
-async def get_json(client: Client, path: str, **query: str) -> dict[str, Any]:
-    """A GET decoded as plain JSON, for kinds that may have no type here."""
-    response = await client.call("GET", path, query={key: (value,) for key, value in query.items()})
+async def get_json(client: Client, path: str) -> dict[str, Any]:
+    """A GET decoded as plain JSON, for kinds that may have no type here. Of objects only the metadata is sure to
+    be there: an in-process server hands them over as they are, and nobody here asks for more."""
+    response = await client.call("GET", path)
+    found = response.object
+    if isinstance(found, ObjectList):
+        return {"items": [_plain(item) for item in found.items]}
+    if not response.body and found is not None:
+        return _plain(found)
     decoded: dict[str, Any] = msgspec.json.decode(response.body)
     return decoded
+
+
+def _plain(obj: Any) -> dict[str, Any]:
+    if isinstance(obj, dict):
+        return obj
+    return {"metadata": msgspec.to_builtins(codec.metadata(obj))}
