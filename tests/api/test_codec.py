@@ -32,6 +32,7 @@ def through(kind: type[Any], body: Any) -> Any:
         ({"nodeSelector": {}, "volumes": [], "containers": []}, {"containers": []}),
         ({"nodeSelector": {"a": None}, "containers": None}, {"nodeSelector": {"a": ""}, "containers": []}),
         ({"nodeName": None}, {"containers": []}),
+        ({"overhead": {"cpu": None}, "containers": None}, {"containers": [], "overhead": {"cpu": "0"}}),
         ({"volumes": [{"name": "x", "emptyDir": {}}]}, {"containers": [], "volumes": [{"name": "x", "emptyDir": {}}]}),
         ({"overhead": {"cpu": "1000m", "memory": 1024, "x": 0.5}},
          {"containers": [], "overhead": {"cpu": "1", "memory": "1024", "x": "500m"}}),

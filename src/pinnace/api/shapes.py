@@ -70,5 +70,7 @@ def _shape(annotation: Any) -> tuple[Shape, bool]:
         inner = get_args(rest[0])[1]
         # dict[str, Any] is somebody else's JSON: nothing in it is ours to judge.
         return (Shape("plain") if inner is Any else Shape("map", None, _shape(inner)[0])), optional
-    zero = {str: "", int: 0, bool: False, float: 0}.get(rest[0]) if len(rest) == 1 else None
+    if len(rest) > 1:  # a quantity, or a number or string
+        return Shape("plain", zero="0" if float in rest and str in rest else 0), optional
+    zero = {str: "", int: 0, bool: False, float: 0}.get(rest[0])
     return Shape("plain", zero=zero), optional
