@@ -247,7 +247,7 @@ def _type(module: str, schema: Schema, imports: set[str]) -> str:
         case "integer":
             return "int"
         case "number":
-            return "float"
+            return "int | float"  # Go prints 10, not 10.0
         case "array":
             return f"list[{_type(module, schema['items'], imports)}]"
         case "object":

@@ -124,3 +124,8 @@ def test_duplicate_fields() -> None:
     assert strict.duplicate_fields(body) == [
         'duplicate field "spec.replicas"', 'duplicate field "spec.l[0].a"', 'duplicate field "spec"',
     ]  # fmt: skip
+
+
+def test_whole_numbers_stay_whole() -> None:
+    bounds = codec.decode(apiextensions.JSONSchemaProps, b'{"maximum":10,"minimum":0.5}')
+    assert codec.encode(bounds) == b'{"maximum":10,"minimum":0.5}'
