@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("status", "show the clusters of this machine and how they are"),
     "kubeconfig": ("kubeconfig", "print a cluster's kubeconfig"),
     "image": ("image", "load, list, remove and build images"),
+    "demo": ("demo", "deploy a small application in two tiers"),
     "logs": ("logs", "show what a component of a cluster wrote"),
     "version": ("version", "print the version"),
 }

@@ -17,7 +17,7 @@ import uvloop
 
 from pinnace.api.core import v1 as core
 from pinnace.apiserver.authentication.tokens import TokenIssuer
-from pinnace.apiserver.http import HttpFront
+from pinnace.apiserver.http import HttpFront, server_context
 from pinnace.apiserver.inprocess import ADMIN, InProcessTransport
 from pinnace.apiserver.kubelet_proxy import KubeletProxy
 from pinnace.apiserver.resources.table import RESOURCES
@@ -75,9 +75,12 @@ async def _run(layout: Layout) -> None:
         plane = ControlPlane(layout, clock, randomness, progress)
         await plane.run(stop)
     except (UserError, StoreFailure, OSError) as error:
-        logger.exception("the cluster cannot start")
+        logger.error("the cluster cannot start: %s", error)
         progress.fail(str(error))
         raise SystemExit(1) from error
+    except Exception as error:
+        progress.fail(f"the server process failed: {error}")
+        raise
 
 
 class _Steps:
@@ -136,10 +139,12 @@ class ControlPlane:
         store = await open_store("memory" if settings.store == "memory" else "sqlite", self._layout.store, self._clock)
         server = self._server(store, ground)
         await server.start()
-        front = HttpFront(server, self._serving_context(ground))
+        front = HttpFront(server)
         try:
-            hosts = ["127.0.0.1", *([ground.gateway] if ground.gateway else [])]
-            await front.start([(host, settings.api_port) for host in hosts])
+            context = self._serving_context(ground)
+            for host in ("127.0.0.1", ground.gateway):
+                if host:
+                    await front.listen(host, settings.api_port, context)
             self._steps.done("API server")
             self._hand_over(ground)
             admin = Client(InProcessTransport(server), agent="pinnace")
@@ -221,11 +226,8 @@ class ControlPlane:
         if ground.gateway:
             hosts.append(ground.gateway)
         pair = ground.authority.issue("kube-apiserver", hosts=hosts, now=self._clock.now(), server=True, client=False)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=ground.authority.certificate.decode())
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_mode = ssl.CERT_OPTIONAL
-        context.load_cert_chain(*pair.write(self._layout.pki, "apiserver"))
-        return context
+        certificate, key = pair.write(self._layout.pki, "apiserver")
+        return server_context(str(certificate), str(key), client_ca_text=ground.authority.certificate.decode())
 
     def _kubelet_context(self, ground: _Ground) -> ssl.SSLContext:
         pair = ground.authority.issue(

@@ -1,0 +1,106 @@
+"""Pods reach pods, Services by name, and the API; from everywhere that Kubernetes promises."""
+
+from __future__ import annotations
+
+import urllib.request
+
+import pytest
+
+from .conftest import IMAGE, Cluster, eventually, server_pod, sleeper
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def served(cluster: Cluster, namespace: str) -> str:
+    """Two servers behind the Service `web`, one on each node, and a client pod."""
+    nodes = [node["metadata"]["name"] for node in cluster.get("nodes")["items"]]
+    labels = {"app": "web"}
+    cluster.apply(
+        server_pod("one", nodeName=nodes[0], labels=labels),
+        server_pod("two", nodeName=nodes[1], labels=labels),
+        sleeper("client", nodeName=nodes[0]),
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"type": "NodePort", "selector": labels, "ports": [{"port": 80, "targetPort": 8080}]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "headless"},
+            "spec": {"clusterIP": "None", "selector": labels, "ports": [{"name": "http", "port": 8080}]},
+        },
+    )
+    for name in ("one", "two", "client"):
+        cluster.wait_pod(name)
+    eventually(lambda: len(addresses(cluster, "web")) == 2)
+    return namespace
+
+
+def addresses(cluster: Cluster, service: str) -> list[str]:
+    slices = cluster.get("endpointslices", "-l", f"kubernetes.io/service-name={service}")["items"]
+    return [e["addresses"][0] for s in slices for e in s.get("endpoints") or [] if e["conditions"]["ready"]]
+
+
+def fetch(cluster: Cluster, url: str) -> str:
+    return cluster.kubectl("exec", "client", "--", "wget", "-q", "-T", "5", "-O", "-", url, check=False).out.strip()
+
+
+def test_pods_and_services_are_reachable(cluster: Cluster, served: str) -> None:
+    for pod in ("one", "two"):
+        ip = cluster.get("pod", pod)["status"]["podIP"]
+        assert eventually(lambda ip=ip: fetch(cluster, f"http://{ip}:8080/")) == pod
+    assert {eventually(lambda: fetch(cluster, "http://web/")) for _ in range(20)} == {"one", "two"}
+    full = f"http://web.{served}.svc.cluster.local/"
+    assert fetch(cluster, full) in ("one", "two")
+    found = cluster.kubectl("exec", "client", "--", "nslookup", f"headless.{served}.svc.cluster.local").out
+    for ip in addresses(cluster, "headless"):
+        assert ip in found
+
+
+def test_node_ports_answer_on_every_node_from_inside_and_outside(cluster: Cluster, served: str) -> None:
+    port = cluster.get("service", "web")["spec"]["ports"][0]["nodePort"]
+    for node in cluster.get("nodes")["items"]:
+        ip = next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
+        assert eventually(lambda ip=ip: fetch(cluster, f"http://{ip}:{port}/")) in ("one", "two")
+        with urllib.request.urlopen(f"http://{ip}:{port}/", timeout=10) as answer:
+            assert answer.read().decode().strip() in ("one", "two")
+
+
+def test_a_service_follows_its_pods(cluster: Cluster, served: str) -> None:
+    cluster.kubectl("delete", "pod", "one", "--grace-period=0", "--force")
+    eventually(lambda: len(addresses(cluster, "web")) == 1)
+    assert {fetch(cluster, "http://web/") for _ in range(5)} == {"two"}
+    cluster.kubectl("delete", "pod", "two", "--grace-period=0", "--force")
+    eventually(lambda: not addresses(cluster, "web"))
+    refused = cluster.kubectl("exec", "client", "--", "wget", "-q", "-T", "5", "-O", "-", "http://web/", check=False)
+    assert "refused" in refused.err
+
+
+def test_the_api_answers_pods_that_show_their_token(cluster: Cluster, namespace: str) -> None:
+    cluster.apply(sleeper("caller"))
+    cluster.wait_pod("caller")
+    cluster.kubectl("create", "rolebinding", "see", "--clusterrole=view", f"--serviceaccount={namespace}:default")
+    script = (
+        "T=$(cat /var/run/secrets/kubernetes.io/serviceaccount/token); "
+        "wget -q -O - --no-check-certificate --header \"Authorization: Bearer $T\" "
+        f"https://kubernetes.default/api/v1/namespaces/{namespace}/pods"
+    )
+    answer = eventually(lambda: cluster.kubectl("exec", "caller", "--", "sh", "-c", script, check=False).out)
+    assert '"kind":"PodList"' in answer and '"name":"caller"' in answer
+
+
+def test_names_outside_do_not_resolve_and_say_so_quickly(cluster: Cluster, namespace: str) -> None:
+    cluster.apply(sleeper("asker"))
+    cluster.wait_pod("asker")
+    result = cluster.kubectl("exec", "asker", "--", "nslookup", "example.com", check=False, timeout=20)
+    assert result.code != 0
+
+
+def test_expose(cluster: Cluster, namespace: str) -> None:
+    cluster.kubectl("create", "deployment", "web", f"--image={IMAGE}", "--", "sleep", "3600")
+    cluster.kubectl("expose", "deployment", "web", "--port=80", "--target-port=8080")
+    assert cluster.get("service", "web")["spec"]["selector"] == {"app": "web"}
+    assert "80/TCP" in cluster.kubectl("describe", "service", "web").out
