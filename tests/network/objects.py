@@ -14,7 +14,9 @@ def service(name: str, ip: str = "10.96.0.20", *ports: dict[str, Any], namespace
             status: dict[str, Any] | None = None, labels: dict[str, str] | None = None, **spec: Any) -> core.Service:
     body = {
         "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
-        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ports": list(ports) or [{"port": 80}], **spec},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ports": list(ports) or [{"port": 80}], **spec,
+        },
         "status": status or {},
     }
     return msgspec.convert(body, core.Service)

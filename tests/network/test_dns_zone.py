@@ -21,11 +21,12 @@ def zone() -> Zone:
     made = Zone()
     for namespace in ("default", "kube-system", "empty"):
         made.set_namespace(namespace, True)
-    put(made, service("web", "10.96.0.20", {"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}))
+    ports = {"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}
+    put(made, service("web", "10.96.0.20", *ports))
     put(
         made, service("db", "None", {"name": "pg", "port": 5432}),
-        slice_("db", endpoint("10.244.1.2", hostname="db-0"), endpoint("10.244.1.3"), endpoint("10.244.1.4", ready=False),
-               port=5433, port_name="pg"),
+        slice_("db", endpoint("10.244.1.2", hostname="db-0"), endpoint("10.244.1.3"),
+               endpoint("10.244.1.4", ready=False), port=5433, port_name="pg"),
     )  # fmt: skip
     put(made, service("out", "", type="ExternalName", externalName="example.org"))
     put(made, service("alias", "", type="ExternalName", externalName="web.default.svc.cluster.local"))

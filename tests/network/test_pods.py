@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pinnace.network import namespaces
-from pinnace.network.fabric import Fabric, free_subnet, link_name
-from pinnace.network.netlink import Netlink
+from pinnace.network.fabric import Fabric, clusters, free_subnet, link_name
+from pinnace.network.netlink import Netlink, Route
 from pinnace.network.nftables import Nftables
 from pinnace.network.pods import AddressesExhausted, HostPort, PodNetwork, port_name
 
@@ -39,7 +39,7 @@ async def test_pods_reach_the_host_as_their_node_and_nothing_beyond(machine: Mac
     with serve(machine.host, 6443, answer="api"):
         assert call(pod, machine.fabric.gateway, 6443) == ("api", node.ip)
     for nowhere in ("192.0.2.77", "10.244.9.9"):
-        with pytest.raises(OSError, match="unreachable|No route"):
+        with pytest.raises(OSError, match=r"unreachable|No route"):
             call(pod, nowhere, 80, timeout=0.5)
     with serve(node.path, 10250, answer="kubelet"):
         assert call(machine.host, node.ip, 10250) == ("kubelet", machine.fabric.gateway)
@@ -70,7 +70,7 @@ async def test_a_new_process_goes_on_and_frees_what_leaked(
         await before.setup()
         ips = [(await before.add(pod, f"sb{n}"))[0] for n, pod in enumerate(pods)]
         before.close()
-        assert os.stat(tmp_path / "pods.json").st_mode & 0o777 == 0o600
+        assert (tmp_path / "pods.json").stat().st_mode & 0o777 == 0o600
 
         after = PodNetwork(["10.244.1.0/29"], ["10.244.0.0/16"], tmp_path, nft=nft, netns=node)
         await after.setup()
@@ -115,6 +115,38 @@ def test_fabric_comes_and_goes_whole(namespace: Callable[[], str]) -> None:
     with Netlink(host) as netlink:
         assert [link.name for link in netlink.links()] == ["lo"]
     assert not namespaces.names(f"pinnace.{cluster}.")
+
+
+def test_egress_is_masqueraded_and_without_it_nothing_leaves(namespace: Callable[[], str]) -> None:
+    host, outside = namespace(), namespace()
+    with Netlink(host) as netlink, Netlink(outside) as world:
+        descriptor = os.open(outside, os.O_RDONLY)
+        netlink.add_veth("wan", "eth0", peer_netns=descriptor, up=True)
+        os.close(descriptor)
+        netlink.add_address(netlink.index("wan"), "192.0.2.1", 24)
+        world.add_address(world.index("eth0"), "192.0.2.2", 24)
+        world.set_link(world.index("eth0"), up=True)
+        world.add_route(Route("0.0.0.0/0", gateway="192.0.2.1"))
+    namespaces.run_in(host, namespaces.write_sysctl, "net.ipv4.ip_forward", 1)
+    cluster = f"e{os.getpid()}"
+    fabric = Fabric(cluster, "172.30.9.0/24", host=host, egress=True)
+    try:
+        fabric.create()
+        node = fabric.add_node("n")
+        assert cluster in clusters()
+        with serve(outside, 80, answer="world"), serve(node.path, 10250, answer="kubelet"):
+            assert call(node.path, "192.0.2.2", 80) == ("world", "192.0.2.1")
+            fabric.set_egress(False)
+            with pytest.raises(OSError, match=r"unreachable"):
+                call(node.path, "192.0.2.2", 80, timeout=0.3)
+            with Netlink(node.path) as netlink:   # whoever may set routes on the node gets no further than the host
+                netlink.add_route(Route("0.0.0.0/0", gateway=fabric.gateway))
+            with pytest.raises(TimeoutError):
+                call(node.path, "192.0.2.2", 80, timeout=0.2)
+            with pytest.raises(TimeoutError):
+                call(outside, node.ip, 10250, timeout=0.2)
+    finally:
+        fabric.destroy()
 
 
 def test_names_fit_and_subnets_do_not_overlap() -> None:

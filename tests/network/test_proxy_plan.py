@@ -45,7 +45,10 @@ def ips(endpoints: tuple[Endpoint, ...]) -> list[str]:
         ([endpoint("1.1.1.1", zones=("z1",)), endpoint("1.1.1.2", "n2")], ["1.1.1.1", "1.1.1.2"], ["1.1.1.1"]),
         ([endpoint("1.1.1.2", "n2", zones=("z2",))], ["1.1.1.2"], []),
         (
-            [endpoint("1.1.1.1", zones=("z1",), nodes=("n3",)), endpoint("1.1.1.2", "n2", zones=("z2",), nodes=("n1",))],
+            [
+                endpoint("1.1.1.1", zones=("z1",), nodes=("n3",)),
+                endpoint("1.1.1.2", "n2", zones=("z2",), nodes=("n1",)),
+            ],
             ["1.1.1.2"], ["1.1.1.1"],
         ),
     ],

@@ -71,6 +71,12 @@ def free_subnet(taken: Iterable[str]) -> str:
     )
 
 
+def clusters() -> list[str]:
+    """The names of all clusters of which this machine has a namespace, running or left over."""
+    found = {name.split(".")[1] for name in namespaces.names("pinnace.") if name.count(".") >= 2}
+    return sorted(found)
+
+
 def networks_in_use(netns: str | None = None) -> list[str]:
     """The networks that the host has addresses in or routes to."""
     with Netlink(netns) as netlink:
@@ -100,7 +106,7 @@ class Fabric:
         self._egress = egress
         self._mtu = mtu
         self._host = host
-        self._table = f"pinnace-{cluster}"
+        self._table = f"pinnace-fabric-{cluster}"
 
     def create(self) -> None:
         """Make bridge, host link and the host's rules; idempotent, and completes what is there in part."""

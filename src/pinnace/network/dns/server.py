@@ -147,13 +147,15 @@ class DnsServer:
         transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=udp)
         try:
             server = await asyncio.start_server(self._serve, sock=tcp, backlog=128, limit=_LARGEST_TCP + 2)
-            self.listening.set()
-            async with server:
+            try:
+                self.listening.set()
                 await loop.create_future()
+            finally:
+                server.close()
         finally:
             self.listening.clear()
             transport.close()
-            for task in tuple(self._tasks):
+            for task in tuple(self._tasks):   # forwards on their way, and connections that idle
                 task.cancel()
 
     def datagram(self, transport: asyncio.DatagramTransport, data: bytes, peer: tuple[str, int]) -> None:
@@ -188,6 +190,10 @@ class DnsServer:
             writer.close()
             return
         self._connections += 1
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         try:
             while True:
                 async with asyncio.timeout(_IDLE_SECONDS):
