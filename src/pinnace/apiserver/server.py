@@ -21,6 +21,8 @@ from pinnace.apiserver.access import (
     Attributes,
     Authenticator,
     Authorizer,
+    NoTokens,
+    TokenIssuer,
     Unguarded,
     forbidden,
 )
@@ -71,6 +73,7 @@ class ApiServer:
         admission: Sequence[AdmissionPlugin] = (),
         kubelets: Kubelets | None = None,
         address: str = "",
+        service_cidr: str = "10.96.0.0/16",
     ) -> None:
         self.store = store
         self.clock = clock
@@ -79,6 +82,8 @@ class ApiServer:
         self.authorizer: Authorizer = authorizer or AllowAll()
         self.admission: tuple[AdmissionPlugin, ...] = tuple(admission)
         self.kubelets: Kubelets = kubelets or NoKubelets()
+        self.service_cidr = service_cidr
+        self.token_issuer: TokenIssuer = NoTokens()
         self.metrics = Metrics(clock)
         self.inflight = Inflight()
         self.resources = tuple(resources)
