@@ -8,43 +8,73 @@ from __future__ import annotations
 
 from typing import Any
 
-from pinnace.api.kinds import KINDS
 from pinnace.apiserver.resource import Resource
 from pinnace.apiserver.resources import (
+    admissionregistration,
+    certificatesigningrequests,
     configmaps,
+    cronjobs,
     daemonsets,
     deployments,
+    deviceresources,
+    endpoints,
+    events,
+    extensions,
+    flowcontrol,
+    horizontalpodautoscalers,
     jobs,
+    leases,
     namespaces,
+    networking,
     nodes,
+    others,
     persistentvolumeclaims,
+    persistentvolumes,
+    poddisruptionbudgets,
+    priorityclasses,
+    quotas,
+    rbac,
     replicasets,
+    reviews,
     secrets,
+    serviceaccounts,
     statefulsets,
+    storage,
 )
-from pinnace.apiserver.resources.generic import plain
 from pinnace.apiserver.resources.pods import resource as pods
-
-_OWN: tuple[Resource[Any], ...] = (
-    *pods.RESOURCES,
-    *configmaps.RESOURCES,
-    *secrets.RESOURCES,
-    *namespaces.RESOURCES,
-    *nodes.RESOURCES,
-    *persistentvolumeclaims.RESOURCES,
-    *deployments.RESOURCES,
-    *replicasets.RESOURCES,
-    *statefulsets.RESOURCES,
-    *daemonsets.RESOURCES,
-    *jobs.RESOURCES,
-)
-_own_kinds = {row.kind for row in _OWN}
+from pinnace.apiserver.resources.services import resource as services
 
 RESOURCES: tuple[Resource[Any], ...] = (
-    *_OWN,
-    *(
-        plain(kind, status="status" in kind.type.__struct_fields__)
-        for kind in KINDS
-        if kind.served and kind not in _own_kinds
-    ),
+    *pods.RESOURCES,
+    *services.RESOURCES,
+    *admissionregistration.RESOURCES,
+    *certificatesigningrequests.RESOURCES,
+    *configmaps.RESOURCES,
+    *cronjobs.RESOURCES,
+    *daemonsets.RESOURCES,
+    *deployments.RESOURCES,
+    *deviceresources.RESOURCES,
+    *endpoints.RESOURCES,
+    *events.RESOURCES,
+    *extensions.RESOURCES,
+    *flowcontrol.RESOURCES,
+    *horizontalpodautoscalers.RESOURCES,
+    *jobs.RESOURCES,
+    *leases.RESOURCES,
+    *namespaces.RESOURCES,
+    *networking.RESOURCES,
+    *nodes.RESOURCES,
+    *others.RESOURCES,
+    *persistentvolumeclaims.RESOURCES,
+    *persistentvolumes.RESOURCES,
+    *poddisruptionbudgets.RESOURCES,
+    *priorityclasses.RESOURCES,
+    *quotas.RESOURCES,
+    *rbac.RESOURCES,
+    *replicasets.RESOURCES,
+    *reviews.RESOURCES,
+    *secrets.RESOURCES,
+    *serviceaccounts.RESOURCES,
+    *statefulsets.RESOURCES,
+    *storage.RESOURCES,
 )

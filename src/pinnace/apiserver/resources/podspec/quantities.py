@@ -125,7 +125,7 @@ def validate_quantity(name: str, quantity: str | int | float, path: str) -> Iter
     value = parse_quantity(quantity)
     if value < ZERO:
         yield invalid(path, str(quantity), NEGATIVE)
-    if (name in _INTEGER or ("/" in name and "kubernetes.io/" not in name)) and value.milli() % 1000:
+    if (name in _INTEGER or ("/" in name and "kubernetes.io/" not in name)) and value.milli % 1000:
         yield invalid(path, str(quantity), WHOLE)
 
 
