@@ -16,7 +16,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pinnace.base.clock import ManualClock
 from pinnace.store import (
-    Cause, Change, Compacted, Conflict, Entry, FutureRevision, MemoryStore, SqliteStore, Store,
+    Cause,
+    Change,
+    Compacted,
+    Conflict,
+    Entry,
+    FutureRevision,
+    MemoryStore,
+    SqliteStore,
+    Store,
 )  # fmt: skip
 
 KEYS = st.sampled_from(["/a/1", "/a/2", "/a/22", "/a/3", "/b/1", "/b/ü", "/c"])
@@ -164,6 +172,9 @@ class Engine(RuleBasedStateMachine):
             return
         self.run(self.store.compact(to))
         self.model.compacted = max(self.model.compacted, to)
+        for at in range(self.model.compacted, self.model.revision + 1):
+            page = self.run(self.store.list("/", at=at))
+            assert {entry.key: entry for entry in page.entries} == self.model.state(at)
 
     @invariant()
     def knows_causes(self) -> None:
