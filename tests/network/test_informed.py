@@ -135,7 +135,9 @@ async def test_routes_follow_the_nodes(api: FakeApi, namespace: Callable[[], str
 
 
 @pytest.mark.root
-async def test_the_proxy_follows_services_and_recovers(api: FakeApi, namespace: Callable[[], str]) -> None:
+async def test_the_proxy_follows_services_and_recovers(
+    api: FakeApi, namespace: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = namespace()
     nft = Nftables(path)
     shared = informers(api)
@@ -161,6 +163,12 @@ async def test_the_proxy_follows_services_and_recovers(api: FakeApi, namespace: 
             with pytest.raises(NftablesError):
                 await rules_say("x")
             await until(lambda: _quietly(rules_say("10.96.0.21 . tcp . 80 : goto reject-chain")))
+            # It is also noticed when nothing changes.
+            monkeypatch.setattr("pinnace.network.proxy.proxy._CHECK_SECONDS", 0.02)
+            api.put(service("third", "10.96.0.22"))
+            await until(lambda: rules_say("10.96.0.22 . tcp . 80 : goto reject-chain"))
+            await nft.run("flush ruleset")
+            await until(lambda: _quietly(rules_say("10.96.0.22 . tcp . 80 : goto reject-chain")))
             api.delete(api.objects[core.Service]["default", "web"])
             await until(lambda: rules_say("10.96.0.20", 0))
         assert await rules_say("10.96.0.21", 2)   # the process is gone, its rules are not

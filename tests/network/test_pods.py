@@ -74,7 +74,8 @@ async def test_a_new_process_goes_on_and_frees_what_leaked(
 
         after = PodNetwork(["10.244.1.0/29"], ["10.244.0.0/16"], tmp_path, nft=nft, netns=node)
         await after.setup()
-        assert await after.check() is None
+        await nft.run("flush ruleset")
+        assert await after.check() is None and "pinnace-pods" in await nft.run("list tables")
         assert after.addresses("sb1") == (ips[1],)
         assert await after.add(pods[1], "sb1") == (ips[1],)
         assert await after.sweep({"sb0", "sb1"}) == ["sb2"]

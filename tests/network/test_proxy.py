@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pinnace.base.randomness import Randomness
 from pinnace.network.namespaces import run_in
 from pinnace.network.nftables import Nftables, NftablesError
 from pinnace.network.proxy.endpoints import ProxyNode
@@ -191,7 +193,7 @@ async def test_every_change_is_accepted_by_the_kernel_and_leaves_nothing(
             service("a", "10.96.0.77", {"port": 80, "protocol": "SCTP"}),
         ]  # fmt: skip
         for svc in variants:
-            protocol = svc.spec.ports[0].protocol or "TCP"
+            protocol = (svc.spec.ports or [])[0].protocol or "TCP"
             here, there = endpoint("10.244.1.2", "n0"), endpoint("10.244.1.3", "n1")
             for targets in ([], [here, there], [there]):
                 slices = [slice_("a", *targets, protocol=protocol)]
@@ -207,6 +209,60 @@ async def test_every_change_is_accepted_by_the_kernel_and_leaves_nothing(
     finally:
         writer.close()
         nft.close()
+
+
+async def test_many_small_changes_end_where_one_large_one_does(namespace: Callable[[], str]) -> None:
+    """Random states one after the other, each as a difference; the kernel must show what a fresh start gives."""
+    paths = namespace(), namespace()
+    nfts = [Nftables(path) for path in paths]
+    step_by_step, at_once = (RuleWriter(nft, netns=path) for nft, path in zip(nfts, paths, strict=True))
+    node, dice = ProxyNode("n0", ("172.30.0.2",)), Randomness(7)
+
+    def state() -> dict[str, tuple[Any, Any]]:
+        made = {}
+        for number in range(4):
+            kind = ("ClusterIP", "NodePort")[dice.below(2)]
+            ports: list[dict[str, Any]] = [{"name": f"p{n}", "port": 80 + n} for n in range(dice.below(3) + 1)]
+            if kind == "NodePort":
+                ports = [port | {"nodePort": 30000 + 10 * number + n} for n, port in enumerate(ports)]
+            spec: dict[str, Any] = {"type": kind, "externalTrafficPolicy": ("Local", "Cluster")[dice.below(2)]}
+            if dice.below(3) == 0:
+                timeout = {"clientIP": {"timeoutSeconds": 60 + dice.below(2)}}
+                spec |= {"sessionAffinity": "ClientIP", "sessionAffinityConfig": timeout}
+            if dice.below(2):
+                spec["externalIPs"] = [f"192.0.2.{dice.below(2)}"]      # several services may want the same one
+            targets = [endpoint(f"10.244.1.{n}", f"n{dice.below(2)}") for n in range(2, 2 + dice.below(4))]
+            if dice.below(5):
+                made[f"s{number}"] = (
+                    service(f"s{number}", f"10.96.0.{number + 1}", *ports, **spec),
+                    slice_(f"s{number}", *targets, port_name="p0"),
+                )
+        return made
+
+    def shape(text: str) -> Counter[str]:
+        return Counter(part.strip() for part in re.split(r"[,{}\n]", text))
+
+    try:
+        await step_by_step.replace([], [], node)
+        for _ in range(40):
+            wanted = state()
+            fragments: dict[tuple[str, str], Any] = {("default", f"s{n}"): None for n in range(4)}
+            for name, (svc, slices) in wanted.items():
+                fragments["default", name] = plan_service(svc, [slices], node)
+            await step_by_step.update(fragments)
+        # Of contested elements the first to claim them keeps them: here each has them from the beginning.
+        last = state()
+        await step_by_step.update({("default", f"s{n}"): None for n in range(4)})
+        await step_by_step.update(
+            {("default", name): plan_service(svc, [slices], node) for name, (svc, slices) in last.items()}
+        )
+        await at_once.replace([svc for svc, _ in last.values()], [slices for _, slices in last.values()], node)
+        one, other = [await nft.run("list table ip pinnace-services") for nft in nfts]
+        assert shape(one) == shape(other)
+    finally:
+        for writer, nft in zip((step_by_step, at_once), nfts, strict=True):
+            writer.close()
+            nft.close()
 
 
 async def test_one_endpoint_among_500_services_is_quick(namespace: Callable[[], str]) -> None:

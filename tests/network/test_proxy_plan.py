@@ -102,7 +102,9 @@ def test_refusals(spec: dict[str, Any], endpoints: list[Any], expected: dict[tup
 
 
 def test_external_policies() -> None:
-    ports = {"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}], "externalIPs": ["192.0.2.9"]}
+    ports: dict[str, Any] = {
+        "type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}], "externalIPs": ["192.0.2.9"],
+    }
     slices = slice_("web", endpoint("10.244.1.2"), endpoint("10.244.2.2", "n2"))
     cluster = fragment(service("web", **ports), slices)
     chain = cluster.elements["service-nodeports", "tcp . 30080"].removeprefix("goto ")
@@ -190,7 +192,7 @@ def test_changes_lead_from_any_state_to_any_other(before: list[Any], after: list
         for number, targets, sticky, node_port in state:
             ports = {"port": 80, "nodePort": 30000 + number} if node_port else {"port": 80}
             kind = "NodePort" if node_port else "ClusterIP"
-            affinity = {"sessionAffinity": "ClientIP"} if sticky else {}
+            affinity: dict[str, Any] = {"sessionAffinity": "ClientIP"} if sticky else {}
             services.append(service(f"s{number}", f"10.96.0.{number}", ports, type=kind, **affinity))
             slices.append(slice_(f"s{number}", *(endpoint(f"10.244.1.{target}") for target in targets)))
         return plan(services, slices, NODE)

@@ -30,7 +30,7 @@ from typing import TypeVar
 from pinnace.network import namespaces
 from pinnace.network.ipam import AddressesExhausted, Allocation, HostPort, Ledger, gateway_of
 from pinnace.network.netlink import Netlink, Route
-from pinnace.network.nftables import Nftables
+from pinnace.network.nftables import Nftables, NftablesError
 
 __all__ = ["AddressesExhausted", "HostPort", "PodNetwork", "PodNetworkError"]
 
@@ -107,8 +107,18 @@ class PodNetwork:
         return list(dead)
 
     async def check(self) -> str | None:
-        """Why pods cannot be connected now (for the node's NetworkReady), or None."""
-        return await self._do(self._check)
+        """Why pods cannot be connected now (for the node's NetworkReady), or None. Rules that went are put back."""
+        problem = await self._do(self._check)
+        if problem is not None:
+            return problem
+        try:
+            await self._nft.run(f"list chain ip {TABLE} postrouting")
+        except NftablesError:
+            try:
+                await self._nft.run(self._table())
+            except NftablesError as error:
+                return str(error)
+        return None
 
     def addresses(self, sandbox_id: str) -> tuple[str, ...]:
         """The addresses that a sandbox holds; empty if none."""

@@ -7,6 +7,7 @@ routes carry a protocol number of their own, so that what a previous process lef
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
@@ -23,6 +24,7 @@ _SINK_METRIC = 4096
 SINK_LINK = "pinnace-sink"
 _GATHER_SECONDS = 0.01
 _RETRY_SECONDS = 2.0
+_CHECK_SECONDS = 60.0
 
 
 def plan(nodes: Iterable[core.Node], own: str) -> frozenset[Route]:
@@ -120,8 +122,11 @@ class NodeRoutes:
         netlink = Netlink(self._netns)
         try:
             while True:
-                await self._changed.wait()
-                await self._clock.sleep(_GATHER_SECONDS)
+                # Without a change now and then all the same: a link that went down and up has lost its routes.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CHECK_SECONDS):
+                        await self._changed.wait()
+                        await self._clock.sleep(_GATHER_SECONDS)
                 self._changed.clear()
                 try:
                     await asyncio.to_thread(apply, netlink, plan(self._nodes.cache.list(), self._name))

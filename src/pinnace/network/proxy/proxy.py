@@ -27,6 +27,8 @@ from pinnace.network.proxy.text import TABLE, base, transaction
 log = logging.getLogger("pinnace.proxy")
 
 _GATHER_SECONDS = 0.005
+# Somebody who flushes all rules of the machine takes ours along, and nobody tells us.
+_CHECK_SECONDS = 30.0
 _SERVICE_INDEX = "service"
 
 
@@ -61,14 +63,27 @@ class ServiceProxy:
         )
         try:
             while True:
-                await self._wake.wait()
-                await self._clock.sleep(_GATHER_SECONDS)
-                self._wake.clear()
-                await self._sync()
+                if await self._woken():
+                    await self._clock.sleep(_GATHER_SECONDS)
+                    self._wake.clear()
+                    await self._sync()
+                elif not await self._writer.intact():
+                    log.warning("the table of service rules is gone; making it anew")
+                    self._everything = True
+                    self._wake.set()
         finally:
             for stop in stops:
                 stop()
             self._writer.close()
+
+    async def _woken(self) -> bool:
+        """Whether there is something to do; False when nothing came for a while (time to look at the kernel)."""
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _sync(self) -> None:
         dirty, self._dirty = self._dirty, {}
@@ -156,6 +171,14 @@ class RuleWriter:
             self._ruleset = ruleset
         await self._forget_flows(change)
         return bool(change)
+
+    async def intact(self) -> bool:
+        """Whether the kernel still has our table."""
+        try:
+            await self._nft.run(f"list chain {TABLE} services")
+        except NftablesError:
+            return False
+        return True
 
     async def remove(self) -> None:
         """Take all rules away (when a node leaves a real server)."""
