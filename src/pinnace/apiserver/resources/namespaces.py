@@ -48,6 +48,11 @@ def prepare_finalize(new: core.Namespace, old: core.Namespace, _: Context) -> No
     new.status = old.status
 
 
+def prepare_delete(namespace: core.Namespace, _: Context) -> None:
+    """From now on nothing new is made in it, and the namespace controller empties it."""
+    namespace.status.phase = "Terminating"
+
+
 def validate(namespace: core.Namespace) -> Iterator[FieldError]:
     for finalizer in namespace.spec.finalizers or ():
         yield from rules.qualified_name("spec.finalizers", finalizer)
@@ -95,5 +100,8 @@ NAMESPACE: Resource[core.Namespace] = Resource(
         status_part(validate_status),
     ),
     generation=False,
+    prepare_delete=prepare_delete,
+    held=lambda n: bool(n.spec.finalizers),
+    returns_deleted=True,
 )
 RESOURCES = (NAMESPACE,)

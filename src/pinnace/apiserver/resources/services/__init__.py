@@ -1,0 +1,1 @@
+"""Services: how they are defaulted, checked and shown, and who gets which cluster IP and node port."""

@@ -1,0 +1,118 @@
+"""The table against upstream's own discovery, and every reference object through every function of its row."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pinnace.api import codec
+from pinnace.apiserver.resource import Context, Resource
+from pinnace.apiserver.resources.table import RESOURCES
+from pinnace.client.transport import User
+
+REFERENCE = Path("/work/shared/reference")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CONTEXT = Context(User("someone"), NOW)
+
+needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="no reference data here")
+
+
+def discovered() -> dict[tuple[str, str, str], dict[str, object]]:
+    """(group, version, name) of every resource that 1.36 serves by default: the stable versions."""
+    found = {}
+    for path in (REFERENCE / "discovery").glob("api*__*.json"):
+        document = json.loads(path.read_text())
+        if "resources" not in document:
+            continue
+        group, _, version = document["groupVersion"].rpartition("/")
+        if not version.removeprefix("v").isdigit():
+            continue
+        for resource in document["resources"]:
+            found[group, version, resource["name"]] = resource
+    return found
+
+
+@needs_reference
+def test_every_resource_of_upstream_is_served_with_its_verbs_and_names() -> None:
+    ours = {}
+    for row in RESOURCES:
+        kind = row.kind
+        ours[kind.group, kind.version, kind.plural] = (
+            set(row.verbs), kind.kind, kind.singular, kind.namespaced, kind.short_names, kind.categories,
+        )  # fmt: skip
+    for (group, version, name), resource in discovered().items():
+        if "/" in name:
+            continue
+        wanted = (
+            set(resource["verbs"]), resource["kind"], resource["singularName"], resource["namespaced"],
+            tuple(resource.get("shortNames", ())), tuple(resource.get("categories", ())),
+        )  # fmt: skip
+        assert ours.get((group, version, name)) == wanted, name
+
+
+@needs_reference
+def test_nothing_else_is_served() -> None:
+    known = {key for key in discovered() if "/" not in key[2]}
+    assert {(row.kind.group, row.kind.version, row.kind.plural) for row in RESOURCES} == known
+
+
+@needs_reference
+def test_subresources_are_those_of_upstream() -> None:
+    ours = {}
+    for row in RESOURCES:
+        for part in row.subresources:
+            name = part.kind.kind if part.kind is not None else row.kind.kind
+            ours[row.kind.group, row.kind.version, f"{row.kind.plural}/{part.name}"] = (set(part.verbs), name)
+        if row.scale is not None:
+            key = (row.kind.group, row.kind.version, f"{row.kind.plural}/scale")
+            ours[key] = ({"get", "patch", "update"}, "Scale")
+    wanted = {
+        key: (set(resource["verbs"]), resource["kind"]) for key, resource in discovered().items() if "/" in key[2]
+    }
+    assert ours == wanted
+
+
+@needs_reference
+@pytest.mark.parametrize("row", RESOURCES, ids=lambda row: row.kind.resource)
+def test_a_full_object_passes_through_every_function(row: Resource[object]) -> None:
+    kind = row.kind
+    path = REFERENCE / "objects" / f"{kind.group or 'core'}.{kind.version}.{kind.kind}.json"
+    if not path.exists():
+        pytest.skip(f"no reference object of {kind.kind}")
+    thing = codec.decode(kind.type, path.read_bytes())
+    row.default(thing)
+    once = codec.encode(thing)
+    row.default(thing)
+    assert codec.encode(thing) == once, "defaulting twice is defaulting once"
+    list(row.validate_create(thing))
+    list(row.validate_update(codec.copy(thing), thing))
+    list(row.warnings(thing, None))
+    row.prepare_create(codec.copy(thing), CONTEXT)
+    row.prepare_update(codec.copy(thing), thing, CONTEXT)
+    row.prepare_delete(codec.copy(thing), CONTEXT)
+    assert codec.encode(thing) == once, "what is stored is not touched"
+    for column in row.columns:
+        cell = column.cell(thing, NOW)
+        assert cell is None or isinstance(cell, str | int | bool), column.name
+        assert column.description
+    for value in row.fields.values():
+        assert isinstance(value(thing), str)
+    for part in row.subresources:
+        if part.prepare is not None:
+            changed = codec.copy(thing)
+            part.prepare(changed, thing, CONTEXT)
+            list(part.validate(changed, thing) if part.validate is not None else ())
+    if row.to_stored is not None and row.from_stored is not None:
+        codec.encode(row.from_stored(row.to_stored(thing)))
+
+
+def test_an_empty_object_of_every_kind_is_defaulted_checked_and_shown() -> None:
+    for row in RESOURCES:
+        thing = row.kind.type()
+        row.default(thing)
+        list(row.validate_create(thing))
+        for column in row.columns:
+            column.cell(thing, NOW)
