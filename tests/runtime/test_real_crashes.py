@@ -85,7 +85,7 @@ async def test_a_killed_runtime_leaves_nothing_behind(bench: Any, eventually: An
         await bench.runtime.destroy_all()
         await eventually(lambda: processes_of(bench.directory) == [])
         for name in ("containers", "sandboxes", "runc"):
-            assert list((bench.directory / "state" / name).iterdir()) == []
+            assert [str(path) for path in (bench.directory / "state" / name).rglob("*")] == []
         assert list((bench.images / "uses").iterdir()) == []
         await bench.runtime.close()
     await bench.runtime.open()

@@ -49,7 +49,6 @@ async def test_exec_with_stdin(bench: Any) -> None:
 async def test_exec_with_a_terminal_and_its_size(bench: Any) -> None:
     id = await bench.start("sleep 42")
     session = await bench.runtime.exec(id, ("sh",), stdin=True, tty=True)
-    await session.resize(101, 37)
     seen = bytearray()
 
     async def until(what: bytes) -> None:
@@ -63,12 +62,10 @@ async def test_exec_with_a_terminal_and_its_size(bench: Any) -> None:
     await session.write(b"tty; stty size; echo do''ne\n")
     await until(b"done")
     assert b"/dev/pts/" in seen
-    assert b"37 101" in seen
+    assert b"24 80" in seen
     await session.resize(90, 20)
-    await asyncio.sleep(0.05)
-    await session.write(b"stty size; echo again''!\n")
+    await session.write(b"until test \"$(stty size)\" = '20 90'; do sleep 0.01; done; echo again''!\n")
     await until(b"again!")
-    assert b"20 90" in seen
     await session.write(b"exit 4\n")
     assert await session.wait() == 4
     await session.close()
@@ -126,16 +123,14 @@ async def test_attach_speaks_with_the_container(bench: Any) -> None:
 
 
 async def test_attach_with_a_terminal(bench: Any) -> None:
-    id = await bench.start("stty size; read x; stty size; echo end $x", stdin=True, tty=True)
+    id = await bench.start("until stty size | grep 111; do sleep 0.01; done; read x; echo end $x", stdin=True, tty=True)
     session = await bench.runtime.attach(id, stdin=True, stdout=True, stderr=True)
     await session.resize(111, 22)
-    await asyncio.sleep(0.05)
+    await bench.says(id, "22 111")
     await session.write(b"y\n")
     assert await session.wait() == 0
     await session.close()
-    log = await bench.log(id)
-    assert "22 111" in log
-    assert "end y" in log
+    assert "end y" in await bench.log(id)
 
 
 async def test_no_descriptor_leaks(bench: Any) -> None:

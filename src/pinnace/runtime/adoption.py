@@ -10,7 +10,8 @@ import contextlib
 import logging
 import shutil
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from pathlib import Path
 
 import msgspec
 
@@ -20,7 +21,7 @@ from pinnace.runtime.cgroups import Cgroups
 from pinnace.runtime.cri import NotFound
 from pinnace.runtime.state import ContainerRecord, Layout, SandboxRecord
 
-CONMON_PAUSE, CONMON_TURNS = 0.005, 1000  # seconds between looks at conmon, and how many: 5 s
+CONMON_PAUSE, CONMON_TURNS = 0.01, 500   # seconds between looks at conmon, and how many: 5 s
 
 log = logging.getLogger("pinnace.runtime")
 
@@ -55,30 +56,32 @@ def group_of(paths: dict[str, str], root: str, *, v2: bool) -> str:
     return "/" + (relative if v2 else relative.partition("/")[2])
 
 
-async def _until(condition: Callable[[], bool], clock: Clock) -> None:
-    for _ in range(CONMON_TURNS):
-        if condition():
-            return
-        await clock.sleep(CONMON_PAUSE)
+def _noted(directory: Path) -> RuncState:
+    try:
+        return msgspec.json.decode((directory / "state.json").read_bytes(), type=RuncState)
+    except (OSError, msgspec.MsgspecError):
+        return RuncState()
 
 
 async def kill_remains(layout: Layout, cgroups: Cgroups, clock: Clock, id: str) -> None:
-    """End a container that no record says to run, by what runc wrote down about it, and remove runc's state."""
-    directory, bundle = layout.runc / id, layout.container(id)
-    if conmon.alive(bundle, id):
-        # We may have died while conmon was starting it: before runc has noted its process, none can be killed.
-        await _until(lambda: (directory / "state.json").exists() or not conmon.alive(bundle, id), clock)
-    try:
-        state = msgspec.json.decode((directory / "state.json").read_bytes(), type=RuncState)
-    except (OSError, msgspec.MsgspecError):
-        state = RuncState()
-    if state.init_process_pid > 0:
-        linux.send_signal(state.init_process_pid, state.init_process_start, signal.SIGKILL)
+    """End a container that no record says to run, by what runc wrote down about it, and remove runc's state.
+
+    We may have died while conmon was starting it: then its process is noted only a moment later. And conmon
+    notes the end, in a file that must not be taken for that of a later start. So both are waited for.
+    """
+    directory = layout.runc / id
+    state = RuncState()
+    for _ in range(CONMON_TURNS):
+        going_on = conmon.running(id)  # looked at first: what it has noted by then is all there will be
+        state = _noted(directory)
+        if state.init_process_pid > 0:
+            linux.send_signal(state.init_process_pid, state.init_process_start, signal.SIGKILL)
+        if not going_on:
+            break
+        await clock.sleep(CONMON_PAUSE)
     group = group_of(state.cgroup_paths, str(cgroups.root), v2=cgroups.v2)
     if group.endswith(id):
         await cgroups.remove(group)
-    # conmon notes the end: its file must not be taken for that of a later start.
-    await _until(lambda: not conmon.alive(bundle, id), clock)
     (layout.exits / id).unlink(missing_ok=True)
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 

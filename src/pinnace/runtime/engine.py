@@ -107,7 +107,7 @@ class BuiltinRuntime:
             needed = " and ".join(missing)
             raise RuntimeFault(f"the container runtime needs {needed} (Debian: apt install runc conmon)")
         self._layout.make()
-        self._layout.lock()
+        await self._layout.lock(self._clock)
         found_sandboxes, found_containers = await asyncio.to_thread(adoption.records, self._layout)
         self._sandboxes = {record.id: record for record in found_sandboxes}
         self._containers = {record.id: Live(record) for record in found_containers}

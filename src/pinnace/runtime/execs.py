@@ -58,6 +58,9 @@ def process_spec(config: bytes, command: tuple[str, ...], *, tty: bool) -> bytes
     """The container's own process with another command: the same user, environment and rights."""
     section = msgspec.json.decode(config)["process"]
     section |= {"args": list(command), "terminal": tty}
+    if tty:
+        # Or the command may ask before runc has passed on the size of our terminal.
+        section["consoleSize"] = {"width": streams.WIDTH, "height": streams.HEIGHT}
     if tty and not any(item.startswith("TERM=") for item in section["env"]):
         section["env"].append("TERM=xterm")
     return msgspec.json.encode(section)

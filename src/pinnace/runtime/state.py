@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from pinnace.base.clock import Clock
 from pinnace.runtime.cri import (
     Container,
     ContainerSpec,
@@ -107,6 +108,7 @@ def merged(old: Resources, new: Resources) -> Resources:
 
 
 R = TypeVar("R", SandboxRecord, ContainerRecord)
+LOCK_PAUSE, LOCK_TURNS = 0.02, 25       # seconds between attempts to get the lock, and how many
 _encoder = msgspec.json.Encoder()
 
 
@@ -134,14 +136,20 @@ class Layout:
         for path in (self.root, self.sandboxes, self.containers, self.exits, self.runc):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def lock(self) -> None:
-        """Raises RuntimeFault when another process works on this directory."""
+    async def lock(self, clock: Clock) -> None:
+        """Raises RuntimeFault when another process works on this directory.
+
+        A process that was killed while it started a program may hold the lock a moment longer, through its child.
+        """
         self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.unlock()
-            raise RuntimeFault(f"another process runs the containers of {self.root}") from None
+        for _ in range(LOCK_TURNS):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                await clock.sleep(LOCK_PAUSE)
+        self.unlock()
+        raise RuntimeFault(f"another process runs the containers of {self.root}")
 
     def unlock(self) -> None:
         if self._lock >= 0:

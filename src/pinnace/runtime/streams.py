@@ -18,8 +18,10 @@ from pinnace.runtime import conmon
 from pinnace.runtime.process import PipeReader, PipeWriter, Process, spawn
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+WIDTH, HEIGHT = 80, 24                   # of a terminal before it is resized
 QUEUE = 64                               # chunks of output that wait for the reader
 KILLED = 2.0                             # seconds that a killed process may take to be gone
+STARTING_PAUSE, STARTING_TURNS = 0.005, 200  # seconds between looks for a process that is starting, and how many
 
 
 class ExecNotes(Protocol):
@@ -106,17 +108,23 @@ class ExecProcess:
 
     async def _kill(self) -> None:
         """The processes in the container first: runc then ends by itself and leaves no zombie to anyone."""
+        for _ in range(STARTING_TURNS):
+            # runc notes the process a moment after it has started; until then it could not be found.
+            if self._files.inner_pid() or await self._ended_within(STARTING_PAUSE):
+                break
         pid = self._files.inner_pid()
-        if pid > 0:
+        if pid > 0 and self._process.exit_code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)  # runc makes it the leader of a session of its own
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(KILLED):
-                    await self._process.wait()
+            await self._ended_within(KILLED)
         self._process.kill()
+        await self._ended_within(KILLED)
+
+    async def _ended_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(KILLED):
+            async with asyncio.timeout(seconds):
                 await self._process.wait()
+        return self._process.exit_code is not None
 
     async def close(self) -> None:
         if self._process.exit_code is None:
@@ -176,7 +184,7 @@ def start_with_terminal(args: list[str], files: ExecNotes, *, stdin: bool) -> Ex
     """Start `runc exec --tty` on a terminal of ours; runc joins it to the one inside the container."""
     master, slave = os.openpty()
     try:
-        set_window_size(master, 80, 24)
+        set_window_size(master, WIDTH, HEIGHT)
         process = spawn(args, stdin=slave, stdout=slave, stderr=slave)
     except BaseException:
         os.close(master)

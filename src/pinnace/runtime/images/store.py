@@ -379,6 +379,9 @@ class ImageStore:
 
     def sweep(self, state_dir: str, alive: Collection[str], now: float) -> None:
         """Drop the notes of a node's containers that are no more, and transfers given up long ago."""
+        with self._naming():  # nobody is writing a note now
+            for path in list(self._uses.glob(".*")):
+                path.unlink()
         for path, use in self._notes():
             gone = not Path(use.state_dir).is_dir()
             if gone or (use.state_dir == state_dir and path.name not in alive):
