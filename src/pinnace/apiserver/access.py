@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from pinnace.api.authentication import v1 as authentication
-from pinnace.api.core import v1 as core
-from pinnace.api.errors import Forbidden, ServiceUnavailable, StatusDetails, qualified
+from pinnace.api.errors import Forbidden, StatusDetails, qualified
 from pinnace.api.kinds import Kind
 from pinnace.client.transport import Request, User
 
@@ -103,31 +101,6 @@ class AdmissionPlugin(Protocol):
     async def mutate(self, admission: Admission) -> None: ...
 
     async def validate(self, admission: Admission) -> None: ...
-
-
-class TokenIssuer(Protocol):
-    """Makes the tokens of service accounts (the subresource serviceaccounts/token)."""
-
-    async def issue(
-        self,
-        account: core.ServiceAccount,
-        request: authentication.TokenRequest,
-        bound: core.Pod | core.Secret | core.Node | None,
-    ) -> authentication.TokenRequest:
-        """The request (checked already) with its status filled in; `bound` is what the token is to die with."""
-        ...
-
-
-class NoTokens:
-    """A server without a key for service account tokens."""
-
-    async def issue(
-        self,
-        account: core.ServiceAccount,
-        request: authentication.TokenRequest,
-        bound: core.Pod | core.Secret | core.Node | None,
-    ) -> authentication.TokenRequest:
-        raise ServiceUnavailable("this server has no key for service account tokens")
 
 
 class Unguarded:

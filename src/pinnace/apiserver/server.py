@@ -21,12 +21,11 @@ from pinnace.apiserver.access import (
     Attributes,
     Authenticator,
     Authorizer,
-    NoTokens,
-    TokenIssuer,
     Unguarded,
     forbidden,
 )
 from pinnace.apiserver.cache import Form, WatchCache
+from pinnace.apiserver.authentication.tokens import TokenIssuer
 from pinnace.apiserver.calls import Call
 from pinnace.apiserver.documents import Documents
 from pinnace.apiserver.feed import ROOT, Feed
@@ -83,7 +82,7 @@ class ApiServer:
         self.admission: tuple[AdmissionPlugin, ...] = tuple(admission)
         self.kubelets: Kubelets = kubelets or NoKubelets()
         self.service_cidr = service_cidr
-        self.token_issuer: TokenIssuer = NoTokens()
+        self.token_issuer: TokenIssuer | None = None
         self.metrics = Metrics(clock)
         self.inflight = Inflight()
         self.resources = tuple(resources)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pinnace.api.core import v1 as core
 from pinnace.base.clock import Clock
 from pinnace.client.client import Client
-from pinnace.network.dns import codec
 from pinnace.cluster.settings import DOMAIN
+from pinnace.network.dns import codec
 
 _DNS_PORT = 10053
 _RETRY = 0.01
