@@ -115,6 +115,12 @@ def test_names_outside_do_not_exist_without_egress(zone: Zone) -> None:
     assert ask(zone, "notcluster.local").rcode() == dns.rcode.NXDOMAIN
 
 
+def test_while_records_are_loaded_nothing_is_denied(zone: Zone) -> None:
+    zone.complete = False
+    assert texts(ask(zone, f"web.{SVC}")) == ["A 10.96.0.20"]
+    assert ask(zone, f"nobody.{SVC}").rcode() == ask(zone, f"web.{SVC}", "AAAA").rcode() == dns.rcode.SERVFAIL
+
+
 def test_changes_leave_nothing_behind(zone: Zone) -> None:
     before = {name: dict(types) for name, types in zone._records.items()}
     below = dict(zone._below)

@@ -22,6 +22,7 @@ class ClusterRecords:
 
     def __init__(self, informers: Informers, zone: Zone) -> None:
         self.zone = zone
+        zone.complete = False
         self.ready = asyncio.Event()
         self._services = informers.of(core.Service)
         self._slices = informers.of(discovery.EndpointSlice)
@@ -42,6 +43,7 @@ class ClusterRecords:
                 {(service.metadata.namespace or "", service.metadata.name or "") for service in self._services.cache},
                 {namespace.metadata.name or "" for namespace in self._namespaces.cache},
             )
+            self.zone.complete = True
             self.ready.set()
             await asyncio.get_running_loop().create_future()
         finally:

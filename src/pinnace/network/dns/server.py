@@ -55,6 +55,8 @@ class Responder:
             return self._assemble(query, Answer(codec.REFUSED), limit)
         if self.zone.covers(query.key):
             answer = self.zone.answer(query.key, query.type)
+            if not answer.answers and not self.zone.complete:   # "no such name" would be remembered, and wrong
+                return self.failure(query)
             if answer.target is not None and self._forwarding and query.type not in (codec.CNAME, codec.ANY):
                 return query
             return self._assemble(query, answer, limit, flags=codec.AA)

@@ -148,13 +148,17 @@ def _is_name(name: str) -> bool:
 
 
 class Zone:
-    """The records of a cluster. One writer (`replace`, `set_namespace`); `answer` reads."""
+    """The records of a cluster. One writer (`replace`, `set_namespace`); `answer` reads.
+
+    `complete` is False while the records are still being loaded: that a name is missing means nothing then.
+    """
 
     def __init__(
         self, domain: str = "cluster.local", *, dns_ip: str = "10.96.0.10",
         reverse: Sequence[str] = ("10.96.0.0/16", "10.244.0.0/16"),
     ) -> None:
         self.domain = domain
+        self.complete = True
         self._apex = to_wire(domain)
         self._pods = to_wire(f"pod.{domain}")
         self._reverse = tuple(suffix for cidr in reverse for suffix in _reverse_suffixes(cidr))
