@@ -16,7 +16,9 @@ from pinnace.client.informer import Informers
 from pinnace.client.transport import User
 from pinnace.controllers.cluster_dns import ClusterDnsController
 from pinnace.controllers.clusterrole_aggregation import ClusterRoleAggregationController
+from pinnace.controllers.daemonset import DaemonSetController
 from pinnace.controllers.deployment import DeploymentController
+from pinnace.controllers.disruption import DisruptionController
 from pinnace.controllers.endpoints import EndpointsController, EndpointSliceController
 from pinnace.controllers.garbagecollector import GarbageCollector
 from pinnace.controllers.job import JobController
@@ -140,10 +142,13 @@ TABLE: tuple[Entry, ...] = (
     Entry("deployment", "deployment-controller", _plain(DeploymentController)),
     Entry("replicaset", "replicaset-controller", _plain(ReplicaSetController)),
     Entry("replicationcontroller", "replication-controller", _plain(ReplicationControllerController)),
+    Entry("daemonset", "daemon-set-controller", _plain(DaemonSetController), "daemonset-controller"),
+    Entry("disruption", "disruption-controller", _plain(DisruptionController), "controllermanager"),
     Entry("job", "job-controller", _plain(JobController)),
     Entry("ttl-after-finished", "ttl-after-finished-controller", _plain(TtlAfterFinishedController)),
     Entry("endpoints", "endpoint-controller", _plain(EndpointsController)),
-    Entry("endpointslice", "endpointslice-controller", _plain(EndpointSliceController)),
+    Entry("endpointslice", "endpointslice-controller", _plain(EndpointSliceController),
+          "endpoint-slice-controller"),
     Entry("cluster-dns", "endpointslice-controller", _cluster_dns, "cluster-dns-controller"),
     Entry("nodeipam", "node-controller", _ipam, "cidrAllocator"),
     Entry("node-lifecycle", "node-controller", _node_lifecycle),

@@ -155,3 +155,9 @@ def _by_age(a: _Ranked, b: _Ranked, younger: int, older: int) -> int:
     if younger != older:
         return -1 if younger < older else 1
     return -1 if (a.pod.metadata.uid or "") < (b.pod.metadata.uid or "") else 1
+
+
+def created(pod: core.Pod, now: datetime) -> datetime:
+    """When the pod was made; now, if that is not known."""
+    text = pod.metadata.creationTimestamp
+    return parse_time(text) if text else now

@@ -132,7 +132,8 @@ def _number(pod: core.Pod, target: int | str | None, protocol: str, default: int
     for container in [*(spec.containers or ()), *sidecars]:
         for port in container.ports or ():
             if port.name == target and (port.protocol or "TCP") == protocol:
-                return port.containerPort
+                number: int = port.containerPort
+                return number
     return None
 
 
