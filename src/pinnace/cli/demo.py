@@ -92,7 +92,8 @@ async def _deploy(layout: Layout) -> str:
 def _documents() -> list[dict[str, Any]]:
     from pinnace.api import yaml
 
-    return [document for document in yaml.load_all(files("pinnace.demo").joinpath("guestbook.yaml").read_text()) if document]
+    text = files("pinnace.demo").joinpath("guestbook.yaml").read_text()
+    return [document for document in yaml.load_all(text) if document]
 
 
 async def _apply(client: Any, document: dict[str, Any]) -> None:
@@ -117,6 +118,6 @@ async def _available(client: Any, kind: type[Any], name: str) -> None:
                 status = getattr(event.object, "status", None)
                 if event.type == "BOOKMARK" or status is None:
                     continue
-                wanted = event.object.spec.replicas
-                if (status.availableReplicas or 0) >= wanted and status.observedGeneration == event.object.metadata.generation:
+                current = status.observedGeneration == event.object.metadata.generation
+                if current and (status.availableReplicas or 0) >= event.object.spec.replicas:
                     return

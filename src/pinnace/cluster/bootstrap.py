@@ -48,7 +48,8 @@ def priority_classes() -> Iterator[scheduling.PriorityClass]:
     texts = {
         "system-cluster-critical": (
             2_000_000_000,
-            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if "
+            "necessary.",
         ),
         "system-node-critical": (
             2_000_001_000,

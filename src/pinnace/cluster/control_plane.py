@@ -299,7 +299,8 @@ class ControlPlane:
         parts.start("scheduler", scheduler.run)
         if settings.simulated_nodes:
             nodes = Client(InProcessTransport(server), agent="simulated-nodes", user=ADMIN)
-            simulated = SimulatedNodes(nodes, settings.simulated_names(), clock=clock, randomness=self._randomness.fork())
+            names, chance = settings.simulated_names(), self._randomness.fork()
+            simulated = SimulatedNodes(nodes, names, clock=clock, randomness=chance)
             parts.start("simulated nodes", simulated.run)
 
     async def _announce(self, client: Client, ground: _Ground) -> None:

@@ -82,23 +82,26 @@ async def run(credentials: Credentials) -> None:
     network = PodNetwork(
         [credentials.pod_cidr], [credentials.cluster_cidr], Path(credentials.network_root), nft=nft
     )
+    proxy = Client(_transport(credentials, credentials.proxy), agent="kube-proxy")
+    kubelet = Client(_transport(credentials, credentials.kubelet), agent="kubelet")
     async with Supervisor(clock) as parts:
         await asyncio.gather(runtime.open(), network.setup())
         try:
-            _start_proxy(parts, credentials, clock, randomness, nft)
-            _start_kubelet(parts, credentials, clock, randomness, runtime, network)
+            _start_proxy(parts, credentials, proxy, clock, randomness, nft)
+            _start_kubelet(parts, credentials, kubelet, clock, randomness, runtime, network)
             await stop.wait()
         finally:
             await parts.close()
             await runtime.close()
             network.close()
+            for client in (proxy, kubelet):
+                await client.transport.close()
 
 
 def _start_proxy(
-    parts: Supervisor, credentials: Credentials, clock: Clock, randomness: Randomness, nft: Nftables
+    parts: Supervisor, credentials: Credentials, client: Client, clock: Clock, randomness: Randomness, nft: Nftables
 ) -> None:
     """Service proxy, DNS and routes share what they watch, and the identity of kube-proxy."""
-    client = Client(_transport(credentials, credentials.proxy), agent="kube-proxy")
     informers = Informers(client, clock, randomness.fork())
     node = ProxyNode(
         name=credentials.node,
@@ -124,6 +127,7 @@ def _start_proxy(
 def _start_kubelet(
     parts: Supervisor,
     credentials: Credentials,
+    client: Client,
     clock: Clock,
     randomness: Randomness,
     runtime: BuiltinRuntime,
@@ -140,7 +144,6 @@ def _start_kubelet(
         egress=credentials.egress,
         pod_cidr=credentials.pod_cidr,
     )
-    client = Client(_transport(credentials, credentials.kubelet), agent="kubelet")
     kubelet = Kubelet(config, client, runtime, network, clock=clock, randomness=randomness.fork())
     server = KubeletServer(kubelet, address=credentials.ip, context=_serving_context(credentials))
     parts.start("kubelet", kubelet.run)

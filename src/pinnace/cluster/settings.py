@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,8 +114,8 @@ def home(environment: Mapping[str, str], *, root: bool) -> Path:
         return Path(environment["PINNACE_HOME"]).absolute()
     if root:
         return Path("/var/lib/pinnace")
-    data = environment.get("XDG_DATA_HOME") or os.path.join(environment.get("HOME", "/tmp"), ".local", "share")
-    return Path(data) / "pinnace"
+    data = environment.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path(environment.get("HOME", "/tmp")) / ".local" / "share") / "pinnace"
 
 
 def _network(field: str, text: str) -> ipaddress.IPv4Network:
