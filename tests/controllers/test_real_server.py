@@ -38,7 +38,7 @@ class Cluster:
 
     async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
         async with asyncio.timeout(seconds):
-            while not await condition():
+            while not await condition():   # noqa: ASYNC110  (state that has no event)
                 await asyncio.sleep(0.005)
 
     async def count(self, kind: type, namespace: str = "default") -> int:

@@ -16,6 +16,7 @@ from pinnace.client.informer import Informers
 from pinnace.client.transport import User
 from pinnace.controllers.cluster_dns import ClusterDnsController
 from pinnace.controllers.clusterrole_aggregation import ClusterRoleAggregationController
+from pinnace.controllers.cronjob import CronJobController
 from pinnace.controllers.daemonset import DaemonSetController
 from pinnace.controllers.deployment import DeploymentController
 from pinnace.controllers.disruption import DisruptionController
@@ -145,6 +146,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("daemonset", "daemon-set-controller", _plain(DaemonSetController), "daemonset-controller"),
     Entry("disruption", "disruption-controller", _plain(DisruptionController), "controllermanager"),
     Entry("job", "job-controller", _plain(JobController)),
+    Entry("cronjob", "cronjob-controller", _plain(CronJobController)),
     Entry("ttl-after-finished", "ttl-after-finished-controller", _plain(TtlAfterFinishedController)),
     Entry("endpoints", "endpoint-controller", _plain(EndpointsController)),
     Entry("endpointslice", "endpointslice-controller", _plain(EndpointSliceController),

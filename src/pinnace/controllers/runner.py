@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, TypeVar, assert_never, cast
 
 from pinnace.api import codec, errors
@@ -173,10 +174,9 @@ class Runner(Generic[Seen]):
         outcome = _Outcome()
         try:
             await self._perform(plan, primary, because, outcome)
-            if outcome.failures and hasattr(self.controller, "report"):
-                reporting = cast("Reporting[Seen]", self.controller)
-                report = reporting.report(seen, plan, tuple(outcome.failures), now)
-                plan = Plan(report.actions, report.status, report.again or plan.again)
+            if outcome.failures:
+                # The plan's status spoke of what was to be done; only a report may speak of what was refused.
+                plan = self._reported(seen, plan, outcome, now)
                 await self._perform(plan, primary, because, _Outcome())
             if plan.status is not None:
                 await self._write(Update(plan.status, subresource="status"), primary, because, outcome)
@@ -185,6 +185,13 @@ class Runner(Generic[Seen]):
         if plan.again is not None:
             self.queue.add_after(ref, plan.again.total_seconds())
         self._settle(ref, outcome)
+
+    def _reported(self, seen: Seen, plan: Plan, outcome: _Outcome, now: datetime) -> Plan:
+        if not hasattr(self.controller, "report"):
+            return Plan(again=plan.again)
+        reporting = cast("Reporting[Seen]", self.controller)
+        report = reporting.report(seen, plan, tuple(outcome.failures), now)
+        return Plan(report.actions, report.status, report.again or plan.again)
 
     def _settle(self, ref: Ref, outcome: _Outcome) -> None:
         """Forget earlier failures, or have the key decided again: at once after writes, later after refusals."""
