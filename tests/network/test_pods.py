@@ -59,6 +59,39 @@ async def test_host_port_leads_to_the_pod_also_from_itself(machine: Machine, nam
     assert ip == "10.244.1.2"
 
 
+async def test_one_host_port_for_several_pods_by_address_and_protocol(
+    machine: Machine, namespace: Callable[[], str]
+) -> None:
+    """As upstream's conformance test has it: one on the loopback address, one on the node's, one for UDP."""
+    node = machine.nodes[0]
+    ports = [("127.0.0.1", "TCP"), (node.at.ip, "TCP"), (node.at.ip, "UDP")]
+    pods = [namespace() for _ in ports]
+    for number, ((ip, protocol), pod) in enumerate(zip(ports, pods, strict=True)):
+        port = HostPort(host_port=54323, container_port=80, host_ip=ip, protocol=protocol)
+        await node.network.add(pod, f"sb{number}", host_ports=[port])
+    with serve(pods[0], 80, answer="0"), serve(pods[1], 80, answer="1"), serve(pods[2], 80, kind="udp", answer="2"):
+        assert call(node.at.path, "127.0.0.1", 54323) == ("0", "10.244.1.1")
+        assert call(node.at.path, "127.0.0.1", 54323, source=node.at.ip)[0] == "0"
+        assert call(node.at.path, node.at.ip, 54323)[0] == "1"
+        assert call(node.at.path, node.at.ip, 54323, kind="udp")[0] == "2"
+        assert call(machine.host, node.at.ip, 54323, kind="udp")[0] == "2"
+        with pytest.raises(ConnectionRefusedError):
+            call(pods[1], "127.0.0.1", 54323)
+
+
+async def test_a_pod_cannot_reach_the_loopback_of_its_node(machine: Machine) -> None:
+    pod, _ = await machine.new_pod(0)
+    node = machine.nodes[0].at
+    namespaces.run_in(pod, namespaces.write_sysctl, "net.ipv4.conf.all.route_localnet", 1)
+    with Netlink(pod) as netlink:
+        for route in netlink.routes(table=255):
+            if route.destination.startswith("127."):
+                netlink.delete_route(route)
+        netlink.add_route(Route("127.0.0.1/32", gateway="10.244.1.1", source="10.244.1.2"))
+    with serve(node.path, 4000, ip="127.0.0.1", answer="private"), pytest.raises(TimeoutError):
+        call(pod, "127.0.0.1", 4000, timeout=0.2)
+
+
 async def test_a_new_process_goes_on_and_frees_what_leaked(
     namespace: Callable[[], str], tmp_path: Path
 ) -> None:

@@ -43,11 +43,15 @@ def serve(netns: str, port: int, *, kind: str = "tcp", answer: str = "", ip: str
         listener.close()
 
 
-def call(netns: str, ip: str, port: int, *, kind: str = "tcp", timeout: float = 2.0) -> tuple[str, str]:
+def call(
+    netns: str, ip: str, port: int, *, kind: str = "tcp", timeout: float = 2.0, source: str = ""
+) -> tuple[str, str]:
     """What a server answered: its own word, and the address that it saw the caller at. Raises OSError."""
     type_ = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     with run_in(netns, socket.socket, socket.AF_INET, type_) as caller:
         caller.settimeout(timeout)
+        if source:
+            caller.bind((source, 0))
         caller.connect((ip, port))
         if kind == "udp":
             caller.send(b"?")

@@ -9,7 +9,8 @@ pod CIDR, and a default route to the bridge, which holds the first address of th
 - Hardware addresses follow from the IP address (0a:58 and its four bytes, as kubenet's), so that a reused address
   never meets a stale ARP entry.
 - Traffic to the cluster's pods keeps its source address; everything else leaves masqueraded as the node.
-- hostPort is a map in the table `pinnace-pods`, from (protocol, port) to the pod.
+- hostPort is a map in the table `pinnace-pods`, from (protocol, port) to the pod. It also holds on the node's
+  loopback addresses, for which the bridge must be let route them; what a pod itself sends there is dropped.
 
 The data path is all in the kernel and outlives this process; a new one picks up bridge, links and ledger.
 """
@@ -159,6 +160,7 @@ class PodNetwork:
                     self._bridge, mtu=self._mtu, nf_call_iptables=True, hardware=hardware_address(gateway)
                 )
             index = netlink.index(self._bridge)
+            self._in_node(lambda: namespaces.write_sysctl(f"net.ipv4.conf.{self._bridge}.route_localnet", 1))
             netlink.set_bridge_netfilter(index)
             netlink.set_link(index, up=True)
             for address in netlink.addresses(index):
@@ -236,8 +238,11 @@ table ip {TABLE} {{
   map host-ports {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
   map host-ip-ports {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
   set hairpins {{ type ipv4_addr . ipv4_addr; }}
+  chain guard {{
+    type filter hook prerouting priority raw
+    iifname "{self._bridge}" ip daddr 127.0.0.0/8 drop
+  }}
   chain to-pods {{
-    ip daddr 127.0.0.0/8 return
     meta l4proto {{ tcp, udp, sctp }} dnat ip to ip daddr . meta l4proto . th dport map @host-ip-ports
     meta l4proto {{ tcp, udp, sctp }} dnat ip to meta l4proto . th dport map @host-ports
   }}
@@ -246,6 +251,7 @@ table ip {TABLE} {{
   chain postrouting {{
     type nat hook postrouting priority 105;
     ip saddr . ip daddr @hairpins masquerade fully-random
+    ip saddr 127.0.0.0/8 oifname "{self._bridge}" masquerade fully-random
     ip saddr {network} ip daddr != {{ {inside} }} masquerade fully-random
   }}
 }}
