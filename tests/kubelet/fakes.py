@@ -40,10 +40,8 @@ def make_pod(name: str = "web", uid: str = "", **spec: Any) -> core.Pod:
     spec.setdefault("containers", [{"name": "app", "image": "app:1"}])
     spec.setdefault("nodeName", "node-1")
     spec.setdefault("enableServiceLinks", True)
-    return msgspec.convert(
-        {"metadata": {"name": name, "namespace": "default", "uid": uid or f"uid-{name}", "generation": 1}, "spec": spec},
-        core.Pod,
-    )
+    meta = {"name": name, "namespace": "default", "uid": uid or f"uid-{name}", "generation": 1}
+    return msgspec.convert({"metadata": meta, "spec": spec}, core.Pod)
 
 
 class FakeApi:
@@ -96,6 +94,9 @@ class FakeApi:
             (o["type"], o["reason"], o["message"]) for (path, _, _), o in self.objects.items()
             if path.endswith("/events")
         ]  # fmt: skip
+
+    def messages(self) -> set[str]:
+        return {message for _, _, message in self.events()}
 
     def reasons(self) -> list[str]:
         return [reason for _, reason, _ in self.events()]
@@ -163,7 +164,8 @@ class FakeApi:
 
 
 def _status(code: int, reason: str) -> Response:
-    return Response(code, body=json.dumps({"kind": "Status", "reason": reason, "code": code, "message": reason}).encode())
+    status = {"kind": "Status", "reason": reason, "code": code, "message": reason}
+    return Response(code, body=json.dumps(status).encode())
 
 
 def _fits(obj: Mapping[str, Any], fields: Mapping[str, str]) -> bool:
@@ -289,8 +291,8 @@ class FakeRuntime:
         id = f"{spec.name}-{next(self._ids)}"
         self.specs[id] = spec
         self.cells[id] = Container(
-            id, sandbox, spec.name, spec.attempt, ContainerState.CREATED, spec.image, "sha256:aa", self._now(), 0.0, 0.0,
-            0, "", "", 0, spec.labels, spec.annotations, f"/logs/{spec.log_path}",
+            id, sandbox, spec.name, spec.attempt, ContainerState.CREATED, spec.image, "sha256:aa", self._now(), 0.0,
+            0.0, 0, "", "", 0, spec.labels, spec.annotations, f"/logs/{spec.log_path}",
         )  # fmt: skip
         return id
 

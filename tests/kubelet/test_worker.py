@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,9 @@ def test_a_crashing_container_backs_off_longer_each_time(tmp_path: Path) -> None
         for attempt in range(2, 5):
             await b.until(lambda attempt=attempt: f"start app/{attempt}" in b.runtime.log, 400)
             starts.append(b.clock.monotonic())
-        gaps = [later - sooner for sooner, later in zip(starts, starts[1:], strict=False)]
+        gaps = [later - sooner for sooner, later in itertools.pairwise(starts)]
         assert gaps == pytest.approx([21, 41], abs=0.5)
-        assert "Back-off restarting failed container app in pod web_default(uid-web)" in {m for _, _, m in b.api.events()}
+        assert "Back-off restarting failed container app in pod web_default(uid-web)" in b.api.messages()
         assert len(b.runtime.cells) <= 2      # older ones are removed
 
     run(tmp_path, test)
@@ -323,7 +324,7 @@ def test_volumes_follow_their_config_map(tmp_path: Path) -> None:
         container = {"name": "app", "image": "app:1", "volumeMounts": [{"name": "cfg", "mountPath": "/cfg"}]}
         b.api.add_pod(make_pod(volumes=volumes, containers=[container]))
         await b.until(lambda: "FailedMount" in b.api.reasons())
-        assert 'MountVolume.SetUp failed for volume "cfg" : configmap "cfg" not found' in {m for _, _, m in b.api.events()}
+        assert 'MountVolume.SetUp failed for volume "cfg" : configmap "cfg" not found' in b.api.messages()
         assert b.waiting() == "ContainerCreating"
         b.api.put("/api/v1/configmaps", "default", {"metadata": {"name": "cfg"}, "data": {"a": "1", "b": "x"}})
         assert await b.until(b.ready) < 0.1
@@ -343,7 +344,7 @@ def test_a_liveness_probe_restarts_the_container(tmp_path: Path) -> None:
         b.api.add_pod(make_pod(containers=[{"name": "app", "image": "app:1", "livenessProbe": probe}]))
         took = await b.until(lambda: "start app/1" in b.runtime.log)
         assert took == pytest.approx(4.0, abs=0.5)
-        messages = {m for _, _, m in b.api.events()}
+        messages = b.api.messages()
         assert "Liveness probe failed: no\n" in messages
         assert "Container app failed liveness probe, will be restarted" in messages
 

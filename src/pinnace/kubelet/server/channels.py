@@ -1,6 +1,7 @@
 """exec and attach over a WebSocket: the first byte of each message names the stream.
 
-0 stdin, 1 stdout, 2 stderr, 3 the outcome as a Status, 4 terminal sizes; with v5 also 255: a stream is closed (KEP-4006).
+0 stdin, 1 stdout, 2 stderr, 3 the outcome as a Status, 4 terminal sizes; with v5 also 255: a stream is closed
+(KEP-4006).
 """
 
 from __future__ import annotations

@@ -98,8 +98,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    with opened as file:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
                 yield line[:-1]
@@ -202,10 +201,8 @@ async def read(
     follower.seek_end_of(_whole_lines(path, position))
     try:
         out = bytearray()
-        count = 0
-        for line in existing(path, options.tail):
+        for count, line in enumerate(existing(path, options.tail), 1):
             out += renderer.render(line)
-            count += 1
             if len(out) >= BLOCK or count % 2000 == 0:
                 if out:
                     yield bytes(out)

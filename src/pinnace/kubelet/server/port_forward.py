@@ -1,7 +1,7 @@
 """port-forward: connections of a client to ports inside a pod's network namespace.
 
-Two ways to say it over a WebSocket: SPDY inside (kubectl since 1.31), where each connection is a pair of streams, and the
-older channels, where each port has one connection and two channels.
+Two ways to say it over a WebSocket: SPDY inside (kubectl since 1.31), where each connection is a pair of streams,
+and the older channels, where each port has one connection and two channels.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ async def serve(request: web.Request, pod: str, dial: Dial) -> web.StreamRespons
     if socket.ws_protocol == TUNNEL:
         await _tunnel(socket, pod, dial)
     else:
-        ports = [int(p) for value in request.query.getall("port", request.query.getall("ports", [])) for p in value.split(",") if p.isdecimal()]
+        asked = request.query.getall("port", []) or request.query.getall("ports", [])
+        ports = [int(port) for value in asked for port in value.split(",") if port.isdecimal()]
         await _channels(socket, pod, dial, ports)
     await socket.close()
     return socket

@@ -180,17 +180,18 @@ class KubeletServer:
             raise refused(404, f"container {name} is not valid for pod {meta.name}")
         _, containers = await self._kubelet.services.observe(meta.uid or "")
         attempts = [c for c in containers if c.name == name and c.state is not ContainerState.CREATED]
+        status = next(
+            (s for s in (*(pod.status.initContainerStatuses or ()), *(pod.status.containerStatuses or ()))
+             if s.name == name), None,
+        )  # fmt: skip
         if previous:
-            dead = [c for c in attempts if c.state is ContainerState.EXITED]
-            older = dead if attempts and attempts[0].state is ContainerState.RUNNING else dead[1:] or dead[:1]
-            if not older or (len(attempts) < 2 and attempts[0].attempt == 0):
-                raise refused(400, f'previous terminated container "{name}" in pod "{meta.name}" not found')
-            return older[0]
+            last = status.lastState.terminated if status is not None else None
+            wanted = (last.containerID or "").partition("://")[2] if last is not None else ""
+            for container in attempts:
+                if container.id == wanted:
+                    return container
+            raise refused(400, f'previous terminated container "{name}" in pod "{meta.name}" not found')
         if not attempts:
-            status = next(
-                (s for s in (*(pod.status.initContainerStatuses or ()), *(pod.status.containerStatuses or ()))
-                 if s.name == name), None,
-            )  # fmt: skip
             waiting = status.state.waiting if status is not None else None
             if waiting is not None and waiting.reason:
                 raise refused(400, f'container "{name}" in pod "{meta.name}" is waiting to start: {_why(waiting)}')

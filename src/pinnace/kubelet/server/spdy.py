@@ -152,7 +152,8 @@ class Framer:
     def _block(self, headers: Mapping[str, str]) -> bytes:
         plain = struct.pack(">I", len(headers))
         for name, value in headers.items():
-            plain += struct.pack(">I", len(name)) + name.encode() + struct.pack(">I", len(value.encode())) + value.encode()
+            for text in (name.encode(), value.encode()):
+                plain += struct.pack(">I", len(text)) + text
         return self._deflate.compress(plain) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
 
     def encode(self, frame: Frame) -> bytes:

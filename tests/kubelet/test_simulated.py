@@ -1,0 +1,95 @@
+"""Nodes that do not exist, over a fake API in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pinnace.base.clock import LoopClock
+from pinnace.base.randomness import Randomness
+from pinnace.kubelet.simulated import EXIT_CODE, RUN_SECONDS, Life, SimulatedNodes, Step, next_state
+
+from .fakes import FakeApi, make_pod
+from .virtual import simulate
+
+
+@contextlib.asynccontextmanager
+async def nodes(clock: LoopClock, count: int) -> AsyncIterator[FakeApi]:
+    api = FakeApi()
+    names = [f"node-{n}" for n in range(1, count + 1)]
+    simulated = SimulatedNodes(api.client(), names, clock=clock, randomness=Randomness(1))
+    task = asyncio.create_task(simulated.run())
+    await simulated.registered.wait()
+    try:
+        yield api
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def test_nodes_register_and_renew_their_leases() -> None:
+    async def test(clock: LoopClock) -> None:
+        async with nodes(clock, 50) as api:
+            ready = [
+                o for (path, _, _), o in api.objects.items() if path == "/api/v1/nodes"
+                and any(c["type"] == "Ready" and c["status"] == "True" for c in o["status"]["conditions"])
+            ]  # fmt: skip
+            assert len(ready) == 50
+            await asyncio.sleep(12)
+            leases = {n: o for (path, _, n), o in api.objects.items() if path.endswith("/leases")}
+            before = {n: o["spec"]["renewTime"] for n, o in leases.items()}
+            assert len(before) == 50
+            await asyncio.sleep(12)
+            assert all(
+                api.objects["/apis/coordination.k8s.io/v1/leases", "kube-node-lease", n]["spec"]["renewTime"] > t
+                for n, t in before.items()
+            )
+
+    simulate(test)
+
+
+def test_pods_run_and_are_deleted() -> None:
+    async def test(clock: LoopClock) -> None:
+        async with nodes(clock, 2) as api:
+            for n in range(20):
+                api.add_pod(make_pod(f"web-{n}", nodeName=f"node-{n % 2 + 1}"))
+            await asyncio.sleep(0.5)
+            pods = [api.pod(f"web-{n}") for n in range(20)]
+            assert all(pod is not None and pod.status.phase == "Running" for pod in pods)
+            assert len({pod.status.podIP for pod in pods if pod is not None}) == 20
+            assert all((pod.status.containerStatuses or [])[0].ready for pod in pods if pod is not None)
+            api.delete_pod("web-3", 30)
+            await asyncio.sleep(0.2)
+            assert api.pod("web-3") is None
+
+    simulate(test)
+
+
+@pytest.mark.parametrize(("annotations", "after", "phase"), [
+    ({}, 2.0, "Succeeded"),
+    ({RUN_SECONDS: "7"}, 7.0, "Succeeded"),
+    ({RUN_SECONDS: "1", EXIT_CODE: "3"}, 1.0, "Failed"),
+])  # fmt: skip
+def test_pods_that_end_by_themselves(annotations: dict[str, str], after: float, phase: str) -> None:
+    async def test(clock: LoopClock) -> None:
+        async with nodes(clock, 1) as api:
+            pod = make_pod(restartPolicy="Never")
+            pod.metadata.annotations = annotations
+            api.add_pod(pod)
+            await asyncio.sleep(after)
+            running = api.pod()
+            assert running is not None and running.status.phase == "Running"
+            await asyncio.sleep(0.3)
+            ended = api.pod()
+            assert ended is not None and ended.status.phase == phase
+
+    simulate(test)
+
+
+def test_a_pod_that_runs_for_ever_needs_no_timer() -> None:
+    pod = make_pod()
+    pod.status.phase = "Running"
+    assert next_state(pod, Life(), bound_at=1.0, deleted_at=0.0, running_at=2.0, now=1e9) == Step()
