@@ -261,14 +261,18 @@ def _profile(spec: ContainerSpec) -> Mapping[str, Any] | None:
 def remove(directory: Path) -> None:
     """Unmount the root file system and delete everything; nothing happens if it is gone."""
     linux.unmount_all(str(directory / "rootfs"))
-    try:
-        shutil.rmtree(directory)
-    except FileNotFoundError:
-        return
-    except OSError:
-        for point in linux.mounts_below(str(directory)):
-            linux.unmount_all(point)
-        shutil.rmtree(directory, ignore_errors=True)
+    for _ in range(10):
+        try:
+            shutil.rmtree(directory)
+            return
+        except FileNotFoundError:
+            # Or only a file in it: an ending conmon removes its own.
+            if not directory.exists():
+                return
+        except OSError:
+            for point in linux.mounts_below(str(directory)):
+                linux.unmount_all(point)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def upper_usage(directory: Path, limit: int = 200_000) -> int:
