@@ -10,6 +10,7 @@ import msgspec
 from pinnace.api import codec, strict, yaml
 from pinnace.api.errors import BadRequest, UnsupportedMediaType
 from pinnace.api.kinds import Kind
+from pinnace.apiserver import protobuf
 from pinnace.apiserver.negotiation import JSON, YAML, media_type
 from pinnace.client.transport import Request
 
@@ -36,17 +37,36 @@ def media_of(request: Request) -> str:
         return JSON
     if kind in _YAML:
         return YAML
+    if kind == protobuf.MEDIA:
+        return protobuf.MEDIA
     raise UnsupportedMediaType(
         "the body of the request was in an unknown format - accepted media types include: "
-        f"{JSON}, {YAML}"
+        f"{JSON}, {YAML}, {protobuf.MEDIA}"
     )
 
 
-def as_json(request: Request, what: str) -> bytes:
-    """The body as JSON text, whose syntax is not checked yet. `what` is the expected kind, for messages."""
-    if media_of(request) == JSON:
-        return request.body
-    return json.dumps(from_yaml(request.body, what)).encode()
+def as_json(request: Request, kind: Kind) -> bytes:
+    """The body as JSON text, whose syntax is not checked yet. Raises BadRequest, UnsupportedMediaType."""
+    match media_of(request):
+        case "application/json":
+            return request.body
+        case "application/yaml":
+            return json.dumps(from_yaml(request.body, kind.kind)).encode()
+        case _:
+            return codec.encode(from_protobuf(request.body, kind))
+
+
+def from_protobuf(body: bytes, kind: Kind) -> Any:
+    """Raises BadRequest."""
+    if not body:
+        return {}
+    try:
+        found = protobuf.envelope(body)
+        if kind.kind != "DeleteOptions":      # which clients send under the version of what they delete
+            check_type(found.kind, found.api_version, kind)
+        return {**protobuf.decode(kind.type, found.raw), "kind": kind.kind, "apiVersion": kind.api_version}
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(kind.kind, f"proto parse error: {error}") from error
 
 
 def from_yaml(body: bytes, what: str) -> Any:
@@ -70,11 +90,11 @@ def decode(request: Request, kind: Kind, validation: str) -> tuple[Any, list[str
 
     `validation` is the query's fieldValidation: what Strict refuses, Warn warns of, and Ignore drops.
     """
-    body = as_json(request, kind.kind)
+    body = as_json(request, kind)
     if not body:
         raise _unreadable(kind.kind, "unexpected end of JSON input")
     obj = typed(body, kind)
-    if validation == "Ignore":
+    if validation == "Ignore" or media_of(request) == protobuf.MEDIA:
         return obj, []
     findings = strict.unknown_fields(kind.type, plain(body, kind.kind))
     if validation == "Strict" and media_of(request) == JSON:

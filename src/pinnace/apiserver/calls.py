@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pinnace.api import errors
+from pinnace.api.kinds import Kind
 from pinnace.apiserver import bodies, metadata, options, patching, responses
 from pinnace.apiserver.access import Admission, Operation
 from pinnace.apiserver.cache import Entry
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _OPTIONS_KIND = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 _MOST_BECAUSE = 16
+DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "", "", module="meta/v1")
 
 
 @dataclass(slots=True)
@@ -265,7 +267,7 @@ async def delete_collection(call: Call) -> Response:
 def _delete_options(request: Request) -> DeleteOptions:
     if not request.body.strip():
         return options.delete_options(request.query, None)
-    body = bodies.plain(bodies.as_json(request, "DeleteOptions"), "DeleteOptions")
+    body = bodies.plain(bodies.as_json(request, DELETE_OPTIONS), "DeleteOptions")
     return options.delete_options(request.query, body)
 
 

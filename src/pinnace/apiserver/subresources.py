@@ -52,7 +52,8 @@ async def _act(call: Call, part: Subresource[Any]) -> Response:
     dry_run = False
     if call.verb in _OPTIONS and part.name not in _STREAMS:
         dry_run = write_options(call.request.query, _OPTIONS[call.verb]).dry_run
-        call.request.body = bodies.as_json(call.request, part.kind.kind if part.kind else "object")
+        if call.request.body:
+            call.request.body = bodies.as_json(call.request, part.kind or call.registry.kind)
     if call.verb != "get" or part.name in _STREAMS:
         await _admit(call, part, dry_run)
     action = Action(call.request, call.server, call.namespace, call.name, call.context(dry_run))
