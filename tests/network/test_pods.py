@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,17 +80,42 @@ async def test_one_host_port_for_several_pods_by_address_and_protocol(
             call(pods[1], "127.0.0.1", 54323)
 
 
+async def test_a_udp_client_follows_a_host_port_to_its_next_pod(
+    machine: Machine, namespace: Callable[[], str]
+) -> None:
+    node = machine.nodes[0]
+    pods = namespace(), namespace()
+    port = HostPort(host_port=5353, container_port=53, protocol="UDP")
+    with (
+        namespaces.run_in(machine.host, socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as caller,
+        serve(pods[0], 53, kind="udp", answer="0"), serve(pods[1], 53, kind="udp", answer="1"),
+    ):
+        caller.settimeout(2)
+        caller.connect((node.at.ip, 5353))
+        for number, pod in enumerate(pods):
+            await node.network.add(pod, f"sb{number}", host_ports=[port])
+            caller.send(b"?")
+            assert caller.recv(100).startswith(str(number).encode())
+            await node.network.remove(f"sb{number}")
+
+
 async def test_a_pod_cannot_reach_the_loopback_of_its_node(machine: Machine) -> None:
     pod, _ = await machine.new_pod(0)
     node = machine.nodes[0].at
-    namespaces.run_in(pod, namespaces.write_sysctl, "net.ipv4.conf.all.route_localnet", 1)
     with Netlink(pod) as netlink:
         for route in netlink.routes(table=255):
             if route.destination.startswith("127."):
                 netlink.delete_route(route)
         netlink.add_route(Route("127.0.0.1/32", gateway="10.244.1.1", source="10.244.1.2"))
-    with serve(node.path, 4000, ip="127.0.0.1", answer="private"), pytest.raises(TimeoutError):
-        call(pod, "127.0.0.1", 4000, timeout=0.2)
+    with (
+        namespaces.run_in(node.path, socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as private,
+        namespaces.run_in(pod, socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as intruder,
+    ):
+        private.bind(("127.0.0.1", 4000))
+        private.settimeout(0.2)
+        intruder.sendto(b"!", ("127.0.0.1", 4000))
+        with pytest.raises(TimeoutError):
+            private.recv(10)
 
 
 async def test_a_new_process_goes_on_and_frees_what_leaked(

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pinnace.network import namespaces
+from pinnace.network.conntrack import Conntrack
 from pinnace.network.ipam import AddressesExhausted, Allocation, HostPort, Ledger, gateway_of
 from pinnace.network.netlink import Netlink, Route
 from pinnace.network.nftables import Nftables, NftablesError
@@ -87,6 +88,7 @@ class PodNetwork:
             allocation = await self._do(self._add, netns, sandbox_id, pod, wanted)
             if wanted:
                 await self._sync_host_ports()
+                await self._do(self._forget_flows, allocation)
         except AddressesExhausted:
             raise
         except Exception as error:
@@ -99,12 +101,15 @@ class PodNetwork:
         released = await self._do(self._remove, sandbox_id)
         if released is not None and released.host_ports:
             await self._sync_host_ports()
+            await self._do(self._forget_flows, released)
 
     async def sweep(self, live: Collection[str]) -> list[str]:
         """Remove whatever belongs to no live sandbox (after a crash); returns the sandbox ids that were freed."""
         dead = await self._do(self._sweep, frozenset(live))
         if any(allocation.host_ports for allocation in dead.values()):
             await self._sync_host_ports()
+            for allocation in dead.values():
+                await self._do(self._forget_flows, allocation)
         return list(dead)
 
     async def check(self) -> str | None:
@@ -206,6 +211,20 @@ class PodNetwork:
                 if link.master == bridge and link.name.startswith(_PORT_PREFIX) and link.name not in kept:
                     node.delete_link(link.name)
         return dead
+
+    def _forget_flows(self, allocation: Allocation) -> None:
+        """UDP flows to a host port that came or went: they would go on to where their first packet went."""
+        ports = {port.host_port for port in allocation.host_ports if port.protocol == "UDP"}
+        if not ports:
+            return
+        conntrack = Conntrack(self._netns)
+        try:
+            for flow in conntrack.udp_flows():
+                mine = flow.answered_by[0] in allocation.ips or flow.answered_by == flow.destination
+                if flow.destination[1] in ports and mine:
+                    conntrack.delete(flow)
+        finally:
+            conntrack.close()
 
     def _check(self) -> str | None:
         try:
