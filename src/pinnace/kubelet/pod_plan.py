@@ -317,6 +317,8 @@ def _without_sandbox(draft: _Draft) -> Plan:
     if old is not None and not _worth_reviving(seen):
         if old.state is SandboxState.READY:
             draft.step(StopSandbox(old.id))
+        elif seen.mounted:
+            draft.step(UnmountVolumes())
         return draft.done(terminal=True)
     if old is not None and old.state is SandboxState.READY:
         draft.step(StopSandbox(old.id))   # it never got its network: start over
