@@ -136,7 +136,7 @@ async def test_stop_signals_waits_and_kills(bench: Any) -> None:
 async def test_what_the_process_sees(bench: Any) -> None:
     volume = bench.directory / "volume"
     volume.mkdir()
-    (volume / "file").write_text("content")
+    (volume / "file").write_text("content\n")
     id = await bench.start(
         "id -u; id -g; id -G; pwd; hostname; cat /data/file; echo $A$B; cat /etc/resolv.conf | head -1; "
         "touch /x 2>&1; touch /data/y 2>&1; grep CapEff /proc/self/status; df -k /dev/shm | tail -1; "
