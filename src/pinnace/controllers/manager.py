@@ -32,6 +32,7 @@ from pinnace.controllers.replicaset import ReplicaSetController, ReplicationCont
 from pinnace.controllers.root_ca import RootCAPublisher
 from pinnace.controllers.runner import Runner
 from pinnace.controllers.serviceaccount import ServiceAccountController
+from pinnace.controllers.statefulset import StatefulSetController
 from pinnace.controllers.taint_eviction import TaintEvictionController
 from pinnace.controllers.ttl_after_finished import TtlAfterFinishedController
 
@@ -143,6 +144,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("deployment", "deployment-controller", _plain(DeploymentController)),
     Entry("replicaset", "replicaset-controller", _plain(ReplicaSetController)),
     Entry("replicationcontroller", "replication-controller", _plain(ReplicationControllerController)),
+    Entry("statefulset", "statefulset-controller", _plain(StatefulSetController)),
     Entry("daemonset", "daemon-set-controller", _plain(DaemonSetController), "daemonset-controller"),
     Entry("disruption", "disruption-controller", _plain(DisruptionController), "controllermanager"),
     Entry("job", "job-controller", _plain(JobController)),
