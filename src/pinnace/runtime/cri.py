@@ -224,7 +224,8 @@ class ExecSession(Protocol):
     async def resize(self, width: int, height: int) -> None: ...
 
     async def wait(self) -> int:
-        """The exit code."""
+        """The exit code. 127 (not found) or 126 (not executable) for a command that could not be started; the
+        OCI runtime's words are then on stderr."""
         ...
 
     async def close(self) -> None:
@@ -248,7 +249,7 @@ class ImageService(Protocol):
     async def remove(self, reference: str) -> None: ...
 
     async def usage(self) -> tuple[int, int]:
-        """(bytes used, inodes used) by images and snapshots."""
+        """(bytes used, inodes used) by images and snapshots. Cheap: nothing is walked."""
         ...
 
 
@@ -287,7 +288,8 @@ class Runtime(Protocol):
         ...
 
     async def start(self, container: str) -> None:
-        """Raises RuntimeFault with the OCI runtime's words when the command cannot be run."""
+        """Raises RuntimeFault with the OCI runtime's words when the command cannot be run; the container has
+        then exited with code 128 and reason StartError."""
         ...
 
     async def stop(self, container: str, *, grace: float) -> None:
