@@ -249,7 +249,12 @@ def _validate_binding(binding: Any) -> Iterator[FieldError]:
         if action not in ("Audit", "Deny", "Warn"):
             yield not_supported(f"spec.validationActions[{i}]", action, ("Audit", "Deny", "Warn"))
     if "Deny" in actions and "Warn" in actions:
-        yield invalid("spec.validationActions", actions, "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)")
+        yield invalid(
+            "spec.validationActions",
+            actions,
+            "must not contain both Deny and Warn (repeating the same validation failure information in the API "
+            "response and headers serves no purpose)",
+        )
 
 
 def _param_kind(policy: Any) -> str:

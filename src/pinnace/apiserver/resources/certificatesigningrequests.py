@@ -64,7 +64,9 @@ def validate(request: certificates.CertificateSigningRequest) -> Iterator[FieldE
     yield from signer_name("spec.signerName", spec.signerName)
     if spec.expirationSeconds is not None and spec.expirationSeconds < 600:
         yield invalid(
-            "spec.expirationSeconds", spec.expirationSeconds, "may not specify a duration less than 600 seconds (10 minutes)"
+            "spec.expirationSeconds",
+            spec.expirationSeconds,
+            "may not specify a duration less than 600 seconds (10 minutes)",
         )
 
 

@@ -33,8 +33,11 @@ from pinnace.apiserver.resources.strategy import (
 MAX_NAME = 52
 _DESCRIPTORS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
-_MONTHS = {m: i + 1 for i, m in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"])}
-_DAYS = {d: i for i, d in enumerate(["sun", "mon", "tue", "wed", "thu", "fri", "sat"])}
+_MONTHS = {
+    "jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6, "jul": 7, "aug": 8, "sep": 9, "oct": 10, "nov": 11,
+    "dec": 12,
+}  # fmt: skip
+_DAYS = {"sun": 0, "mon": 1, "tue": 2, "wed": 3, "thu": 4, "fri": 5, "sat": 6}
 _EVERY = re.compile(r"@every (\d+(\.\d+)?(h|ms|m|s|us|ns))+\Z")
 
 
@@ -87,7 +90,9 @@ def _time_zone(zone: str) -> Iterator[FieldError]:
     if not zone:
         yield invalid("spec.timeZone", zone, "timeZone must be nil or non-empty string")
     elif zone.lower() == "local":
-        yield invalid("spec.timeZone", zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones")
+        yield invalid(
+            "spec.timeZone", zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+        )
     elif not re.match(r"[A-Za-z_][-+A-Za-z0-9_/]*\Z", zone):
         yield invalid("spec.timeZone", zone, f"unknown time zone {zone}")
 

@@ -55,7 +55,9 @@ def _validate_spec(spec: resource.ResourceClaimSpec, path: str) -> Iterator[Fiel
         if request.exactly is None and not request.firstAvailable:
             yield required(here, "exactly one of `exactly` or `firstAvailable` is required")
         elif request.exactly is not None and request.firstAvailable:
-            yield invalid(here, None, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set")
+            yield invalid(
+                here, None, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"
+            )
         elif request.exactly is not None:
             yield from _exact(request.exactly, f"{here}.exactly")
         for j, part in enumerate(request.firstAvailable or ()):

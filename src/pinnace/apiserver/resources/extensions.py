@@ -27,9 +27,9 @@ def default(definition: Definition) -> None:
     if spec.conversion is None:
         spec.conversion = apiextensions.CustomResourceConversion(strategy="None")
     webhook = spec.conversion.webhook
-    if webhook is not None and webhook.clientConfig is not None and webhook.clientConfig.service is not None:
-        if webhook.clientConfig.service.port is None:
-            webhook.clientConfig.service.port = 443
+    client = webhook.clientConfig if webhook is not None else None
+    if client is not None and client.service is not None and client.service.port is None:
+        client.service.port = 443
 
 
 def prepare_create(definition: Definition, _: Context) -> None:

@@ -27,7 +27,9 @@ def validate_schema(schema: flowcontrol.FlowSchema) -> Iterator[FieldError]:
     if precedence > 10000:
         yield invalid("spec.matchingPrecedence", precedence, "must not be greater than 10000")
     if precedence == 1 and schema.metadata.name != "exempt":
-        yield invalid("spec.matchingPrecedence", precedence, "only the schema named 'exempt' may have matchingPrecedence 1")
+        yield invalid(
+            "spec.matchingPrecedence", precedence, "only the schema named 'exempt' may have matchingPrecedence 1"
+        )
     method = spec.distinguisherMethod
     if method is not None and method.type not in ("ByNamespace", "ByUser"):
         yield not_supported("spec.distinguisherMethod", method.type, ("ByNamespace", "ByUser"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pinnace.api import codec
 from pinnace.api.batch import v1 as batch
-from pinnace.api.fields import FieldError, invalid, not_supported, required
+from pinnace.api.fields import FieldError, invalid, not_supported, required, too_long
 from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
 from pinnace.apiserver.resource import Column, Context, Resource
@@ -68,13 +68,14 @@ def prepare_create(job: batch.Job, _: Context) -> None:
     job.status = batch.JobStatus()
     if job.spec.manualSelector:
         return
-    labels = dict(job.spec.template.metadata.labels or {})
     uid, name = job.metadata.uid or "", job.metadata.name or ""
-    for label, value in (
-        (LEGACY_NAME_LABEL, name), (NAME_LABEL, name), (LEGACY_UID_LABEL, uid), (UID_LABEL, uid),
-    ):  # fmt: skip
-        labels[label] = value
-    job.spec.template.metadata.labels = labels
+    job.spec.template.metadata.labels = {
+        **(job.spec.template.metadata.labels or {}),
+        LEGACY_NAME_LABEL: name,
+        NAME_LABEL: name,
+        LEGACY_UID_LABEL: uid,
+        UID_LABEL: uid,
+    }
     selector = job.spec.selector
     if selector is None:
         selector = job.spec.selector = meta.LabelSelector()
@@ -122,11 +123,8 @@ def validate_job_spec(spec: batch.JobSpec, path: str) -> Iterator[FieldError]:
         yield not_supported(f"{path}.podReplacementPolicy", spec.podReplacementPolicy, ("Failed",))
     if spec.podFailurePolicy is not None:
         yield from _failure_policy(spec, f"{path}.podFailurePolicy")
-    if spec.managedBy is not None:
-        if len(spec.managedBy) > 63:
-            yield FieldError(
-                "FieldValueTooLong", f"{path}.managedBy", spec.managedBy, "may not be more than 63 bytes"
-            )
+    if spec.managedBy is not None and len(spec.managedBy) > 63:
+        yield too_long(f"{path}.managedBy", spec.managedBy, 63)
     if spec.selector is not None:
         yield from validate_selector(spec.selector, f"{path}.selector")
     yield from validate_pod_template(spec.template, f"{path}.template")
@@ -137,7 +135,9 @@ def validate_job_spec(spec: batch.JobSpec, path: str) -> Iterator[FieldError]:
         yield not_supported(f"{path}.template.spec.restartPolicy", policy, ("Never", "OnFailure"))
     elif spec.podFailurePolicy is not None and policy != "Never":
         yield invalid(
-            f"{path}.template.spec.restartPolicy", policy, 'only "Never" is supported when podFailurePolicy is specified'
+            f"{path}.template.spec.restartPolicy",
+            policy,
+            'only "Never" is supported when podFailurePolicy is specified',
         )
 
 

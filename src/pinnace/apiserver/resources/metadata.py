@@ -63,7 +63,8 @@ def validate_object_meta_update(
             quoted = ", ".join(f'"{finalizer}"' for finalizer in sorted(added))
             yield forbidden(
                 f"{path}.finalizers",
-                f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{quoted}}}",
+                "no new finalizers can be added if the object is being deleted, found new finalizers "
+                f"[]string{{{quoted}}}",
             )
     yield from rules.immutable(f"{path}.name", new.name, old.name)
     yield from rules.immutable(f"{path}.namespace", new.namespace, old.namespace)
@@ -112,7 +113,7 @@ def validate_finalizers(finalizers: list[str], path: str) -> Iterator[FieldError
 def _owners(owners: list[meta.OwnerReference], path: str) -> Iterator[FieldError]:
     controllers: list[str] = []
     for owner in owners:
-        group, _, version = owner.apiVersion.rpartition("/")
+        _, _, version = owner.apiVersion.rpartition("/")
         if not owner.apiVersion or not version:
             yield invalid(f"{path}.apiVersion", owner.apiVersion, "version must not be empty")
         if not owner.kind:

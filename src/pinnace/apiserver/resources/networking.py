@@ -165,7 +165,9 @@ def validate_class(ingress_class: networking.IngressClass) -> Iterator[FieldErro
             )
         domain, slash, rest = spec.controller.partition("/")
         if not slash or not rest:
-            yield invalid("spec.controller", spec.controller, "must be a domain-prefixed path (such as \"acme.io/foo\")")
+            yield invalid(
+                "spec.controller", spec.controller, 'must be a domain-prefixed path (such as "acme.io/foo")'
+            )
         else:
             yield from (
                 invalid("spec.controller", domain, message) for message in rules.subdomain_messages(domain)

@@ -116,14 +116,17 @@ def _source(spec: core.PersistentVolumeSpec) -> Iterator[FieldError]:
 
 def validate_update(new: core.PersistentVolume, old: core.PersistentVolume) -> Iterator[FieldError]:
     yield from validate(new)
-    if any(getattr(new.spec, word) != getattr(old.spec, word) for word in SOURCES if word != "csi") or (old.spec.csi is not None and (
-        new.spec.csi is None
-        or (new.spec.csi.driver, new.spec.csi.volumeHandle) != (old.spec.csi.driver, old.spec.csi.volumeHandle)
-    )):
+    changed = any(getattr(new.spec, word) != getattr(old.spec, word) for word in SOURCES if word != "csi")
+    if changed or _handle(new.spec.csi) != _handle(old.spec.csi):
         yield forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation")
     yield from rules.immutable("volumeMode", new.spec.volumeMode, old.spec.volumeMode)
     if old.spec.nodeAffinity is not None:
         yield from rules.immutable("nodeAffinity", new.spec.nodeAffinity, old.spec.nodeAffinity)
+
+
+def _handle(source: core.CSIPersistentVolumeSource | None) -> tuple[str, str] | None:
+    """What may not change of a CSI source; its secrets may."""
+    return (source.driver, source.volumeHandle) if source is not None else None
 
 
 def _claim(volume: core.PersistentVolume) -> str:

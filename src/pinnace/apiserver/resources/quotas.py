@@ -107,7 +107,9 @@ def _requirement(
         case "Exists" | "DoesNotExist":
             if values:
                 yield invalid(
-                    f"{path}.values", values, "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
+                    f"{path}.values",
+                    values,
+                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
                 )
         case other:
             yield invalid(f"{path}.operator", other, "not a valid selector operator")
@@ -204,13 +206,14 @@ def _range_values(item: core.LimitRangeItem, name: str, path: str) -> Iterator[F
             yield invalid(
                 f"{path}.maxLimitRequestRatio[{name}]", ratio, f"ratio {ratio} is greater than max/min = {most:f}"
             )
-    if not overcommits(name) and limit is not None and request is not None:
-        if parse_quantity(limit) != parse_quantity(request):
-            yield invalid(
-                f"{path}.defaultRequest[{name}]",
-                request,
-                f"default value {limit} must equal to defaultRequest value {request} in {name}",
-            )
+    if overcommits(name) or limit is None or request is None:
+        return
+    if parse_quantity(limit) != parse_quantity(request):
+        yield invalid(
+            f"{path}.defaultRequest[{name}]",
+            request,
+            f"default value {limit} must equal to defaultRequest value {request} in {name}",
+        )
 
 
 QUOTA_COLUMNS: tuple[Column[Any], ...] = (

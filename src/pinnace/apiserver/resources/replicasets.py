@@ -36,8 +36,7 @@ _COUNTS = (
 
 
 def default(replica_set: apps.ReplicaSet) -> None:
-    if replica_set.spec.template is not None:
-        default_pod_spec(replica_set.spec.template.spec)
+    default_pod_spec(replica_set.spec.template.spec)
     if replica_set.spec.replicas is None:
         replica_set.spec.replicas = 1
 
@@ -47,10 +46,7 @@ def validate(replica_set: apps.ReplicaSet) -> Iterator[FieldError]:
     yield from rules.non_negative("spec.replicas", spec.replicas or 0)
     yield from rules.non_negative("spec.minReadySeconds", spec.minReadySeconds or 0)
     yield from validate_workload_selector(spec.selector, "spec.selector", "deployment")
-    if spec.template is None:
-        yield required("spec.template")
-    else:
-        yield from validate_template(spec.template, spec.selector, "spec.template")
+    yield from validate_template(spec.template, spec.selector, "spec.template")
 
 
 def validate_update(new: apps.ReplicaSet, old: apps.ReplicaSet) -> Iterator[FieldError]:

@@ -13,8 +13,7 @@ from pinnace.api.kinds import kind_of
 from pinnace.apiserver.resource import Column, Resource
 from pinnace.apiserver.resources import rules
 from pinnace.apiserver.resources.columns import AGE, NAME, column, template_columns
-from pinnace.apiserver.resources.persistentvolumeclaims import default as default_claim
-from pinnace.apiserver.resources.podspec.defaults import default_pod_spec
+from pinnace.apiserver.resources.podspec.defaults import default_claim_spec, default_pod_spec
 from pinnace.apiserver.resources.strategy import (
     at_most_hundred,
     keep_status,
@@ -61,7 +60,9 @@ def default(stateful: apps.StatefulSet) -> None:
     if spec.revisionHistoryLimit is None:
         spec.revisionHistoryLimit = 10
     for claim in spec.volumeClaimTemplates or ():
-        default_claim(claim)
+        claim.kind, claim.apiVersion = "PersistentVolumeClaim", "v1"
+        default_claim_spec(claim.spec)
+        claim.status.phase = claim.status.phase or "Pending"
 
 
 def validate(stateful: apps.StatefulSet) -> Iterator[FieldError]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pinnace.api.fields import FieldError, duplicate, invalid, not_supported, required
+from pinnace.api.fields import FieldError, duplicate, forbidden, invalid, not_supported, required, too_long
 from pinnace.api.kinds import kind_of
 from pinnace.api.storage import v1 as storage
 from pinnace.apiserver.resource import Column, Resource
@@ -43,7 +43,7 @@ def validate_class(storage_class: storage.StorageClass) -> Iterator[FieldError]:
 
 def _parameters(parameters: dict[str, str] | None) -> Iterator[FieldError]:
     if len(parameters or ()) > 512:
-        yield FieldError("FieldValueTooLong", "parameters", "Provisioner Parameters exceeded max allowed", "may not be more than 512 bytes")
+        yield too_long("parameters", "Provisioner Parameters exceeded max allowed", 512)
     for key in parameters or ():
         if not key:
             yield invalid("parameters", key, "field can not be empty.")
@@ -52,11 +52,11 @@ def _parameters(parameters: dict[str, str] | None) -> Iterator[FieldError]:
 def update_class(new: storage.StorageClass, old: storage.StorageClass) -> Iterator[FieldError]:
     yield from validate_class(new)
     if (new.parameters or {}) != (old.parameters or {}):
-        yield FieldError("FieldValueForbidden", "parameters", "", "updates to parameters are forbidden.")
+        yield forbidden("parameters", "updates to parameters are forbidden.")
     if new.provisioner != old.provisioner:
-        yield FieldError("FieldValueForbidden", "provisioner", "", "updates to provisioner are forbidden.")
+        yield forbidden("provisioner", "updates to provisioner are forbidden.")
     if new.reclaimPolicy != old.reclaimPolicy:
-        yield FieldError("FieldValueForbidden", "reclaimPolicy", "", "updates to reclaimPolicy are forbidden.")
+        yield forbidden("reclaimPolicy", "updates to reclaimPolicy are forbidden.")
     yield from rules.immutable("volumeBindingMode", new.volumeBindingMode, old.volumeBindingMode)
 
 
@@ -163,9 +163,7 @@ def validate_attachment(attachment: storage.VolumeAttachment) -> Iterator[FieldE
     if inline is None and not named:
         yield required("spec.source", "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
     elif inline is not None and named:
-        yield FieldError(
-            "FieldValueForbidden", "spec.source", "", "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
-        )
+        yield forbidden("spec.source", "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
     yield from rules.dns_subdomain("spec.nodeName", spec.nodeName)
 
 
@@ -187,9 +185,9 @@ def update_attributes(
     new: storage.VolumeAttributesClass, old: storage.VolumeAttributesClass
 ) -> Iterator[FieldError]:
     if new.driverName != old.driverName:
-        yield FieldError("FieldValueForbidden", "driverName", "", "updates to driverName are forbidden.")
+        yield forbidden("driverName", "updates to driverName are forbidden.")
     if (new.parameters or {}) != (old.parameters or {}):
-        yield FieldError("FieldValueForbidden", "parameters", "", "updates to parameters are forbidden.")
+        yield forbidden("parameters", "updates to parameters are forbidden.")
 
 
 def validate_capacity(capacity: storage.CSIStorageCapacity) -> Iterator[FieldError]:

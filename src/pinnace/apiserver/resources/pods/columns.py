@@ -24,11 +24,9 @@ class Summary:
 
 def summarize(pod: core.Pod) -> Summary:
     spec, status = pod.spec, pod.status
-    if status is None:
-        status = core.PodStatus()
-    sidecars = {c.name for c in (spec.initContainers or () if spec else ()) if c.restartPolicy == "Always"}
+    sidecars = {c.name for c in spec.initContainers or () if c.restartPolicy == "Always"}
     summary = Summary(status.reason or status.phase or "")
-    summary.total = len(spec.containers or () if spec else ()) + len(sidecars)
+    summary.total = len(spec.containers) + len(sidecars)
     conditions = {condition.type: condition for condition in status.conditions or ()}
     scheduled = conditions.get("PodScheduled")
     if scheduled is not None and scheduled.reason == "SchedulingGated":
@@ -43,12 +41,12 @@ def summarize(pod: core.Pod) -> Summary:
             sidecar_restarts += restarts
             sidecar_last = max(sidecar_last, last)
         state = container.state
-        if state is not None and state.terminated is not None and not state.terminated.exitCode:
+        if state.terminated is not None and not state.terminated.exitCode:
             continue
         if container.name in sidecars and container.started:
             summary.ready += bool(container.ready)
             continue
-        count = len(spec.initContainers or () if spec else ())
+        count = len(spec.initContainers or ())
         summary.status = _init_reason(state, position, count)
         initializing = True
         break
@@ -56,7 +54,7 @@ def summarize(pod: core.Pod) -> Summary:
     if not initializing or (initialized is not None and initialized.status == "True"):
         summary.restarts, summary.last_restart = sidecar_restarts, sidecar_last
         _containers(summary, status, ready=(r := conditions.get("Ready")) is not None and r.status == "True")
-    if pod.metadata is not None and pod.metadata.deletionTimestamp:
+    if pod.metadata.deletionTimestamp:
         if status.reason == "NodeLost":
             summary.status = "Unknown"
         elif status.phase not in ("Succeeded", "Failed"):
@@ -70,8 +68,6 @@ def _containers(summary: Summary, status: core.PodStatus, *, ready: bool) -> Non
         summary.restarts += container.restartCount or 0
         summary.last_restart = max(summary.last_restart, _last_end(container))
         state = container.state
-        if state is None:
-            continue
         if state.waiting is not None and state.waiting.reason:
             summary.status = state.waiting.reason
         elif state.terminated is not None:
@@ -86,7 +82,7 @@ def _containers(summary: Summary, status: core.PodStatus, *, ready: bool) -> Non
 def _last_end(container: core.ContainerStatus) -> str:
     """When the container's previous run ended; RFC 3339 in UTC, so that texts compare as times."""
     last = container.lastState
-    return (last.terminated.finishedAt or "") if last is not None and last.terminated is not None else ""
+    return (last.terminated.finishedAt or "") if last.terminated is not None else ""
 
 
 def _end_reason(end: core.ContainerStateTerminated) -> str:
@@ -95,10 +91,10 @@ def _end_reason(end: core.ContainerStateTerminated) -> str:
     return f"Signal:{end.signal}" if end.signal else f"ExitCode:{end.exitCode or 0}"
 
 
-def _init_reason(state: core.ContainerState | None, position: int, count: int) -> str:
-    if state is not None and state.terminated is not None:
+def _init_reason(state: core.ContainerState, position: int, count: int) -> str:
+    if state.terminated is not None:
         return "Init:" + _end_reason(state.terminated)
-    if state is not None and state.waiting is not None:
+    if state.waiting is not None:
         reason = state.waiting.reason
         if reason and reason != "PodInitializing":
             return "Init:" + reason
@@ -122,17 +118,14 @@ def _restarts(pod: core.Pod, now: datetime) -> str:
 
 
 def _address(pod: core.Pod) -> str:
-    if pod.status is None:
-        return NONE
     return (pod.status.podIPs[0].ip if pod.status.podIPs else pod.status.podIP) or NONE
 
 
 def _gates(pod: core.Pod) -> str:
-    gates = pod.spec.readinessGates if pod.spec is not None else None
+    gates = pod.spec.readinessGates
     if not gates:
         return NONE
-    conditions = pod.status.conditions or () if pod.status is not None else ()
-    true = {condition.type for condition in conditions if condition.status == "True"}
+    true = {condition.type for condition in pod.status.conditions or () if condition.status == "True"}
     return f"{sum(gate.conditionType in true for gate in gates)}/{len(gates)}"
 
 
@@ -143,10 +136,10 @@ COLUMNS: tuple[Column[Any], ...] = (
     Column("Restarts", _restarts, description="How often containers were restarted, and when last."),
     AGE,
     column("IP", _address, "The pod's address.", wide=True),
-    column("Node", lambda pod: (pod.spec and pod.spec.nodeName) or NONE, "The node it runs on.", wide=True),
+    column("Node", lambda pod: pod.spec.nodeName or NONE, "The node it runs on.", wide=True),
     column(
         "Nominated Node",
-        lambda pod: (pod.status and pod.status.nominatedNodeName) or NONE,
+        lambda pod: pod.status.nominatedNodeName or NONE,
         "The node that is being freed for it.",
         wide=True,
     ),

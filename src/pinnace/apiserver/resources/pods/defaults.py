@@ -13,8 +13,6 @@ from pinnace.apiserver.resources.podspec.defaults import default_pod_spec
 
 def default(pod: core.Pod) -> None:
     spec = pod.spec
-    if spec is None:
-        return
     default_pod_spec(spec)
     for container in spec.containers or ():
         _requests_from_limits(container)
@@ -33,7 +31,7 @@ def default(pod: core.Pod) -> None:
 
 def _requests_from_limits(container: core.Container) -> None:
     resources = container.resources
-    if resources is None or not resources.limits:
+    if not resources.limits:
         return
     if not resources.requests:
         resources.requests = dict(resources.limits)
@@ -50,9 +48,9 @@ def _pod_requests(spec: core.PodSpec) -> dict[str, str | int | float]:
         if name in requests:
             continue
         asked = [
-            parse_quantity(container.resources.requests[name])
-            for container in spec.containers or ()
-            if container.resources is not None and name in (container.resources.requests or {})
+            parse_quantity(own[name])
+            for container in spec.containers
+            if name in (own := container.resources.requests or {})
         ]
         if asked and name in ("cpu", "memory"):
             total = asked[0]
@@ -66,8 +64,8 @@ def _pod_requests(spec: core.PodSpec) -> dict[str, str | int | float]:
 
 def prepare_create(pod: core.Pod, context: Context) -> None:
     """A new pod is Pending; everything else in its status comes from others."""
-    pod.status = core.PodStatus(phase="Pending", qosClass=qos_class(pod.spec) if pod.spec else None)
-    if pod.spec is not None and pod.spec.schedulingGates:
+    pod.status = core.PodStatus(phase="Pending", qosClass=qos_class(pod.spec))
+    if pod.spec.schedulingGates:
         pod.status.conditions = [
             core.PodCondition(
                 type="PodScheduled",
@@ -85,12 +83,11 @@ def qos_class(spec: core.PodSpec) -> str:
     return _qos_of([c.resources for c in (*(spec.containers or ()), *(spec.initContainers or ()))])
 
 
-def _qos_of(all_resources: list[core.ResourceRequirements | None]) -> str:
+def _qos_of(all_resources: list[core.ResourceRequirements]) -> str:
     named = False
     guaranteed = True
     for resources in all_resources:
-        requests = resources.requests or {} if resources is not None else {}
-        limits = resources.limits or {} if resources is not None else {}
+        requests, limits = resources.requests or {}, resources.limits or {}
         for name in ("cpu", "memory"):
             request, limit = requests.get(name), limits.get(name)
             request = None if request is None or not parse_quantity(request) else request

@@ -114,7 +114,11 @@ def _gated(after: core.PodSpec, before: core.PodSpec) -> Iterator[FieldError]:
     new = after.nodeSelector or {}
     for key, value in (before.nodeSelector or {}).items():
         if new.get(key) != value:
-            yield invalid("spec.nodeSelector", new, "only additions to spec.nodeSelector are allowed (no mutations or deletions)")
+            yield invalid(
+                "spec.nodeSelector",
+                new,
+                "only additions to spec.nodeSelector are allowed (no mutations or deletions)",
+            )
             break
     if before.affinity is None or before.affinity.nodeAffinity is None:
         return

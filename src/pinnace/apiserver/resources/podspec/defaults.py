@@ -14,7 +14,7 @@ GRACE_SECONDS = 30
 
 
 def default_pod_template(template: core.PodTemplateSpec | None) -> None:
-    if template is not None and template.spec is not None:
+    if template is not None:
         default_pod_spec(template.spec)
 
 
@@ -51,8 +51,6 @@ def default_container(container: core.Container | core.EphemeralContainer) -> No
         container.terminationMessagePath = "/dev/termination-log"
     if not container.terminationMessagePolicy:
         container.terminationMessagePolicy = "File"
-    if container.resources is None:
-        container.resources = core.ResourceRequirements()
     for port in container.ports or ():
         if not port.protocol:
             port.protocol = "TCP"

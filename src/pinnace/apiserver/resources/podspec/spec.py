@@ -240,9 +240,9 @@ def _pod_resources(spec: core.PodSpec, facts: PodFacts, path: str) -> Iterator[F
                 )
     for name, quantity in (spec.resources.requests or {}).items():
         asked = [
-            parse_quantity(container.resources.requests[name])
+            parse_quantity(own[name])
             for container in spec.containers
-            if name in (container.resources.requests or {})
+            if name in (own := container.resources.requests or {})
         ]
         if asked:
             total = asked[0]

@@ -47,7 +47,9 @@ def template_warnings(
         if not reference.name:
             yield f'{path}.imagePullSecrets[{i}]: invalid empty name "{reference.name or ""}"'
     if spec.terminationGracePeriodSeconds is not None and spec.terminationGracePeriodSeconds < 0:
-        yield f"{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+        yield (
+            f"{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+        )
     yield from _ports(spec, path)
     yield from _environment(spec, path)
 
@@ -71,5 +73,7 @@ def _environment(spec: core.PodSpec, path: str) -> Iterator[str]:
             for j, variable in enumerate(container.env or ()):
                 if variable.name in seen:
                     here = f"{path}.{word}[{i}].env[{j}]"
-                    yield f'{here}: hides previous definition of "{variable.name}", which may be dropped when using apply'
+                    yield (
+                        f'{here}: hides previous definition of "{variable.name}", which may be dropped when using apply'
+                    )
                 seen.add(variable.name)

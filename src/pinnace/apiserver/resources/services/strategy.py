@@ -15,7 +15,7 @@ def needs_cluster_ip(spec: core.ServiceSpec) -> bool:
 
 
 def is_headless(spec: core.ServiceSpec) -> bool:
-    return needs_cluster_ip(spec) and (spec.clusterIPs or [spec.clusterIP])[0] == HEADLESS
+    return needs_cluster_ip(spec) and HEADLESS in ((spec.clusterIPs or [""])[0], spec.clusterIP)
 
 
 def needs_node_port(spec: core.ServiceSpec) -> bool:
@@ -148,14 +148,14 @@ def _drop_by_type(after: core.ServiceSpec, before: core.ServiceSpec) -> None:
         if was == is_:
             for port in after.ports or ():
                 port.nodePort = None
-    if needs_health_check(before) and not needs_health_check(after):
-        if after.healthCheckNodePort == before.healthCheckNodePort:
-            after.healthCheckNodePort = None
+    lost_check = needs_health_check(before) and not needs_health_check(after)
+    if lost_check and after.healthCheckNodePort == before.healthCheckNodePort:
+        after.healthCheckNodePort = None
     if before.type == "LoadBalancer" and after.type != "LoadBalancer":
         if after.allocateLoadBalancerNodePorts == before.allocateLoadBalancerNodePorts:
             after.allocateLoadBalancerNodePorts = None
         if after.loadBalancerClass == before.loadBalancerClass:
             after.loadBalancerClass = None
-    if externally_accessible(before) and not externally_accessible(after):
-        if after.externalTrafficPolicy == before.externalTrafficPolicy:
-            after.externalTrafficPolicy = None
+    withdrawn = externally_accessible(before) and not externally_accessible(after)
+    if withdrawn and after.externalTrafficPolicy == before.externalTrafficPolicy:
+        after.externalTrafficPolicy = None

@@ -256,9 +256,9 @@ def validate_update(new: core.Service, old: core.Service) -> Iterator[FieldError
         yield from _fixed(after.ipFamilies, before.ipFamilies, "spec.ipFamilies", "field is immutable")
     if before.type == after.type == "LoadBalancer" and after.loadBalancerClass != before.loadBalancerClass:
         yield invalid("spec.loadBalancerClass", after.loadBalancerClass, "may not change once set")
-    if needs_health_check(before) and needs_health_check(after):
-        if after.healthCheckNodePort != before.healthCheckNodePort:
-            yield forbidden("spec.healthCheckNodePort", "field is immutable")
+    checked = needs_health_check(before) and needs_health_check(after)
+    if checked and after.healthCheckNodePort != before.healthCheckNodePort:
+        yield forbidden("spec.healthCheckNodePort", "field is immutable")
     yield from validate(new)
 
 
