@@ -7,9 +7,11 @@ rules, or the verb `bind` on the role.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
-from pinnace.api.errors import Forbidden, StatusDetails, qualified
+import msgspec
+
+from pinnace.api.errors import Forbidden, NotFound, StatusDetails, qualified
 from pinnace.api.rbac import v1 as rbac
 from pinnace.apiserver.access import MASTERS, Admission, Attributes, Authorizer
 from pinnace.apiserver.authentication.objects import Objects
@@ -17,6 +19,10 @@ from pinnace.apiserver.authorization.rbac import RbacAuthorizer, covers
 from pinnace.client.transport import User
 
 _GROUP = "rbac.authorization.k8s.io"
+_EVERYTHING = (
+    rbac.PolicyRule(verbs=["*"], apiGroups=["*"], resources=["*"]),
+    rbac.PolicyRule(verbs=["*"], nonResourceURLs=["*"]),
+)
 
 
 class EscalationCheck:
@@ -35,9 +41,9 @@ class EscalationCheck:
             return
         new, old = admission.object, admission.old_object
         if isinstance(new, rbac.Role | rbac.ClusterRole):
-            unchanged = isinstance(old, rbac.Role | rbac.ClusterRole) and (old.rules or []) == (new.rules or [])
-            if not unchanged and not self._may(admission, "escalate", admission.resource, admission.name):
-                self._demand(admission, new.rules or ())
+            wanted = [*([] if _same_rules(new, old) else new.rules or ()), *_for_aggregation(new, old)]
+            if wanted and not self._may(admission, "escalate", admission.resource, admission.name):
+                self._demand(admission, wanted)
         elif isinstance(new, rbac.RoleBinding | rbac.ClusterRoleBinding):
             same = (
                 isinstance(old, rbac.RoleBinding | rbac.ClusterRoleBinding)
@@ -55,10 +61,7 @@ class EscalationCheck:
         else:
             found = self._objects.get(rbac.Role, admission.namespace, reference.name)
         if found is None:
-            kind = "clusterroles" if reference.kind == "ClusterRole" else "roles"
-            raise Forbidden.to(
-                admission.resource, admission.group, admission.name, f'{kind}.{_GROUP} "{reference.name}" not found'
-            )
+            raise NotFound.of("clusterroles" if reference.kind == "ClusterRole" else "roles", _GROUP, reference.name)
         return found.rules or ()
 
     def _may(self, admission: Admission, verb: str, resource: str, name: str) -> bool:
@@ -73,7 +76,7 @@ class EscalationCheck:
         if not missing:
             return
         what = f'{qualified(admission.resource, admission.group)} "{admission.name}"'
-        listed = "\n".join(_compact(rule) for rule in missing)
+        listed = "\n".join(sorted(map(_shown, _compacted(missing))))
         raise Forbidden(
             f"{what} is forbidden: {_who(admission.user)} is attempting to grant RBAC permissions not currently "
             f"held:\n{listed}",
@@ -81,16 +84,47 @@ class EscalationCheck:
         )
 
 
+def _same_rules(new: rbac.Role | rbac.ClusterRole, old: object) -> bool:
+    return isinstance(old, rbac.Role | rbac.ClusterRole) and (old.rules or []) == (new.rules or [])
+
+
+def _for_aggregation(new: rbac.Role | rbac.ClusterRole, old: object) -> Sequence[rbac.PolicyRule]:
+    """An aggregated role can gather any rule later, when nobody is asked: setting that up takes everything."""
+    if not isinstance(new, rbac.ClusterRole) or new.aggregationRule is None:
+        return ()
+    if isinstance(old, rbac.ClusterRole) and old.aggregationRule == new.aggregationRule:
+        return ()
+    return _EVERYTHING
+
+
 def _who(user: User) -> str:
-    return f"user {json.dumps(user.name)} (groups={json.dumps(list(user.groups))})"
+    return f"user {json.dumps(user.name)} (groups={_quoted(user.groups)})"
 
 
-def _compact(rule: rbac.PolicyRule) -> str:
+def _compacted(rules: Iterable[rbac.PolicyRule]) -> Iterator[rbac.PolicyRule]:
+    """Rules that differ in their verb only, as one."""
+    verbs: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    samples: dict[tuple[tuple[str, ...], ...], rbac.PolicyRule] = {}
+    for rule in rules:
+        parts = (rule.apiGroups, rule.resources, rule.resourceNames, rule.nonResourceURLs)
+        key = tuple(tuple(part or ()) for part in parts)
+        samples.setdefault(key, rule)
+        verbs.setdefault(key, []).extend(rule.verbs)
+    for key, sample in samples.items():
+        yield msgspec.structs.replace(sample, verbs=verbs[key])
+
+
+def _quoted(values: Iterable[str]) -> str:
+    """As Go prints a list of strings with %q."""
+    return "[" + " ".join(json.dumps(value, ensure_ascii=False) for value in values) + "]"
+
+
+def _shown(rule: rbac.PolicyRule) -> str:
     parts = [
-        f"{name}:{json.dumps(values)}"
+        f"{name}:{_quoted(values)}"
         for name, values in (
-            ("APIGroups", rule.apiGroups), ("Resources", rule.resources), ("ResourceNames", rule.resourceNames),
-            ("NonResourceURLs", rule.nonResourceURLs), ("Verbs", rule.verbs),
+            ("APIGroups", rule.apiGroups), ("Resources", rule.resources),
+            ("NonResourceURLs", rule.nonResourceURLs), ("ResourceNames", rule.resourceNames), ("Verbs", rule.verbs),
         )
         if values
     ]  # fmt: skip

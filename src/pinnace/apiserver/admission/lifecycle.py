@@ -13,18 +13,17 @@ _UNSTORED = frozenset({"localsubjectaccessreviews"})
 
 
 class NamespaceLifecycle:
-    """Validates; changes nothing."""
+    """Changes nothing, but looks before those that do: what is wrong with the namespace is said first."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
-    async def mutate(self, admission: Admission) -> None:
-        return None
-
     async def validate(self, admission: Admission) -> None:
-        if admission.group == "" and admission.resource == "namespaces":
-            if admission.operation == "DELETE" and admission.name in _IMMORTAL:
-                raise Forbidden.to("namespaces", "", admission.name, "this namespace may not be deleted")
+        if admission.operation == "DELETE" and _is_namespace(admission) and admission.name in _IMMORTAL:
+            raise Forbidden.to("namespaces", "", admission.name, "this namespace may not be deleted")
+
+    async def mutate(self, admission: Admission) -> None:
+        if _is_namespace(admission):
             return
         if admission.operation != "CREATE" or not admission.namespace or admission.resource in _UNSTORED:
             return
@@ -33,6 +32,10 @@ class NamespaceLifecycle:
             raise NotFound.of("namespaces", "", admission.namespace)
         if namespace.metadata.deletionTimestamp:
             raise _terminating(admission)
+
+
+def _is_namespace(admission: Admission) -> bool:
+    return admission.group == "" and admission.resource == "namespaces"
 
 
 def _terminating(admission: Admission) -> Forbidden:

@@ -10,13 +10,13 @@ from pinnace.api.authentication import v1 as authentication
 from pinnace.api.coordination import v1 as coordination
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Forbidden
+from pinnace.api.meta import v1 as meta
 from pinnace.api.policy import v1 as policy
 from pinnace.api.storage import v1 as storage
 from pinnace.apiserver.access import Admission
 from pinnace.apiserver.authentication.objects import Objects
-from pinnace.apiserver.authorization.node import node_name
+from pinnace.apiserver.authorization.node import MIRROR, node_name, references
 
-_MIRROR = "kubernetes.io/config.mirror"
 _OWN_LABELS = frozenset(
     {
         "kubernetes.io/hostname", "kubernetes.io/os", "kubernetes.io/arch", "beta.kubernetes.io/os",
@@ -48,6 +48,9 @@ class NodeRestriction:
                 self._pod_status(admission, node)
             case ("", "pods", "eviction"):
                 self._eviction(admission, node)
+            case ("", "pods", other):
+                why = f'unexpected pod subresource "{other}", only "status" and "eviction" are allowed'
+                raise _forbidden(admission, why)
             case ("", "nodes", _):
                 self._node(admission, node)
             case ("", "serviceaccounts", "token"):
@@ -60,26 +63,57 @@ class NodeRestriction:
     def _pod(self, admission: Admission, node: str) -> None:
         match admission.operation:
             case "CREATE":
-                pod = admission.object
-                if not isinstance(pod, core.Pod) or _MIRROR not in (pod.metadata.annotations or {}):
-                    raise _forbidden(admission, f"pod does not have {_MIRROR!r} annotation, node {node!r} can only create mirror pods")
-                if pod.spec.nodeName != node:
-                    raise _forbidden(admission, f"node {node!r} can only create pods with spec.nodeName set to itself")
-                if pod.spec.serviceAccountName:
-                    raise _forbidden(admission, f"node {node!r} can not create pods that reference a service account")
+                self._mirror(admission, node)
             case "DELETE":
                 self._bound(admission, node, "can only delete pods with spec.nodeName set to itself")
             case _:
-                raise _forbidden(admission, f"unexpected operation {admission.operation!r}, node {node!r} can only create and delete mirror pods")
+                why = f'unexpected operation "{admission.operation}", node "{node}" can only create and delete mirror pods'
+                raise _forbidden(admission, why)
+
+    def _mirror(self, admission: Admission, node: str) -> None:
+        pod = admission.object
+        if not isinstance(pod, core.Pod) or MIRROR not in (pod.metadata.annotations or {}):
+            raise _forbidden(
+                admission, f'pod does not have "{MIRROR}" annotation, node "{node}" can only create mirror pods'
+            )
+        if pod.spec.nodeName != node:
+            raise _forbidden(admission, f'node "{node}" can only create pods with spec.nodeName set to itself')
+        self._owner(admission, node, pod.metadata.ownerReferences or [])
+        # What a pod names its node may read: it must not name it itself.
+        if pod.spec.serviceAccountName:
+            raise _forbidden(admission, f'node "{node}" can not create pods that reference a service account')
+        named = next(references(pod), None)
+        if named is not None:
+            raise _forbidden(admission, f'node "{node}" can not create pods that reference {named[0]}')
+
+    def _owner(self, admission: Admission, node: str, owners: list[meta.OwnerReference]) -> None:
+        """Nobody owns a mirror pod but its node: an owner decides when it is collected."""
+        if len(owners) > 1:
+            raise _forbidden(
+                admission, f'node "{node}" can only create pods with a single owner reference set to itself'
+            )
+        for owner in owners:
+            if (owner.apiVersion, owner.kind, owner.name) != ("v1", "Node", node):
+                raise _forbidden(admission, f'node "{node}" can only create pods with an owner reference set to itself')
+            if owner.blockOwnerDeletion:
+                raise _forbidden(
+                    admission, f'node "{node}" must not set blockOwnerDeletion on an owner reference'
+                )
+            found = self._objects.get(core.Node, "", node)
+            uid = found.metadata.uid if found is not None else ""
+            if uid != owner.uid:
+                raise _forbidden(admission, f'node "{node}" UID mismatch: expected {uid} got {owner.uid}')
 
     def _pod_status(self, admission: Admission, node: str) -> None:
         old, new = admission.old_object, admission.object
         if not isinstance(old, core.Pod) or not isinstance(new, core.Pod):
-            raise _forbidden(admission, f"unexpected operation {admission.operation!r}")
+            raise _forbidden(admission, f'unexpected operation "{admission.operation}"')
         if old.spec.nodeName != node:
-            raise _forbidden(admission, f"node {node!r} can only update pod status for pods with spec.nodeName set to itself")
+            raise _forbidden(
+                admission, f'node "{node}" can only update pod status for pods with spec.nodeName set to itself'
+            )
         if (old.metadata.labels or {}) != (new.metadata.labels or {}):
-            raise _forbidden(admission, f"node {node!r} cannot update labels through pod status")
+            raise _forbidden(admission, f'node "{node}" cannot update labels through pod status')
 
     def _eviction(self, admission: Admission, node: str) -> None:
         eviction = admission.object
@@ -90,23 +124,24 @@ class NodeRestriction:
     def _bound(self, admission: Admission, node: str, why: str) -> None:
         pod = self._objects.get(core.Pod, admission.namespace, admission.name)
         if pod is not None and pod.spec.nodeName != node:
-            raise _forbidden(admission, f"node {node!r} {why}")
+            raise _forbidden(admission, f'node "{node}" {why}')
 
     def _node(self, admission: Admission, node: str) -> None:
         new, old = admission.object, admission.old_object
         name = admission.name or (new.metadata.name if isinstance(new, core.Node) else "")
         if name != node:
-            raise _forbidden(admission, f"node {node!r} is not allowed to modify node {name!r}")
+            raise _forbidden(admission, f'node "{node}" is not allowed to modify node "{name}"')
         if admission.operation == "CREATE" and isinstance(new, core.Node):
             if new.spec.configSource is not None:
-                raise _forbidden(admission, f"node {node!r} is not allowed to create pods with a non-nil configSource")
-            _check_labels(admission, node, {}, new.metadata.labels or {})
+                raise _forbidden(admission, f'node "{node}" is not allowed to create pods with a non-nil configSource')
+            _check_labels(admission, f'node "{node}" is not allowed to set the following labels', {}, new)
         elif admission.operation == "UPDATE" and isinstance(new, core.Node) and isinstance(old, core.Node):
             if (new.spec.taints or []) != (old.spec.taints or []):
-                raise _forbidden(admission, f"node {node!r} is not allowed to modify taints")
+                raise _forbidden(admission, f'node "{node}" is not allowed to modify taints')
             if (new.metadata.ownerReferences or []) != (old.metadata.ownerReferences or []):
-                raise _forbidden(admission, f"node {node!r} is not allowed to modify its ownerReferences")
-            _check_labels(admission, node, old.metadata.labels or {}, new.metadata.labels or {})
+                raise _forbidden(admission, f'node "{node}" is not allowed to modify its ownerReferences')
+            before = old.metadata.labels or {}
+            _check_labels(admission, f'node "{node}" is not allowed to modify labels', before, new)
 
     def _token(self, admission: Admission, node: str) -> None:
         request = admission.object
@@ -132,11 +167,12 @@ class NodeRestriction:
             raise _forbidden(admission, f"can only access {what} with the same name as the requesting node")
 
 
-def _check_labels(admission: Admission, node: str, old: dict[str, str], new: dict[str, str]) -> None:
+def _check_labels(admission: Admission, why: str, old: dict[str, str], node: core.Node) -> None:
+    new = node.metadata.labels or {}
     changed = {label for label in {*old, *new} if old.get(label) != new.get(label)}
     refused = sorted(label for label in changed if not _may_set(label))
     if refused:
-        raise _forbidden(admission, f"is not allowed to modify labels: {', '.join(refused)}")
+        raise _forbidden(admission, f"{why}: {', '.join(refused)}")
 
 
 def _may_set(label: str) -> bool:

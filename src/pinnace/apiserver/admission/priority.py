@@ -53,7 +53,7 @@ class PriorityAdmission:
             found = self._default()
             if found is not None:
                 spec.priorityClassName = found.metadata.name
-        value = found.value if found is not None else 0
+        value = (found.value or 0) if found is not None else 0
         if spec.priority is not None and spec.priority != value:
             raise Forbidden.to(
                 "pods", "", admission.name,
@@ -73,4 +73,4 @@ class PriorityAdmission:
     def _default(self) -> scheduling.PriorityClass | None:
         defaults = [found for found in self._objects.list(scheduling.PriorityClass) if found.globalDefault]
         # Two can be there from before the rule was enforced: the lower one counts.
-        return min(defaults, key=lambda found: found.value, default=None)
+        return min(defaults, key=lambda found: found.value or 0, default=None)

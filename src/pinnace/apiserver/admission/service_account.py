@@ -10,16 +10,16 @@ from pinnace.api.core import v1 as core
 from pinnace.api.errors import Forbidden
 from pinnace.apiserver.access import Admission
 from pinnace.apiserver.authentication.objects import Objects
+from pinnace.apiserver.authorization.node import MIRROR, references
 from pinnace.base.randomness import Randomness
 
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
-_MIRROR = "kubernetes.io/config.mirror"
 _TOKEN_SECONDS = 3607      # upstream's odd number tells these tokens apart from asked-for ones
 _VOLUME_PREFIX = "kube-api-access-"
 
 
 class ServiceAccountAdmission:
-    """Mutates pods on creation."""
+    """Mutates pods on creation. A mirror pod, whose truth is a file on its node, acts as nobody."""
 
     def __init__(self, objects: Objects, randomness: Randomness) -> None:
         self._objects = objects
@@ -29,11 +29,11 @@ class ServiceAccountAdmission:
         pod = admission.object
         if admission.operation != "CREATE" or admission.subresource or not isinstance(pod, core.Pod):
             return
-        if _MIRROR in (pod.metadata.annotations or {}):
+        if MIRROR in (pod.metadata.annotations or {}):
+            _check_mirror(admission, pod)
             return
         spec = pod.spec
-        if not spec.serviceAccountName:
-            spec.serviceAccountName = "default"
+        spec.serviceAccountName = spec.serviceAccountName or spec.serviceAccount or "default"
         spec.serviceAccount = spec.serviceAccountName
         account = self._objects.get(core.ServiceAccount, admission.namespace, spec.serviceAccountName)
         if account is None:
@@ -70,6 +70,22 @@ class ServiceAccountAdmission:
             mounted = True
         if fresh and mounted:
             spec.volumes = [*volumes, _token_volume(name)]
+
+
+def _check_mirror(admission: Admission, pod: core.Pod) -> None:
+    why = ""
+    if pod.spec.serviceAccountName or pod.spec.serviceAccount:
+        why = "a mirror pod may not reference service accounts"
+    elif any(resource == "secrets" for resource, _ in references(pod)):
+        why = "a mirror pod may not reference secrets"
+    elif any(
+        source.serviceAccountToken is not None
+        for volume in pod.spec.volumes or () if volume.projected is not None
+        for source in volume.projected.sources or ()
+    ):  # fmt: skip
+        why = "a mirror pod may not use ServiceAccountToken volume projections"
+    if why:
+        raise Forbidden.to("pods", "", admission.name, why)
 
 
 def _wants_token(pod: core.Pod, account: core.ServiceAccount) -> bool:

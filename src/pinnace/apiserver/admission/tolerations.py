@@ -12,7 +12,7 @@ _SECONDS = 300
 
 
 class DefaultTolerationSeconds:
-    """Mutates pods on creation and update."""
+    """Mutates pods on creation; on update they are there already, and cannot be taken away."""
 
     async def mutate(self, admission: Admission) -> None:
         pod = admission.object

@@ -49,9 +49,9 @@ def _read(der: bytes) -> tuple[User, datetime, datetime]:
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         groups = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
         usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (ValueError, x509.ExtensionNotFound) as error:
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.InvalidVersion) as error:
         raise Unauthorized() from error
-    if not names or ExtendedKeyUsageOID.CLIENT_AUTH not in usages:
+    if not names or not names[0].value or ExtendedKeyUsageOID.CLIENT_AUTH not in usages:
         raise Unauthorized()
     user = User(name=str(names[0].value), groups=tuple(str(group.value) for group in groups))
     return user, certificate.not_valid_before_utc, certificate.not_valid_after_utc

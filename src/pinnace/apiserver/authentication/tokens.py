@@ -158,7 +158,7 @@ class TokenAuthenticator:
 
     def check(self, text: str, audiences: Sequence[str]) -> tuple[User, tuple[str, ...]]:
         """The token's user, and which of the audiences it is for. Raises Unauthorized."""
-        digest = hashlib.sha256(text.encode()).digest()
+        digest = hashlib.sha256(text.encode(errors="surrogateescape")).digest()
         if digest in self._static:
             return self._static[digest], tuple(audiences)
         verified = self._verified.get(digest) or self._verify(digest, text)
@@ -196,8 +196,7 @@ class TokenAuthenticator:
         namespace = private["namespace"]
         account = private["serviceaccount"]
         found = self._objects.get(core.ServiceAccount, namespace, account["name"])
-        if found is None or found.metadata.uid != account["uid"]:
-            raise Unauthorized()
+        self._check_alive(found, account)
         if "pod" in private:
             self._check_alive(self._objects.get(core.Pod, namespace, private["pod"]["name"]), private["pod"])
         elif "secret" in private:
@@ -205,7 +204,9 @@ class TokenAuthenticator:
         elif "node" in private:
             self._check_alive(self._objects.get(core.Node, "", private["node"]["name"]), private["node"])
 
-    def _check_alive(self, found: core.Pod | core.Secret | core.Node | None, claim: dict[str, Any]) -> None:
+    def _check_alive(
+        self, found: core.ServiceAccount | core.Pod | core.Secret | core.Node | None, claim: dict[str, Any]
+    ) -> None:
         if found is None or found.metadata.uid != claim["uid"]:
             raise Unauthorized()
         if found.metadata.deletionTimestamp:

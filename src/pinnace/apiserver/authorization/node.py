@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from pinnace.api.core import v1 as core
+from pinnace.api.fieldselectors import parse_field_selector
+from pinnace.api.storage import v1 as storage
 from pinnace.apiserver.access import Attributes, Decision
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.policy.cluster_roles import CLUSTER_ROLES
@@ -21,6 +23,9 @@ _PREFIX = "system:node:"
 _GROUP = "system:nodes"
 _LEASES = "kube-node-lease"
 _MOST_REMEMBERED = 20_000
+_READS = {"secrets": ("get", "list", "watch"), "configmaps": ("get", "list", "watch")}
+
+MIRROR = "kubernetes.io/config.mirror"
 
 Reference = tuple[str, str]      # (resource, name), in the pod's namespace; persistent volumes have none
 
@@ -48,6 +53,12 @@ class NodeAuthorizer:
         match (group, resource):
             case ("", "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes"):
                 return self._referenced(node, attributes)
+            case ("resource.k8s.io", "resourceclaims"):
+                return self._referenced(node, attributes)
+            case ("resource.k8s.io", "resourceslices"):
+                return self._selected(node, attributes, ("list", "watch", "deletecollection"))
+            case ("storage.k8s.io", "volumeattachments"):
+                return self._attachment(node, attributes)
             case ("", "serviceaccounts"):
                 return self._account(node, attributes)
             case ("", "nodes"):
@@ -70,58 +81,91 @@ class NodeAuthorizer:
         if unnamed and not attributes.subresource:
             return self._by_rules(attributes)
         if attributes.name != node:
-            return _no(f"node {node!r} cannot {attributes.verb} {attributes.resource} other than its own")
+            return _no(f"node '{node}' cannot {attributes.verb} {attributes.resource} other than its own")
         return self._by_rules(attributes)
 
     def _referenced(self, node: str, attributes: Attributes) -> Decision:
         if attributes.subresource:
-            return self._by_rules(attributes)
-        if attributes.verb not in ("get", "list", "watch"):
+            # The status of a claim, where the rules name it; of nothing else.
+            if not self._by_rules(attributes).allowed:
+                return _no("cannot read subresource")
+        elif attributes.verb not in _READS.get(attributes.resource, ("get",)):
             return _no("can only read resources of this type")
         if not attributes.name:
-            return _no("can only read namespaced object of this type" if attributes.namespace else "No Object name found")
+            return _no("No Object name found")
         wanted = (attributes.resource, attributes.name)
-        for pod in self._objects.pods_on(node):
-            if attributes.resource == "persistentvolumes":
-                if attributes.name in self._volumes(pod):
-                    return Decision(True, "")
-            elif pod.metadata.namespace == attributes.namespace and wanted in self._needs(pod):
+        for pod in self._own_pods(node):
+            if pod.metadata.namespace == attributes.namespace and wanted in self._needs(pod):
                 return Decision(True, "")
-        return _no(f"no relationship found between node {node!r} and this object")
+            if attributes.resource == "persistentvolumes":
+                if any(volume.metadata.name == attributes.name for volume in self._volumes(pod)):
+                    return Decision(True, "")
+            elif attributes.resource == "secrets":
+                secret = (attributes.namespace, attributes.name)
+                if any(secret in _secrets(volume) for volume in self._volumes(pod)):
+                    return Decision(True, "")
+        return _no(f"no relationship found between node '{node}' and this object")
 
     def _account(self, node: str, attributes: Attributes) -> Decision:
         token = attributes.subresource == "token" and attributes.verb == "create"
         if not token and (attributes.subresource or attributes.verb != "get"):
             return _no("can only create tokens for individual service accounts")
-        for pod in self._objects.pods_on(node):
+        for pod in self._own_pods(node):
             if pod.metadata.namespace == attributes.namespace and pod.spec.serviceAccountName == attributes.name:
                 return Decision(True, "")
-        return _no(f"no relationship found between node {node!r} and this object")
+        return _no(f"no relationship found between node '{node}' and this object")
 
     def _pods(self, node: str, attributes: Attributes) -> Decision:
         verb = attributes.verb
         if verb == "create" and not attributes.subresource:
             return self._by_rules(attributes)
         if verb in ("list", "watch"):
-            if f"spec.nodeName={node}" in attributes.field_selector.split(","):
-                return Decision(True, "")
-            return _no("can only list/watch pods with spec.nodeName field selector")
+            return self._selected(node, attributes, ("list", "watch"))
         pod = self._objects.get(core.Pod, attributes.namespace, attributes.name)
         if pod is None:
             # Told apart from "forbidden" only for what may have been its own: upstream answers by the graph.
             return self._by_rules(attributes)
         if pod.spec.nodeName == node:
             return self._by_rules(attributes)
-        return _no(f"no relationship found between node {node!r} and this object")
+        return _no(f"no relationship found between node '{node}' and this object")
 
-    def _volumes(self, pod: core.Pod) -> set[str]:
-        names = set()
+    def _selected(self, node: str, attributes: Attributes, verbs: tuple[str, ...]) -> Decision:
+        if attributes.verb not in verbs or attributes.subresource:
+            return _no(f"can only {', '.join(verbs)} resources of this type")
+        try:
+            chosen = parse_field_selector(attributes.field_selector).exact("spec.nodeName")
+        except ValueError:
+            chosen = None
+        if chosen != node:
+            what = f"{'/'.join(verbs)} {attributes.resource}"
+            return _no(f"can only {what} with spec.nodeName field selector")
+        return Decision(True, "")
+
+    def _attachment(self, node: str, attributes: Attributes) -> Decision:
+        if attributes.verb != "get" or attributes.subresource:
+            return _no("can only get individual resources of this type")
+        found = self._objects.get(storage.VolumeAttachment, "", attributes.name)
+        if found is None or found.spec.nodeName != node:
+            return _no(f"no relationship found between node '{node}' and this object")
+        return Decision(True, "")
+
+    def _own_pods(self, node: str) -> Iterator[core.Pod]:
+        """A mirror pod is the node's own word, and gives it no rights."""
+        return (pod for pod in self._objects.pods_on(node) if MIRROR not in (pod.metadata.annotations or {}))
+
+    def _volumes(self, pod: core.Pod) -> Iterator[core.PersistentVolume]:
+        """The volumes that are bound to the pod's claims; a volume that does not say so too is another's."""
+        namespace = pod.metadata.namespace or ""
         for resource, name in self._needs(pod):
-            if resource == "persistentvolumeclaims":
-                claim = self._objects.get(core.PersistentVolumeClaim, pod.metadata.namespace or "", name)
-                if claim is not None and claim.spec.volumeName:
-                    names.add(claim.spec.volumeName)
-        return names
+            if resource != "persistentvolumeclaims":
+                continue
+            claim = self._objects.get(core.PersistentVolumeClaim, namespace, name)
+            if claim is None or not claim.spec.volumeName:
+                continue
+            volume = self._objects.get(core.PersistentVolume, "", claim.spec.volumeName)
+            bound = volume.spec.claimRef if volume is not None else None
+            if volume is not None and bound is not None and (bound.namespace, bound.name) == (namespace, name):
+                yield volume
 
     def _needs(self, pod: core.Pod) -> frozenset[Reference]:
         key = (pod.metadata.uid or "", pod.metadata.resourceVersion or "")
@@ -154,6 +198,19 @@ def references(pod: core.Pod) -> Iterator[Reference]:
                 yield "secrets", value.secretKeyRef.name
     for volume in spec.volumes or ():
         yield from _of_volume(pod, volume)
+    for claim in spec.resourceClaims or ():
+        if claim.resourceClaimName:
+            yield "resourceclaims", claim.resourceClaimName
+    for made in (pod.status.resourceClaimStatuses if pod.status is not None else None) or ():
+        if made.resourceClaimName:
+            yield "resourceclaims", made.resourceClaimName
+
+
+def _secrets(volume: core.PersistentVolume) -> set[tuple[str, str]]:
+    """Namespace and name of the secrets that a node needs to mount a volume."""
+    csi = volume.spec.csi
+    named = (csi.nodeStageSecretRef, csi.nodePublishSecretRef, csi.nodeExpandSecretRef) if csi is not None else ()
+    return {(ref.namespace or "", ref.name or "") for ref in named if ref is not None}
 
 
 def _of_volume(pod: core.Pod, volume: core.Volume) -> Iterator[Reference]:

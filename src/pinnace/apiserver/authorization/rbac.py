@@ -125,12 +125,8 @@ def allows(rule: rbac.PolicyRule, attributes: Attributes) -> bool:
 def covers(owned: Iterable[rbac.PolicyRule], wanted: Iterable[rbac.PolicyRule]) -> list[rbac.PolicyRule]:
     """What of `wanted` the owner of `owned` does not have, one verb, group, resource and name at a time."""
     rules = tuple(owned)
-    missing = []
-    for rule in wanted:
-        for simple in _simplify(rule):
-            if not any(_covers_simple(own, simple) for own in rules):
-                missing.append(simple)
-    return missing
+    simple = (part for rule in wanted for part in _simplify(rule))
+    return [part for part in simple if not any(_covers_simple(own, part) for own in rules)]
 
 
 def _simplify(rule: rbac.PolicyRule) -> Iterator[rbac.PolicyRule]:
@@ -146,7 +142,7 @@ def _simplify(rule: rbac.PolicyRule) -> Iterator[rbac.PolicyRule]:
 
 
 def _covers_simple(own: rbac.PolicyRule, wanted: rbac.PolicyRule) -> bool:
-    if not _has(own.verbs, wanted.verbs[0]):
+    if not all(_has(own.verbs, verb) for verb in wanted.verbs):
         return False
     if wanted.nonResourceURLs:
         return any(_path_matches(pattern, wanted.nonResourceURLs[0]) for pattern in own.nonResourceURLs or ())
@@ -154,7 +150,7 @@ def _covers_simple(own: rbac.PolicyRule, wanted: rbac.PolicyRule) -> bool:
     return (
         _has(own.apiGroups, (wanted.apiGroups or [""])[0])
         and _resource_matches(own.resources or (), resource, subresource)
-        and (not own.resourceNames or bool(wanted.resourceNames) and wanted.resourceNames[0] in own.resourceNames)
+        and (not own.resourceNames or set(wanted.resourceNames or ("",)) <= set(own.resourceNames))
     )
 
 
