@@ -30,12 +30,15 @@ class FakeServer:
         self.watchers: dict[str, list[asyncio.Queue[WatchLine]]] = {}
         self.kinds = {(k.group, k.version, k.plural): k for k in KINDS if k.served}
         self.requests: list[str] = []
+        self.acts: set[tuple[str, str, str, str]] = set()   # who, verb, group, resource with its subresource
         self.refuse: dict[tuple[str, str], errors.StatusError] = {}   # (method, plural): what it is answered
 
     async def close(self) -> None: ...
 
     async def send(self, request: Request) -> Response:
         self.requests.append(f"{request.method} {request.path}")
+        if request.user is not None:
+            self.acts.add(_act(request))
         await asyncio.sleep(0)
         try:
             return self._answer(request)
@@ -227,6 +230,19 @@ class FakeServer:
                 obj["status"]["phase"] = "Terminating"
             self._commit(kind, "MODIFIED", obj)
         return self._one(kind, obj)
+
+
+def _act(request: Request) -> tuple[str, str, str, str]:
+    assert request.user is not None
+    parts = request.path.strip("/").split("/")
+    group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1] if len(parts) > 2 else "", parts[3:])
+    if len(rest) > 2 and rest[0] == "namespaces" and rest[2] not in ("status", "finalize"):
+        rest = rest[2:]
+    many, one = {"GET": ("list", "get"), "DELETE": ("deletecollection", "delete")}.get(
+        request.method, ({"POST": "create", "PUT": "update", "PATCH": "patch"}.get(request.method, ""),) * 2
+    )
+    resource = "/".join([*rest[:1], *rest[2:]])
+    return request.user.name, (one if len(rest) > 1 else many), group, resource
 
 
 def _stamp(clock: Clock) -> str:

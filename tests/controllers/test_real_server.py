@@ -15,6 +15,7 @@ from pinnace.api.batch import v1 as batch
 from pinnace.api.core import v1 as core
 from pinnace.api.discovery import v1 as discovery
 from pinnace.api.meta import v1 as meta
+from pinnace.apiserver.admission.lifecycle import NamespaceLifecycle
 from pinnace.apiserver.inprocess import InProcessTransport
 from pinnace.apiserver.resources.table import RESOURCES
 from pinnace.apiserver.server import ApiServer
@@ -31,6 +32,7 @@ class Cluster:
     def __init__(self) -> None:
         clock = LoopClock(datetime(2026, 1, 1, tzinfo=UTC), asyncio.get_running_loop())
         self.server = ApiServer(MemoryStore(clock), RESOURCES, clock, Randomness(1))
+        self.server.admission = (NamespaceLifecycle(self.server.objects),)
         self.client = Client(InProcessTransport(self.server))
         self.manager = ControllerManager(
             lambda agent, user: self.client.acting_as(agent, user), clock, Randomness(2), Options(root_ca="PEM")

@@ -121,8 +121,9 @@ class Graph:
                 work += self._link(owner, node)
             elif before[owner.uid].blocks and not owner.blocks and self._waits(owner.uid):
                 work.append(Work(owner.uid))
-        for gone in before.keys() - after.keys():
-            work += self._unlink(gone, uid)
+        for gone in before:
+            if gone not in after:
+                work += self._unlink(gone, uid)
         if before:
             work.append(Work(uid))
         return work
