@@ -126,7 +126,7 @@ async def list_(call: Call) -> Response:
     format, query = call.format(), call.request.query
     tables = call.tables(format)
     selection = select(query, call.registry.resource)
-    listed = await call.server.lister.list(call.registry, call.namespace, selection, list_options(query))
+    listed = await call.server.lister.page(call.registry, call.namespace, selection, list_options(query))
     if not call.encoded:
         return responses.object_list(listed)
     return responses.many(listed, call.registry.view.form, format, tables, pretty=call.pretty)
@@ -249,7 +249,7 @@ async def delete_collection(call: Call) -> Response:
     registry, query = call.registry, call.request.query
     format, asked = call.format(), _delete_options(call.request)
     selection = select(query, registry.resource)
-    listed = await call.server.lister.list(registry, call.namespace, selection, list_options(query))
+    listed = await call.server.lister.page(registry, call.namespace, selection, list_options(query))
     for entry in listed.entries:
         meta = entry.object.metadata
         write = call.write(asked.dry_run, "DELETE", asked.as_dict(), name=meta.name or "")

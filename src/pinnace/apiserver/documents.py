@@ -142,7 +142,8 @@ class Documents:
         if failed:
             text = "\n".join([*lines, f"{which} check failed"]) + "\n"
             return Response(500, _TEXT, text.encode())
-        return Response(200, _TEXT, ("\n".join([*lines, f"{which} check passed"]) + "\n").encode() if verbose else b"ok")
+        text = "\n".join([*lines, f"{which} check passed"]) + "\n" if verbose else "ok"
+        return Response(200, _TEXT, text.encode())
 
     async def _check_store(self) -> None:
         if not self._server.ready:

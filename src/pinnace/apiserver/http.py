@@ -13,7 +13,7 @@ import ssl
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -58,7 +58,7 @@ class HttpFront:
         self._server = server
         self._body_limit = body_limit
         self._body_seconds = body_seconds
-        self._protocol: web.Server[Any] | None = None
+        self._protocol: web.Server | None = None
         self._listeners: list[asyncio.Server] = []
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
@@ -173,7 +173,7 @@ class TakenConnection:
         self._paused = False
         self._ended = False
         self._wake: asyncio.Future[None] | None = None
-        self._protocol.set_parser(self)
+        self._protocol.set_parser(cast(Any, self))
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         if data:

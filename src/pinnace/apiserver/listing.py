@@ -153,7 +153,7 @@ class Lister:
         self._feed = feed
         self._store = store
 
-    async def list(self, registry: Registry, namespace: str, selection: Selection, options: ListOptions) -> Listed:
+    async def page(self, registry: Registry, namespace: str, selection: Selection, options: ListOptions) -> Listed:
         """Raises Expired, BadRequest, Timeout (the revision has not come yet)."""
         after, at = "", None
         if options.token:
@@ -169,7 +169,7 @@ class Lister:
             return await self._past(registry, namespace, selection, options, at, after)
         revision = at if at is not None else self._feed.revision
         entries = candidates(registry, namespace, selection, after)
-        return self._page(registry, entries, selection, options, revision)
+        return self._newest(registry, entries, selection, options, revision)
 
     async def not_older(self, revision: int) -> None:
         """Wait until the caches have everything that is acknowledged and stand at least at that revision. Raises
@@ -183,7 +183,7 @@ class Lister:
         except TimeoutError:
             raise too_large(revision, self._feed.revision) from None
 
-    def _page(
+    def _newest(
         self, registry: Registry, entries: list[Entry], selection: Selection, options: ListOptions, revision: int
     ) -> Listed:
         match, limit = selection.match, options.limit

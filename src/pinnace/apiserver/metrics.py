@@ -48,8 +48,8 @@ class Metrics:
 
     def text(self, server: ApiServer) -> str:
         lines = ["# HELP apiserver_request_total Requests answered.", "# TYPE apiserver_request_total counter"]
-        for (key, code), number in sorted(self._totals.items()):
-            lines.append(f'apiserver_request_total{{{_labels(key)},code="{code}"}} {number}')
+        for (key, code), total in sorted(self._totals.items()):
+            lines.append(f'apiserver_request_total{{{_labels(key)},code="{code}"}} {total}')
         name = "apiserver_request_duration_seconds"
         lines += [f"# HELP {name} How long requests took.", f"# TYPE {name} histogram"]
         for key, row in sorted(self._durations.items()):
@@ -65,7 +65,8 @@ class Metrics:
 
 def _labels(key: _Key) -> str:
     group, version, resource, subresource, verb = (_escape(word) for word in key)
-    return f'group="{group}",version="{version}",resource="{resource}",subresource="{subresource}",verb="{verb.upper()}"'
+    where = f'group="{group}",version="{version}",resource="{resource}",subresource="{subresource}"'
+    return f'{where},verb="{verb.upper()}"'
 
 
 def _escape(word: str) -> str:
@@ -115,6 +116,6 @@ def _process(started: float) -> list[str]:
             "# TYPE process_virtual_memory_bytes gauge",
             f"process_virtual_memory_bytes {int(pages[0]) * size}",
             "# TYPE process_open_fds gauge",
-            f"process_open_fds {len(os.listdir('/proc/self/fd'))}",
+            f"process_open_fds {sum(1 for _ in Path('/proc/self/fd').iterdir())}",
         ]
     return lines

@@ -35,6 +35,8 @@ _TYPES = {
     "limit": "integer", "timeoutSeconds": "integer", "gracePeriodSeconds": "integer", "watch": "boolean",
     "allowWatchBookmarks": "boolean", "sendInitialEvents": "boolean", "orphanDependents": "boolean", "force": "boolean",
 }  # fmt: skip
+_ON_MANY: tuple[str, ...] = ("list", "create", "deletecollection")
+_ON_ONE: tuple[str, ...] = ("get", "update", "patch", "delete")
 _BODIES = ("create", "update", "patch")
 _PATCHES = (
     "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json",
@@ -99,14 +101,15 @@ def _add_paths(paths: Schema, resource: Resource[Any], schemas: Schemas, *, v2: 
 def _paths_of(resource: Resource[Any]) -> Iterator[tuple[str, list[str], Kind]]:
     """Each path with its verbs, and the kind that it speaks."""
     kind, verbs = resource.kind, resource.verbs
+    found: list[str]
     space = f"{_root(kind)}/namespaces/{{namespace}}" if kind.namespaced else _root(kind)
     collection = f"{space}/{kind.plural}"
-    found = [verb for verb in ("list", "create", "deletecollection") if verb in verbs]
+    found = [verb for verb in _ON_MANY if verb in verbs]
     if found:
         yield collection, found, kind
     if kind.namespaced and "list" in verbs:
         yield f"{_root(kind)}/{kind.plural}", ["list"], kind
-    found = [verb for verb in ("get", "update", "patch", "delete") if verb in verbs]
+    found = [verb for verb in _ON_ONE if verb in verbs]
     if found:
         yield f"{collection}/{{name}}", found, kind
     for part in resource.subresources:

@@ -50,7 +50,7 @@ def check_media(media: str) -> None:
     """Raises UnsupportedMediaType for what is no patch that the server knows."""
     if media == APPLY:
         raise errors.UnsupportedMediaType(
-            "server-side apply is not served yet; use client-side apply, or one of the accepted media types: " + _OFFERED
+            f"server-side apply is not served yet; use client-side apply, or one of these media types: {_OFFERED}"
         )
     if media not in (JSON_PATCH, MERGE, STRATEGIC):
         raise errors.UnsupportedMediaType(

@@ -55,7 +55,8 @@ def parse(path: str) -> Target | None:
             return None
     if not rest or not rest[0] or not version:
         return None
-    resource, name, subresource, tail = [*rest[:3], "", "", ""][:3] + [rest[3:]]
+    resource, name, subresource = (*rest[:3], "", "")[:3]
+    tail = rest[3:]
     if (len(rest) > 1 and not name) or (len(rest) > 2 and not subresource):
         return None
     if tail and subresource not in _WITH_REST:

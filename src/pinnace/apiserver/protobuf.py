@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from pinnace.api import times
 from pinnace.api.merge_table import MERGE
 from pinnace.api.patch.fields import name_of
@@ -60,7 +62,7 @@ def envelope(data: bytes) -> Unknown:
     return Unknown(api_version, kind, raw)
 
 
-def decode(type: type[Any], raw: bytes) -> dict[str, Any]:
+def decode(type: type[Struct], raw: bytes) -> dict[str, Any]:
     """A message of that wire type as its JSON would be. Raises ValueError."""
     return _message(_slots(type), raw, 0)
 
@@ -104,14 +106,14 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 @cache
-def _slots(type: type[Any]) -> dict[int, _Slot]:
-    from pinnace.apiserver.protobuf_table import NUMBERS      # large, and needed by few servers
+def _slots(type: type[Struct]) -> dict[int, _Slot]:
+    from pinnace.apiserver.protobuf_table import NUMBERS  # large, and needed by few servers
 
     name = name_of(type)
     return _made(type, NUMBERS.get(name, {}), MERGE.get(name, {}))
 
 
-def _made(type: type[Any], numbers: dict[int, Any], rows: dict[str, Any]) -> dict[int, _Slot]:
+def _made(type: type[Struct], numbers: dict[int, Any], rows: dict[str, Any]) -> dict[int, _Slot]:
     fields, name = fields_of(type), name_of(type)
     slots = {}
     for number, found in numbers.items():

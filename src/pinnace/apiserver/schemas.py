@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from msgspec import Struct
+
 from pinnace.api.kinds import Kind
 from pinnace.api.merge_table import MERGE
 from pinnace.api.shapes import Shape, fields_of
@@ -54,7 +56,7 @@ class Schemas:
         self._root = root
         self._v2 = v2
 
-    def add(self, struct: type[Any], kinds: Iterable[Kind] = ()) -> str:
+    def add(self, struct: type[Struct], kinds: Iterable[Kind] = ()) -> str:
         """The name under which the type is found; `kinds` says which kinds it is."""
         name = name_of(struct)
         if name not in self.found:
@@ -68,7 +70,7 @@ class Schemas:
     def reference(self, name: str) -> Schema:
         return {"$ref": f"{self._root}{name}"}
 
-    def _object(self, struct: type[Any]) -> Schema:
+    def _object(self, struct: type[Struct]) -> Schema:
         group, version = struct.__module__.rsplit(".", 2)[-2:]
         table = MERGE.get(f"{group}/{version}:{struct.__name__}", {})
         properties: Schema = {}

@@ -24,8 +24,8 @@ from pinnace.apiserver.access import (
     Unguarded,
     forbidden,
 )
-from pinnace.apiserver.cache import Form, WatchCache
 from pinnace.apiserver.authentication.tokens import TokenIssuer
+from pinnace.apiserver.cache import Form, WatchCache
 from pinnace.apiserver.calls import Call
 from pinnace.apiserver.documents import Documents
 from pinnace.apiserver.feed import ROOT, Feed

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
 from pinnace.apiserver.inprocess import InProcessTransport

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pinnace.api.kinds import KINDS, Kind
 from pinnace.apiserver import protobuf
 
@@ -58,5 +59,5 @@ async def test_kubectl_create_configmap(api: Api) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"k8s", b"k8s\x00\xff", b"k8s\x00\x12\xff\xff\xff\xff\x0f", b"k8s\x00\x0b"])
 def test_broken_envelopes_are_value_errors(data: bytes) -> None:
-    with pytest.raises(ValueError):      # noqa: PT011  # any text will do
+    with pytest.raises(ValueError):      # any text will do
         protobuf.envelope(data)
