@@ -67,8 +67,8 @@ class NodeRestriction:
             case "DELETE":
                 self._bound(admission, node, "can only delete pods with spec.nodeName set to itself")
             case _:
-                why = f'unexpected operation "{admission.operation}", node "{node}" can only create and delete mirror pods'
-                raise _forbidden(admission, why)
+                why = f'node "{node}" can only create and delete mirror pods'
+                raise _forbidden(admission, f'unexpected operation "{admission.operation}", {why}')
 
     def _mirror(self, admission: Admission, node: str) -> None:
         pod = admission.object
