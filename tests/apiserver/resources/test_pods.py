@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (tables of whole texts, one row a line)
 """Pods: what they get, what is refused, how they look."""
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from pinnace.apiserver.resources.columns import (
 )
 from pinnace.apiserver.resources.jobs import default_failure_policy, validate_job_spec
 from pinnace.apiserver.resources.podspec.defaults import default_pod_spec
+from pinnace.apiserver.resources.podspec.warnings import of_template
 from pinnace.apiserver.resources.strategy import (
     keep_status,
     non_negative_counts,
@@ -103,7 +104,7 @@ def schedule_error(text: str) -> str:
         return "" if text in _DESCRIPTORS or _EVERY.match(text) else f"unrecognized descriptor: {text}"
     parts = [part for part in text.split() if not part.startswith(("TZ=", "CRON_TZ="))]
     if len(parts) != 5:
-        return f"expected exactly 5 fields, found {len(parts)}: {parts}".replace("'", "").replace(",", "")
+        return f"expected exactly 5 fields, found {len(parts)}: [{' '.join(parts)}]"
     for part, (low, high) in zip(parts, _RANGES, strict=True):
         for piece in part.split(","):
             why = _piece_error(piece, low, high)
@@ -167,6 +168,7 @@ CRON_JOB: Resource[batch.CronJob] = Resource(
     prepare_update=keep_status,
     validate_create=validate,
     validate_update=lambda new, _: _spec(new.spec),
+    warnings=of_template(lambda cron: cron.spec.jobTemplate.spec.template, "spec.jobTemplate.spec.template"),
     columns=COLUMNS,
     subresources=(status_part(),),
 )

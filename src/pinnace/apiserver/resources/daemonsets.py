@@ -20,6 +20,7 @@ from pinnace.apiserver.resources.columns import (
 )
 from pinnace.apiserver.resources.podspec.defaults import default_pod_spec
 from pinnace.apiserver.resources.podspec.spec import validate_pod_template
+from pinnace.apiserver.resources.podspec.warnings import of_template
 from pinnace.apiserver.resources.selectors import is_empty, matches, validate_selector
 from pinnace.apiserver.resources.strategy import (
     at_most_hundred,
@@ -135,6 +136,7 @@ DAEMON_SET: Resource[apps.DaemonSet] = Resource(
     prepare_update=keep_status,
     validate_create=validate,
     validate_update=validate_update,
+    warnings=of_template(lambda thing: thing.spec.template, "spec.template"),
     columns=COLUMNS,
     subresources=(status_part(validate_status),),
 )

@@ -12,6 +12,7 @@ from pinnace.apiserver.resource import Column, Resource
 from pinnace.apiserver.resources import rules
 from pinnace.apiserver.resources.columns import AGE, NAME, column, format_selector, template_columns
 from pinnace.apiserver.resources.podspec.defaults import default_pod_spec
+from pinnace.apiserver.resources.podspec.warnings import of_template
 from pinnace.apiserver.resources.strategy import (
     at_most_hundred,
     keep_status,
@@ -127,6 +128,7 @@ DEPLOYMENT: Resource[apps.Deployment] = Resource(
     prepare_update=keep_status,
     validate_create=validate,
     validate_update=validate_update,
+    warnings=of_template(lambda thing: thing.spec.template, "spec.template"),
     columns=COLUMNS,
     subresources=(status_part(validate_status),),
     scale=SCALE,

@@ -23,6 +23,7 @@ from pinnace.apiserver.resources.columns import (
 )
 from pinnace.apiserver.resources.podspec.defaults import default_pod_spec
 from pinnace.apiserver.resources.podspec.spec import validate_pod_template
+from pinnace.apiserver.resources.podspec.warnings import of_template
 from pinnace.apiserver.resources.selectors import matches, validate_selector
 from pinnace.apiserver.resources.strategy import keep_status, non_negative_counts, status_part
 
@@ -255,6 +256,7 @@ JOB: Resource[batch.Job] = Resource(
     prepare_update=keep_status,
     validate_create=validate,
     validate_update=validate_update,
+    warnings=of_template(lambda thing: thing.spec.template, "spec.template"),
     columns=COLUMNS,
     fields={"status.successful": lambda j: str(j.status.succeeded or 0)},
     subresources=(status_part(validate_status),),

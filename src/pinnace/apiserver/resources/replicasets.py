@@ -21,6 +21,7 @@ from pinnace.apiserver.resources.columns import (
 )
 from pinnace.apiserver.resources.podspec.defaults import default_pod_spec, default_pod_template
 from pinnace.apiserver.resources.podspec.spec import validate_pod_template
+from pinnace.apiserver.resources.podspec.warnings import of_template
 from pinnace.apiserver.resources.strategy import (
     keep_status,
     non_negative_counts,
@@ -125,6 +126,7 @@ REPLICA_SET: Resource[apps.ReplicaSet] = Resource(
     prepare_update=keep_status,
     validate_create=validate,
     validate_update=validate_update,
+    warnings=of_template(lambda thing: thing.spec.template, "spec.template"),
     columns=_columns(lambda r: format_selector(r.spec.selector)),
     fields={"status.replicas": lambda r: str(r.status.replicas or 0)},
     subresources=(status_part(validate_status),),
@@ -137,6 +139,7 @@ REPLICATION_CONTROLLER: Resource[core.ReplicationController] = Resource(
     prepare_update=keep_status,
     validate_create=validate_controller,
     validate_update=lambda new, _: validate_controller(new),
+    warnings=of_template(lambda thing: thing.spec.template, "spec.template"),
     columns=_columns(lambda r: format_labels(r.spec.selector)),
     fields={"status.replicas": lambda r: str(r.status.replicas or 0)},
     subresources=(status_part(validate_status),),

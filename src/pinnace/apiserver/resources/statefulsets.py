@@ -14,6 +14,7 @@ from pinnace.apiserver.resource import Column, Resource
 from pinnace.apiserver.resources import rules
 from pinnace.apiserver.resources.columns import AGE, NAME, column, template_columns
 from pinnace.apiserver.resources.podspec.defaults import default_claim_spec, default_pod_spec
+from pinnace.apiserver.resources.podspec.warnings import of_template
 from pinnace.apiserver.resources.strategy import (
     at_most_hundred,
     keep_status,
@@ -158,6 +159,7 @@ STATEFUL_SET: Resource[apps.StatefulSet] = Resource(
     validate_update=validate_update,
     # Pods are called name-0, name-1 …: the name must leave them a valid host name.
     validate_name=rules.label_messages,
+    warnings=of_template(lambda thing: thing.spec.template, "spec.template"),
     columns=COLUMNS,
     subresources=(status_part(validate_status),),
     scale=SCALE,

@@ -10,6 +10,7 @@ from pinnace.api.core import v1 as core
 from pinnace.api.fields import FieldError, forbidden, invalid
 from pinnace.apiserver.resource import Context
 from pinnace.apiserver.resources.pods.defaults import qos_class
+from pinnace.apiserver.resources.pods.update import keep_metadata
 from pinnace.apiserver.resources.pods.validation import validate_pod
 
 Amounts = Mapping[str, str | int | float]
@@ -24,6 +25,7 @@ def prepare(new: core.Pod, old: core.Pod, _: Context) -> None:
         spec.initContainers = _taken(new.spec.initContainers or [], old.spec.initContainers)
     new.spec = spec
     new.status = old.status
+    new.metadata = keep_metadata(new, old)
 
 
 def _taken(new: list[core.Container], old: list[core.Container]) -> list[core.Container]:

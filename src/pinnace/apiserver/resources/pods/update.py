@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from pinnace.api.core import v1 as core
+from pinnace.api.meta import v1 as meta
 from pinnace.apiserver.resource import Context
 
 TERMINAL = ("Succeeded", "Failed")
@@ -34,11 +37,15 @@ def _keep_addresses(status: core.PodStatus) -> None:
 
 
 def prepare_ephemeral(new: core.Pod, old: core.Pod, _: Context) -> None:
-    containers = new.spec.ephemeralContainers
-    new.spec = type(old.spec)(**{name: getattr(old.spec, name) for name in old.spec.__struct_fields__})
-    new.spec.ephemeralContainers = containers
+    """Only the list of ephemeral containers is taken from what was sent."""
+    new.spec = msgspec.structs.replace(old.spec, ephemeralContainers=new.spec.ephemeralContainers)
     new.status = old.status
-    new.metadata = old.metadata
+    new.metadata = keep_metadata(new, old)
+
+
+def keep_metadata(new: core.Pod, old: core.Pod) -> meta.ObjectMeta:
+    """The stored metadata, as a copy: the server writes generation and revision into it."""
+    return msgspec.structs.replace(old.metadata, managedFields=new.metadata.managedFields)
 
 
 def grace(pod: core.Pod, asked: int | None) -> int | None:

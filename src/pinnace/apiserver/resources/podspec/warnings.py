@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from pinnace.api.core import v1 as core
 
@@ -28,6 +29,18 @@ def pod_warnings(new: core.Pod, old: core.Pod | None) -> Iterator[str]:
     if old is not None and new.spec == old.spec:
         return
     yield from template_warnings(new.spec, new.metadata.annotations, "spec", "metadata.annotations")
+
+
+def of_template(template: Callable[[Any], core.PodTemplateSpec | None], path: str) -> Callable[..., Iterator[str]]:
+    """The `warnings` of a kind that holds a pod template."""
+
+    def warnings(new: Any, old: Any | None) -> Iterator[str]:
+        now = template(new)
+        if now is None or (old is not None and template(old) == now):
+            return
+        yield from template_warnings(now.spec, now.metadata.annotations, f"{path}.spec", f"{path}.metadata.annotations")
+
+    return warnings
 
 
 def template_warnings(

@@ -1,18 +1,16 @@
 """Before a service is committed, the server reserves its cluster IP and node ports.
 
 What is in use is read from the services themselves (the cache is the truth: nothing to repair after a
-crash), together with what writes under way hold. A write that fails gives back what it got; one that
-succeeded shows in the cache, and its hold is forgotten.
+crash), together with what writes under way hold. A hold lives exactly as long as its write.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import InternalError, Invalid
@@ -31,8 +29,6 @@ from pinnace.apiserver.resources.services.strategy import (
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
 
-# A write is over, one way or the other, long before this.
-HOLD = timedelta(minutes=2)
 DEFAULT_RANGE = "10.96.0.0/16"
 TAKEN = "provided port is already allocated"
 Owner = tuple[str, str]
@@ -150,12 +146,19 @@ def _health_check(spec: core.ServiceSpec, usage: Usage, band: Band, cursor: int,
     plan.ports.add(chosen)
 
 
-@dataclass(slots=True)
-class _Hold:
-    owner: Owner
-    addresses: frozenset[int]
-    ports: frozenset[int]
-    until: datetime
+class Hold:
+    """The numbers of one write under way. It ends when the write gives it back (call it), or lets go of it: by
+    then the cache shows what was committed."""
+
+    __slots__ = ("__weakref__", "addresses", "owner", "ports")
+
+    def __init__(self, owner: Owner, plan: Plan) -> None:
+        self.owner = owner
+        self.addresses = frozenset(plan.addresses)
+        self.ports = frozenset(plan.ports)
+
+    def __call__(self) -> None:
+        self.addresses = self.ports = frozenset()
 
 
 class Reservations:
@@ -165,46 +168,31 @@ class Reservations:
         self.addresses = address_band(cidr)
         self.ports = port_band()
         self._cursor = (0, 0)
-        self._holds: list[_Hold] = []
+        self._holds: WeakSet[Hold] = WeakSet()
 
-    def reserve(
-        self, service: core.Service, services: Iterator[core.Service], now: datetime
-    ) -> Callable[[], None]:
-        """Fills in the service, in place; the answer gives it all back. Raises Invalid, InternalError."""
+    def reserve(self, service: core.Service, services: Iterable[core.Service]) -> Hold:
+        """Fills in the service, in place. Raises Invalid, InternalError."""
         owner = (service.metadata.namespace or "", service.metadata.name or "")
-        usage = self._usage(owner, services, now)
-        plan = decide(service.spec, usage, self.addresses, self.ports, self._cursor)
+        plan = decide(service.spec, self._usage(owner, services), self.addresses, self.ports, self._cursor)
         if plan.findings:
             kind = kind_of(core.Service)
             raise Invalid.of(kind.kind, kind.group, owner[1], plan.findings)
-        hold = _Hold(owner, frozenset(plan.addresses), frozenset(plan.ports), now + HOLD)
-        self._holds.append(hold)
         self._cursor = (
             max(plan.addresses, default=self._cursor[0]),
             max(plan.ports, default=self._cursor[1]),
         )
+        hold = Hold(owner, plan)
+        self._holds.add(hold)
+        return hold
 
-        def give_back() -> None:
-            if hold in self._holds:
-                self._holds.remove(hold)
-
-        return give_back
-
-    def _usage(self, owner: Owner, services: Iterator[core.Service], now: datetime) -> Usage:
+    def _usage(self, owner: Owner, services: Iterable[core.Service]) -> Usage:
         addresses: set[int] = set()
         ports: set[int] = set()
         for service in services:
-            if (service.metadata.namespace, service.metadata.name) == owner:
-                continue
-            more_addresses, more_ports = numbers_of(service.spec)
-            addresses |= more_addresses
-            ports |= more_ports
-        # A hold whose numbers the cache shows has done its work.
-        self._holds = [
-            hold
-            for hold in self._holds
-            if hold.until > now and not (hold.addresses <= addresses and hold.ports <= ports)
-        ]
+            if (service.metadata.namespace, service.metadata.name) != owner:
+                more_addresses, more_ports = numbers_of(service.spec)
+                addresses |= more_addresses
+                ports |= more_ports
         for hold in self._holds:
             if hold.owner != owner:
                 addresses |= hold.addresses
@@ -216,15 +204,14 @@ _of_server: WeakKeyDictionary[ApiServer, Reservations] = WeakKeyDictionary()
 
 
 async def reserve(
-    server: ApiServer, new: core.Service, old: core.Service | None, context: Context
+    server: ApiServer, new: core.Service, old: core.Service | None, _: Context
 ) -> Callable[[], None]:
     reservations = _of_server.get(server)
     if reservations is None:
         reservations = _of_server[server] = Reservations(service_range(server))
     if old is not None and numbers_of(new.spec) == numbers_of(old.spec) and not _wants(new.spec):
         return _nothing
-    services = iter(server.registry(kind_of(core.Service)).list())
-    return reservations.reserve(new, services, context.now)
+    return reservations.reserve(new, server.registry(core.Service).list())
 
 
 def service_range(server: ApiServer) -> str:

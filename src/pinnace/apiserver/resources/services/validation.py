@@ -278,7 +278,9 @@ def _fixed(
 def validate_status(new: core.Service, _: core.Service) -> Iterator[FieldError]:
     ingresses = new.status.loadBalancer.ingress or ()
     if ingresses and new.spec.type != "LoadBalancer":
-        yield forbidden("status.loadBalancer.ingress", BALANCER_ONLY)
+        yield forbidden(
+            "status.loadBalancer.ingress", "may only be used when `spec.type` is 'LoadBalancer'"
+        )
     for i, ingress in enumerate(ingresses):
         path = f"status.loadBalancer.ingress[{i}]"
         if ingress.ip:
