@@ -56,7 +56,13 @@ class Registry:
     """A resource over its cache. One for every row of the server's table."""
 
     def __init__(
-        self, resource: Resource[Any], cache: WatchCache, feed: Feed, store: Store, server: ApiServer, randomness: Randomness
+        self,
+        resource: Resource[Any],
+        cache: WatchCache,
+        feed: Feed,
+        store: Store,
+        server: ApiServer,
+        randomness: Randomness,
     ) -> None:
         self.resource = resource
         self.kind = resource.kind

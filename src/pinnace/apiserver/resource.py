@@ -66,7 +66,8 @@ class Subresource(Generic[K]):
 
     name: str
     verbs: tuple[str, ...] = ("get", "patch", "update")
-    kind: Kind | None = None          # what is sent and received where it is not the object's own kind (Scale, Eviction)
+    # What is sent and received where it is not the object's own kind (Scale, Eviction).
+    kind: Kind | None = None
     prepare: Callable[[K, K, Context], None] | None = None
     validate: Callable[[K, K], Iterable[FieldError]] | None = None
     act: Callable[[Action], Awaitable[Response]] | None = None

@@ -70,6 +70,10 @@ class Schemas:
     def reference(self, name: str) -> Schema:
         return {"$ref": f"{self._root}{name}"}
 
+    def around(self, reference: Schema) -> Schema:
+        """Room for more beside a reference: in v3 nothing else counts in the same place."""
+        return reference if self._v2 else {"allOf": [reference]}
+
     def _object(self, struct: type[Struct]) -> Schema:
         group, version = struct.__module__.rsplit(".", 2)[-2:]
         table = MERGE.get(f"{group}/{version}:{struct.__name__}", {})
@@ -94,7 +98,7 @@ class Schemas:
         schema = self._shape(shape, format, scalar)
         extra: Schema = {}
         if list_type:
-            extra["x-kubernetes-list-type"] = list_type
+            extra[f"x-kubernetes-{'list' if shape.form == 'list' else 'map'}-type"] = list_type
         if map_keys:
             extra["x-kubernetes-list-map-keys"] = list(map_keys)
         if strategies:
@@ -162,7 +166,7 @@ def list_schema(schemas: Schemas, kind: Kind) -> str:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": schemas.reference(listmeta),
+            "metadata": schemas.around(schemas.reference(listmeta)),
             "items": {"type": "array", "items": schemas.reference(item)},
         },
         "x-kubernetes-group-version-kind": [{"group": kind.group, "version": kind.version, "kind": kind.list_kind}],

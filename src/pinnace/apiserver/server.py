@@ -50,7 +50,7 @@ log = logging.getLogger("pinnace.apiserver")
 REQUEST_SECONDS = 60.0
 # Field selectors that watchers of many objects use each for its own: looked up, not searched for.
 _INDEXED = {("", "pods"): ("spec.nodeName",)}
-_WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+_LATE = "Timeout: request did not complete within the allotted timeout"
 
 
 class ApiServer:
@@ -100,9 +100,8 @@ class ApiServer:
 
     def _serve(self, resource: Resource[Any]) -> None:
         kind, stored = resource.kind, resource.stored_as or resource.kind
-        prefix = f"{ROOT}{resource.storage_prefix or stored.plural}/" if not stored.group or resource.storage_prefix else (
-            f"{ROOT}{stored.group}/{stored.plural}/"
-        )
+        place = f"{stored.group}/{stored.plural}" if stored.group else stored.plural
+        prefix = f"{ROOT}{resource.storage_prefix or place}/"
         cache = self._caches.get(prefix)
         if cache is None:
             fields = _INDEXED.get((stored.group, stored.plural), ())
@@ -183,8 +182,7 @@ class ApiServer:
         except errors.StatusError as error:
             response = responses.failure(error, request.headers.get("accept", ""))
         except TimeoutError:
-            late = errors.Timeout("Timeout: request did not complete within the allotted timeout", errors.StatusDetails())
-            response = responses.failure(late)
+            response = responses.failure(errors.Timeout(_LATE, errors.StatusDetails()))
         except Exception as error:
             log.exception("%s %s failed", request.method, request.path)
             response = responses.failure(errors.InternalError.of(error))

@@ -122,10 +122,10 @@ async def test_tables_and_metadata(api: Api) -> None:
 
 
 async def test_yaml_both_ways(api: Api) -> None:
-    body = b"metadata:\n  name: y\ndata:\n  on: 'yes'\n"
+    body = b"metadata:\n  name: y\ndata:\n  x: 'yes'\n"
     response = await api.ask(
         "POST", CONFIGS, body, content_type="application/yaml", accept="application/yaml"
     )
     assert response.status == 201 and response.headers["content-type"] == "application/yaml"
     assert b"kind: ConfigMap" in response.body
-    assert (await api.json("GET", f"{CONFIGS}/y"))["data"] == {"on": "yes"}
+    assert (await api.json("GET", f"{CONFIGS}/y"))["data"] == {"x": "yes"}

@@ -11,6 +11,7 @@ import pytest
 
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Expired
+from pinnace.api.meta import v1 as meta
 from pinnace.apiserver import cache as caches
 from pinnace.apiserver import watching
 
@@ -153,7 +154,8 @@ async def test_a_watcher_that_does_not_read_is_cut(api: Api, monkeypatch: pytest
     await asyncio.sleep(0)
     registry = api.server.registry(core.ConfigMap)
     for number in range(8):
-        value = registry.cache.form.value(core.ConfigMap(metadata=core.meta.ObjectMeta(name=f"c{number}", namespace="default")))
+        made = core.ConfigMap(metadata=meta.ObjectMeta(name=f"c{number}", namespace="default"))
+        value = registry.cache.form.value(made)
         await api.server.store.commit(registry.cache.key("default", f"c{number}"), value)
     await reading
     with pytest.raises(StopAsyncIteration):
