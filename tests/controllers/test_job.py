@@ -155,6 +155,53 @@ def test_an_indexed_job_runs_each_index_once() -> None:
     assert objects[batch.Job, "work"].status.completedIndexes == "1"
 
 
+def indexed(j: batch.Job, index: int, phase: str, name: str = "") -> core.Pod:
+    return worker(j, name or f"i{index}", phase, annotations={indexes.ANNOTATION: str(index)})
+
+
+def test_indexes_fail_on_their_own() -> None:
+    j = job(completionMode="Indexed", completions=3, parallelism=3, backoffLimitPerIndex=0, backoffLimit=100)
+    pods = [indexed(j, 0, "Failed"), indexed(j, 1, "Succeeded"), indexed(j, 2, "Running")]
+    going, _, actions = run(j, pods)
+    assert going.status is not None
+    assert (going.status.failedIndexes, going.status.completedIndexes) == ("0", "1")
+    assert not any(isinstance(action, Create) for action in actions)
+    over, _, _ = run(j, [*pods[:2], indexed(j, 2, "Succeeded")])
+    assert conditions(over)[-1] == ("Failed", "True", "FailedIndexes")
+    strict = job(
+        completionMode="Indexed", completions=3, parallelism=3, backoffLimitPerIndex=0, backoffLimit=100,
+        maxFailedIndexes=0,
+    )  # fmt: skip
+    stopped, objects, _ = run(strict, pods)
+    assert conditions(stopped)[-1] == ("Failed", "True", "MaxFailedIndexesExceeded")
+    assert (core.Pod, "i2") not in objects
+
+
+def test_a_failed_index_rests_alone() -> None:
+    j = job(completionMode="Indexed", completions=2, parallelism=2, backoffLimitPerIndex=1, backoffLimit=100)
+    dead = indexed(j, 0, "Failed")
+    assert dead.status is not None
+    ended = core.ContainerStateTerminated(exitCode=1, finishedAt="2026-01-01T12:00:00Z")
+    dead.status.containerStatuses = [core.ContainerStatus(name="work", state=core.ContainerState(terminated=ended))]
+    _, _, actions = run(j, [dead])
+    made = [a.object.metadata.annotations[indexes.ANNOTATION] for a in actions if isinstance(a, Create)]
+    assert made == ["1"]
+    _, _, actions = run(j, [dead], NOW + timedelta(seconds=10))
+    made = [a.object.metadata.annotations[indexes.ANNOTATION] for a in actions if isinstance(a, Create)]
+    assert made == ["0", "1"]
+
+
+def test_the_success_policy() -> None:
+    policy = batch.SuccessPolicy(rules=[batch.SuccessPolicyRule(succeededIndexes="0-1", succeededCount=1)])
+    j = job(completionMode="Indexed", completions=3, parallelism=3, successPolicy=policy)
+    pods = [indexed(j, 0, "Running"), indexed(j, 1, "Succeeded"), indexed(j, 2, "Running")]
+    over, _, actions = run(j, pods)
+    assert conditions(over) == [("SuccessCriteriaMet", "True", "SuccessPolicy"), ("Complete", "True", "SuccessPolicy")]
+    assert sorted(a.name for a in actions if isinstance(a, Delete)) == ["i0", "i2"]
+    going, _, _ = run(j, [indexed(j, 0, "Running"), indexed(j, 1, "Running"), indexed(j, 2, "Succeeded")])
+    assert not is_finished(going)
+
+
 @pytest.mark.parametrize(("text", "found"), [("", set()), ("0-2,5", {0, 1, 2, 5}), ("0,1,3", {0, 1, 3})])
 def test_indexes_as_text(text: str, found: set[int]) -> None:
     assert indexes.parse(text) == found

@@ -145,10 +145,34 @@ def _ending(job: batch.Job, told: Tally, now: datetime) -> _Ending | None:
     left = _deadline_left(job, now)
     if left is not None and left <= timedelta():
         return _Ending("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
+    by_index = _index_ending(job, told) if tally.is_indexed(job) else None
+    if by_index is not None:
+        return by_index
     succeeded = tally.succeeded_total(job, told)
     wanted = job.spec.completions
     if not told.active and (succeeded > 0 if wanted is None else succeeded >= wanted):
         return _Ending("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
+    return None
+
+
+def _index_ending(job: batch.Job, told: Tally) -> _Ending | None:
+    """What ends an Indexed job: a success policy, or indexes that have failed for good (KEP-3998, KEP-3850)."""
+    done = tally.completed_indexes(job, told)
+    policy = job.spec.successPolicy
+    for number, rule in enumerate(policy.rules if policy is not None else ()):
+        chosen = indexes.parse(rule.succeededIndexes) if rule.succeededIndexes else None
+        count = len(done if chosen is None else done & chosen)
+        needed = len(chosen or ()) if rule.succeededCount is None else rule.succeededCount
+        if count >= needed:
+            return _Ending("Complete", "SuccessPolicy", f"Matched rules at index {number}")
+    if not told.failed_indexes:
+        return None
+    most = job.spec.maxFailedIndexes
+    if most is not None and len(told.failed_indexes) > most:
+        text = "Job has exceeded the specified maximal number of failed indexes"
+        return _Ending("Failed", "MaxFailedIndexesExceeded", text)
+    if not told.active and len(done | told.failed_indexes) >= (job.spec.completions or 0):
+        return _Ending("Failed", "FailedIndexes", "Job has failed indexes")
     return None
 
 
@@ -246,7 +270,8 @@ def _manage(
     if job.spec.completions is None:
         wanted = active if succeeded > 0 else parallelism
     else:
-        wanted = max(0, min(job.spec.completions - succeeded, parallelism))
+        left_over = job.spec.completions - succeeded - len(told.failed_indexes)
+        wanted = max(0, min(left_over, parallelism))
     if active > wanted:
         surplus = podlib.first_to_go(told.active, told.active, active - wanted, now)
         return tuple(map(_delete, surplus))
@@ -255,20 +280,40 @@ def _manage(
         missing -= len(told.terminating)
     if missing <= 0:
         return ()
-    left = tally.backoff_left(pods, now)
-    if left > timedelta():
-        planner.after(left.total_seconds())
-        return ()
-    return tuple(_creations(job, told, min(missing, _AT_ONCE)))
+    if job.spec.backoffLimitPerIndex is not None:
+        resting = _resting(pods, planner, now)
+    else:
+        left = tally.backoff_left(pods, now)
+        if left > timedelta():
+            planner.after(left.total_seconds())
+            return ()
+        resting = set()
+    return tuple(_creations(job, told, min(missing, _AT_ONCE), resting))
 
 
-def _creations(job: batch.Job, told: Tally, count: int) -> Iterable[Create]:
+def _resting(pods: Sequence[core.Pod], planner: Planner, now: datetime) -> set[int]:
+    """Indexes that wait out a backoff of their own."""
+    by_index: dict[int, list[core.Pod]] = {}
+    for pod in pods:
+        index = indexes.of_pod(pod)
+        if index is not None:
+            by_index.setdefault(index, []).append(pod)
+    resting: set[int] = set()
+    for index, own in by_index.items():
+        left = tally.backoff_left(own, now)
+        if left > timedelta() and not any(map(podlib.is_active, own)):
+            planner.after(left.total_seconds())
+            resting.add(index)
+    return resting
+
+
+def _creations(job: batch.Job, told: Tally, count: int, resting: set[int]) -> Iterable[Create]:
     if not tally.is_indexed(job):
         pod = _pod(job, None)
         return [_create(pod)] * count
     taken = tally.completed_indexes(job, told)
     busy = told.active if not tally.replaces_only_failed(job) else (*told.active, *told.terminating)
-    taken |= indexes.of_pods(busy, job.spec.completions or 0)
+    taken |= indexes.of_pods(busy, job.spec.completions or 0) | told.failed_indexes | resting
     free = (index for index in range(job.spec.completions or 0) if index not in taken)
     return [_create(_pod(job, index)) for index, _ in zip(free, range(count), strict=False)]
 

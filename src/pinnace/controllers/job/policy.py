@@ -10,10 +10,12 @@ from pinnace.api.core import v1 as core
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`counts`: the failure counts towards the backoff limit; `message`: it ends the job, for that reason."""
+    """`counts`: the failure counts towards the backoff limit; `message`: it ends the job, for that reason;
+    `fails_index`: it ends its index."""
 
     counts: bool = True
     message: str = ""
+    fails_index: bool = False
 
 
 def judge(policy: batch.PodFailurePolicy | None, pod: core.Pod) -> Verdict:
@@ -31,6 +33,8 @@ def judge(policy: batch.PodFailurePolicy | None, pod: core.Pod) -> Verdict:
             case "FailJob":
                 name = f"{pod.metadata.namespace}/{pod.metadata.name}"
                 return Verdict(message=f"{why.format(name=name)} matching FailJob rule at index {number}")
+            case "FailIndex":
+                return Verdict(fails_index=True)
             case _:
                 return Verdict()
     return Verdict()

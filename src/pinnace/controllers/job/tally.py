@@ -30,6 +30,7 @@ class Tally:
     failed: tuple[core.Pod, ...]
     failure: str = ""              # what the failure policy ends the job for
     ignored: tuple[core.Pod, ...] = ()
+    failed_indexes: frozenset[int] = frozenset()
 
 
 def is_tracked(pod: core.Pod) -> bool:
@@ -52,7 +53,7 @@ def recorded(status: batch.JobStatus | None) -> set[str]:
     return {*((noted.succeeded or ()) if noted else ()), *((noted.failed or ()) if noted else ())}
 
 
-def tell_apart(job: batch.Job, pods: Iterable[core.Pod]) -> Tally:
+def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
     known = recorded(job.status)
     done = indexes.parse(job.status.completedIndexes if job.status is not None else None)
     active, terminating, succeeded, failed, ignored = [], [], [], [], []   # type: ignore[var-annotated]  # five of a kind
@@ -75,8 +76,28 @@ def tell_apart(job: batch.Job, pods: Iterable[core.Pod]) -> Tally:
             failure = failure or verdict.message
             (failed if verdict.counts else ignored).append(pod)
     return Tally(
-        tuple(active), tuple(terminating), tuple(succeeded), tuple(failed), failure, tuple(ignored)
-    )
+        tuple(active), tuple(terminating), tuple(succeeded), tuple(failed), failure, tuple(ignored),
+        failed_indexes(job, pods),
+    )  # fmt: skip
+
+
+def failed_indexes(job: batch.Job, pods: Iterable[core.Pod]) -> frozenset[int]:
+    """Indexes that have failed for good: more often than `backoffLimitPerIndex`, or by the failure policy."""
+    limit = job.spec.backoffLimitPerIndex
+    found = indexes.parse(job.status.failedIndexes if job.status is not None else None)
+    if limit is None:
+        return frozenset(found)
+    counts: dict[int, int] = {}
+    for pod in pods:
+        index = indexes.of_pod(pod)
+        if index is None or podlib.phase(pod) != "Failed":
+            continue
+        verdict = judge(job.spec.podFailurePolicy, pod)
+        counts[index] = counts.get(index, 0) + verdict.counts
+        if verdict.fails_index:
+            found.add(index)
+    found.update(index for index, count in counts.items() if count > limit)
+    return frozenset(found)
 
 
 def succeeded_total(job: batch.Job, tally: Tally) -> int:
@@ -132,6 +153,7 @@ def current(status: batch.JobStatus, tally: Tally) -> batch.JobStatus:
         active=len(tally.active) or None,
         ready=sum(map(podlib.is_ready, tally.active)),
         terminating=len(tally.terminating),
+        failedIndexes=indexes.format(tally.failed_indexes) or status.failedIndexes,
         uncountedTerminatedPods=status.uncountedTerminatedPods or batch.UncountedTerminatedPods(),
     )
 
