@@ -117,7 +117,8 @@ TABLE: list[tuple[str, Seen, tuple[Step, ...]]] = [
     ("a created container was never started", look(containers=(cell(state=CREATED),)), (StartContainer("app", 1),)),
     ("the API's count goes on", look(memory={"app": Memory(restart_count=4)}), (StartContainer("app", 5),)),
     ("a lost sandbox is replaced", look(
-        sandboxes=(box(state=SandboxState.NOTREADY),), containers=(cell(state=EXITED, code=137),)), (CreateSandbox(1),)),
+        sandboxes=(box(state=SandboxState.NOTREADY),), containers=(cell(state=EXITED, code=137),)),
+        (CreateSandbox(1),)),
     ("one without addresses is stopped first", look(networked=False), (StopSandbox("b0"),)),
     ("in the new one it starts again", look(
         sandboxes=(box("b1", 1), box(state=SandboxState.NOTREADY)), containers=(cell(state=EXITED, code=137),)),
@@ -138,7 +139,8 @@ TABLE: list[tuple[str, Seen, tuple[Step, ...]]] = [
         verdicts={"side-0": Verdict(started=False)}), ()),
     ("then the next", look(inits(), containers=(cell("one", state=EXITED), cell("side"))), (StartContainer("two", 0),)),
     ("then the pod's own", look(
-        inits(), containers=(cell("one", state=EXITED), cell("side"), cell("two", state=EXITED))), (StartContainer("app", 0),)),
+        inits(), containers=(cell("one", state=EXITED), cell("side"), cell("two", state=EXITED))),
+        (StartContainer("app", 0),)),
     ("a sidecar that ended is restarted beside them", look(inits(), containers=(
         cell("one", state=EXITED), cell("side", state=EXITED), cell("two", state=EXITED), cell())),
         (StartContainer("side", 1, True),)),
@@ -154,7 +156,8 @@ TABLE: list[tuple[str, Seen, tuple[Step, ...]]] = [
         (KillContainer("app-0", "app", NOW + 30, ""), KillContainer("log-0", "log", NOW + 30, ""))),
     ("not twice", look(doom=GONE, containers=(cell(),), killing={"app-0": NOW + 30}), ()),
     ("but sooner if asked to", look(
-        doom=replace(GONE, deadline=NOW + 2), containers=(cell(),), killing={"app-0": NOW + 30}), (KillContainer("app-0", "app", NOW + 2, ""),)),
+        doom=replace(GONE, deadline=NOW + 2), containers=(cell(),), killing={"app-0": NOW + 30}),
+        (KillContainer("app-0", "app", NOW + 2, ""),)),
     ("then the sandbox goes", look(doom=GONE, containers=(cell(state=EXITED),)), (RemoveSandbox("b0"),)),
     ("then the volumes", look(doom=GONE, sandboxes=()), (UnmountVolumes(),)),
     ("then the object", look(doom=GONE, sandboxes=(), mounted=False), (Finish(),)),

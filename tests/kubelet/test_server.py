@@ -100,7 +100,9 @@ async def test_logs(directory: Path, archive: Path) -> None:
         assert await logs(limitBytes="9") == "200 line 1\nli"
         assert await logs(stream="Stderr") == "200 bad\n"
         assert (await logs(timestamps="true", tailLines="1")).endswith("Z bad\n")
-        assert (await logs(previous="true")).startswith("400 previous terminated container")
+        refusal = await logs(previous="true")
+        message = 'previous terminated container "app" in pod "web" not found'
+        assert refusal.startswith("400 ") and json.loads(refusal[4:])["message"] == message
         assert (await logs(tailLines="x")).startswith("400")
 
 

@@ -139,7 +139,7 @@ class PodWorker:
             self._close()
 
     def _close(self) -> None:
-        for task in self._ops.values():
+        for task in tuple(self._ops.values()):
             task.cancel()
         if self._timer is not None:
             self._timer.cancel()
@@ -160,6 +160,8 @@ class PodWorker:
         if not self.admitted and self._doom is None:
             return
         await self._learn(containers)
+        if self._finished:        # while we looked
+            return
         self._probe(sandboxes, containers)
         seen = self._see(sandboxes, containers)
         plan = plans.plan(seen)
@@ -326,14 +328,17 @@ class PodWorker:
             except Exception:
                 log.exception("pod %s/%s: %s", self.pod.metadata.namespace, self.pod.metadata.name, key)
                 await self._services.clock.sleep(ERROR_PAUSE)
-            finally:
-                self._ops.pop(key, None)
-                self.wake()
+
+        def done(_: asyncio.Task[None]) -> None:
+            work.close()       # a task that is cancelled before its first step never gets to its work
+            del self._ops[key]
+            self.wake()
 
         if key in self._ops:
             work.close()
             return
-        self._ops[key] = asyncio.create_task(run(), name=f"{key} of {self.pod.metadata.name}")
+        task = self._ops[key] = asyncio.create_task(run(), name=f"{key} of {self.pod.metadata.name}")
+        task.add_done_callback(done)
 
     def _cancel_starts(self) -> None:
         """The pod is ending: give up what only waits (pulls, hooks, objects). Each operation is told once."""

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from pinnace.api import codec, times
+from pinnace.api import codec, errors, times
 from pinnace.api.core import v1 as core
 from pinnace.kubelet.kubelet import Kubelet
 from pinnace.kubelet.policy import all_containers
@@ -46,9 +46,9 @@ def subject_of(certificate: Mapping[str, Any] | None) -> Subject:
     return out
 
 
-def refused(code: int, text: str) -> web.HTTPException:
-    kinds = {400: web.HTTPBadRequest, 404: web.HTTPNotFound, 500: web.HTTPInternalServerError}
-    return kinds[code](text=f"{text}\n")
+def refused(code: int, text: str) -> errors.StatusError:
+    """What the API server passes on: the client sees the message."""
+    return errors.from_status({"message": text}, code)
 
 
 class KubeletServer:
@@ -108,7 +108,11 @@ class KubeletServer:
                 raise web.HTTPUnauthorized(text="Unauthorized")
             if not self._authorize(subject_of(certificate)):
                 raise web.HTTPForbidden(text="Forbidden")
-        response: web.StreamResponse = await handler(request)
+        try:
+            response: web.StreamResponse = await handler(request)
+        except errors.StatusError as error:
+            body = codec.encode(error.status())
+            return web.Response(status=error.status_code, body=body, content_type="application/json")
         return response
 
     # Plain requests
