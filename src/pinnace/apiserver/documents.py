@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pinnace.api import codec, errors
-from pinnace.apiserver import discovery, openapi, responses
+from pinnace.apiserver import discovery, openapi, openapi_protobuf, responses
 from pinnace.apiserver.discovery import Table
 from pinnace.apiserver.negotiation import JSON, Format, accepts, negotiate
 from pinnace.client.transport import Request, Response
@@ -89,6 +89,11 @@ class Documents:
 
     def _openapi(self, request: Request, path: str) -> Response:
         table = self._table
+        accept = request.headers.get("accept", "")
+        if path == "/openapi/v2" and any(media in accept for media in openapi_protobuf.ASKED):
+            return self._keep(
+                request, (path, "pb"), lambda: openapi_protobuf.encode(openapi.v2(table)), openapi_protobuf.MEDIA
+            )
         if path == "/openapi/v2":
             return self._keep(request, (path,), lambda: codec.encode(openapi.v2(table)), JSON)
         if path == "/openapi/v3":
