@@ -7,11 +7,12 @@ are upstream's (pkg/printers/internalversion and apimachinery's duration).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from pinnace.api import times
 from pinnace.api.core import v1 as core
-from pinnace.api.meta import v1 as meta
+from pinnace.api.labels import format_selector as format_selector
 from pinnace.apiserver.resource import Column
 
 NONE = "<none>"
@@ -20,34 +21,7 @@ UNSET = "<unset>"
 
 
 def human_duration(seconds: float) -> str:
-    """Two significant units at most: `45s`, `5m30s`, `3h`, `2d4h`, `1y30d`."""
-    whole = int(seconds)
-    if whole < 0:
-        return "0s" if whole >= -1 else "<invalid>"
-    if whole < 120:
-        return f"{whole}s"
-    minutes = whole // 60
-    if minutes < 10:
-        return _two(minutes, "m", whole % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    hours = minutes // 60
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    days = hours // 24
-    if hours < 192:
-        return _two(days, "d", hours % 24, "h")
-    if hours < 24 * 365 * 2:
-        return f"{days}d"
-    if hours < 24 * 365 * 8:
-        return _two(days // 365, "y", days % 365, "d")
-    return f"{days // 365}y"
-
-
-def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
-    return f"{large}{large_unit}{small}{small_unit}" if small else f"{large}{large_unit}"
+    return times.human_duration(timedelta(seconds=seconds))
 
 
 def since(timestamp: str | None, now: datetime) -> str:
@@ -84,29 +58,6 @@ def column(
 def format_labels(labels: Mapping[str, str] | None) -> str:
     """`app=web,tier=front`, sorted; `<none>` when empty."""
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) if labels else NONE
-
-
-def format_selector(selector: meta.LabelSelector | None) -> str:
-    """A label selector in the grammar of `-l`."""
-    if selector is None:
-        return NONE
-    terms = {f"{key}=": f"{key}={value}" for key, value in (selector.matchLabels or {}).items()}
-    for expression in selector.matchExpressions or ():
-        terms[f"{expression.key}{expression.operator}"] = _expression(expression)
-    return ",".join(terms[key] for key in sorted(terms)) or NONE
-
-
-def _expression(expression: meta.LabelSelectorRequirement) -> str:
-    values = ",".join(sorted(expression.values or ()))
-    match expression.operator:
-        case "In":
-            return f"{expression.key} in ({values})"
-        case "NotIn":
-            return f"{expression.key} notin ({values})"
-        case "Exists":
-            return expression.key
-        case _:
-            return f"!{expression.key}"
 
 
 def containers_of(template: core.PodTemplateSpec | None) -> Iterable[core.Container]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from pinnace.api import names
 from pinnace.api.fields import FieldError, forbidden, invalid, required, too_long
 from pinnace.api.meta import v1 as meta
 from pinnace.apiserver.resources import rules
@@ -26,8 +27,8 @@ def validate_object_meta(
     if meta_.generateName:
         # A generated name gets a suffix: what is there may end in a dash.
         prefix = meta_.generateName
-        masked = f"{prefix[:-1]}a" if prefix.endswith("-") else prefix
-        yield from (invalid(f"{path}.generateName", prefix, message) for message in rule(masked))
+        bare = names.without_trailing_dash(prefix)
+        yield from (invalid(f"{path}.generateName", prefix, message) for message in rule(bare))
     if not meta_.name:
         yield required(f"{path}.name", "name or generateName is required")
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pinnace.api.fields import FieldError, forbidden, invalid, required
+from pinnace.api.labels import selector_of
 from pinnace.api.meta import v1 as meta
 from pinnace.apiserver.resources import rules
 from pinnace.apiserver.resources.metadata import validate_labels
@@ -36,20 +37,8 @@ def is_empty(selector: meta.LabelSelector) -> bool:
 
 
 def matches(selector: meta.LabelSelector, labels: Mapping[str, str]) -> bool:
-    """Whether labels satisfy every requirement; an empty selector matches everything."""
-    if any(labels.get(key) != value for key, value in (selector.matchLabels or {}).items()):
+    """Whether labels satisfy every requirement. A selector that is none matches nothing."""
+    try:
+        return selector_of(selector).matches(labels)
+    except ValueError:
         return False
-    for expression in selector.matchExpressions or ():
-        value = labels.get(expression.key)
-        match expression.operator:
-            case "In":
-                kept = value is not None and value in (expression.values or ())
-            case "NotIn":
-                kept = value is None or value not in (expression.values or ())
-            case "Exists":
-                kept = value is not None
-            case _:
-                kept = value is None
-        if not kept:
-            return False
-    return True

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from pinnace.api.core import v1 as core
-from pinnace.api.fields import FieldError, forbidden, invalid, not_supported, required
+from pinnace.api.fields import FieldError, forbidden, invalid, not_supported
+from pinnace.api.labels import selector_of
 from pinnace.api.meta import v1 as meta
 from pinnace.apiserver.resource import Scale
-from pinnace.apiserver.resources.columns import format_selector
 from pinnace.apiserver.resources.podspec.spec import validate_pod_template
 from pinnace.apiserver.resources.selectors import is_empty, matches, validate_selector
 
@@ -42,11 +42,6 @@ def validate_always(template: core.PodTemplateSpec, path: str) -> Iterator[Field
         )
 
 
-def require_selector(selector: meta.LabelSelector | None, path: str) -> Iterator[FieldError]:
-    if selector is None:
-        yield required(path)
-
-
 def _set_replicas(thing: Any, replicas: int) -> None:
     thing.spec.replicas = replicas
 
@@ -55,5 +50,5 @@ SCALE: Scale[Any] = Scale(
     replicas=lambda thing: thing.spec.replicas or 0,
     set_replicas=_set_replicas,
     status_replicas=lambda thing: thing.status.replicas or 0,
-    selector=lambda thing: format_selector(thing.spec.selector),
+    selector=lambda thing: str(selector_of(thing.spec.selector)),
 )
