@@ -293,8 +293,9 @@ def _final(error: errors.StatusError) -> bool:
 
 
 def _severity(error: BaseException) -> int:
-    """A stale write is everyday; the rest is worth a line."""
-    return logging.DEBUG if isinstance(error, errors.Conflict | errors.AlreadyExists) else logging.WARNING
+    """A stale write is everyday, and so is an object that went meanwhile; the rest is worth a line."""
+    everyday = isinstance(error, errors.Conflict | errors.AlreadyExists | errors.NotFound)
+    return logging.DEBUG if everyday else logging.WARNING
 
 
 async def _together(attempts: Sequence[Awaitable[None]]) -> None:
