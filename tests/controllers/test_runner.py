@@ -180,6 +180,18 @@ async def test_again_asks_again_without_a_change(bench: Bench) -> None:
     await bench.until(lambda: len(bench.copies.decisions) >= 3)
 
 
+async def test_a_pause_gathers_what_comes_in_a_burst(bench: Bench) -> None:
+    bench.runner._pause = 0.1
+    await bench.want(0)
+    await bench.until(lambda: len(bench.copies.decisions) == 1)
+    for count in (1, 2, 3):
+        await bench.client.patch(core.ConfigMap, "m", "default", {"data": {"count": str(count)}})
+        await asyncio.sleep(0.005)
+    assert len(bench.copies.decisions) == 1
+    await bench.until(lambda: len(bench.server.objects.get("secrets", {})) == 3)
+    assert len(bench.copies.decisions) == 2
+
+
 async def test_a_decision_that_raises_does_not_stop_the_others(bench: Bench) -> None:
     data = meta.ObjectMeta(name="broken", namespace="default")
     await bench.client.create(core.ConfigMap(metadata=data, data={"count": "many"}))

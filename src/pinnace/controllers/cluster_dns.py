@@ -25,6 +25,10 @@ SERVICE = Ref("kube-system", "kube-dns")
 MANAGER = "cluster-dns.pinnace"
 PORT = 10053
 _PER_SLICE = 100
+_PORTS = [
+    discovery.EndpointPort(name="dns", port=PORT, protocol="UDP"),
+    discovery.EndpointPort(name="dns-tcp", port=PORT, protocol="TCP"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Seen:
 
 class ClusterDnsController:
     name = "cluster-dns"
+    pause = 0.5   # thousands of nodes may come at once
 
     def __init__(self, informers: Informers) -> None:
         self.primary = informers.of(core.Service, namespace=SERVICE.namespace)
@@ -88,25 +93,35 @@ def decide(seen: Seen) -> Plan:
         seen.service.spec is not None and seen.service.spec.selector
     ):
         return NOTHING   # somebody runs DNS of their own behind this name
-    wanted: dict[str, discovery.EndpointSlice] = {}
+    actions: list[Action] = []
     for family in ("IPv4", "IPv6"):
         endpoints = [e for node in seen.nodes for e in _endpoint(node, family)]
-        for number, start in enumerate(range(0, len(endpoints), _PER_SLICE)):
-            name = f"{SERVICE.name}-nodes-{family.lower()}-{number}"
-            wanted[name] = _slice(seen.service, name, family, endpoints[start : start + _PER_SLICE])
-    actions: list[Action] = []
-    for slice in seen.slices:
-        target = wanted.pop(slice.metadata.name or "", None)
-        data = slice.metadata
-        if target is None:
-            actions.append(
-                Delete(discovery.EndpointSlice, data.namespace or "", data.name or "", data.uid or "")
-            )
-        elif target.endpoints != slice.endpoints or target.ports != slice.ports:
-            updated = msgspec.structs.replace(slice, endpoints=target.endpoints, ports=target.ports)
-            actions.append(Update(updated))
-    actions += map(Create, wanted.values())
+        own = [slice for slice in seen.slices if slice.addressType == family]
+        actions += _place(seen.service, family, endpoints, own)
     return Plan(tuple(actions))
+
+
+def _place(
+    service: core.Service, family: str, endpoints: list[discovery.Endpoint], own: list[discovery.EndpointSlice]
+) -> list[Action]:
+    """Each node keeps the slice that it is in; new ones go where there is room."""
+    missing = {endpoint.nodeName: endpoint for endpoint in endpoints}
+    kept = [
+        (slice, [missing.pop(e.nodeName) for e in slice.endpoints or () if e.nodeName in missing]) for slice in own
+    ]
+    new = list(missing.values())
+    actions: list[Action] = []
+    for slice, stay in kept:
+        room = _PER_SLICE - len(stay)
+        filled = stay + new[:room]
+        del new[:room]
+        data = slice.metadata
+        if not filled:
+            actions.append(Delete(discovery.EndpointSlice, data.namespace or "", data.name or "", data.uid or ""))
+        elif filled != slice.endpoints or slice.ports != _PORTS:
+            actions.append(Update(msgspec.structs.replace(slice, endpoints=filled, ports=_PORTS)))
+    chunks = [new[start : start + _PER_SLICE] for start in range(0, len(new), _PER_SLICE)]
+    return actions + [Create(_slice(service, family, chunk)) for chunk in chunks]
 
 
 def _endpoint(node: core.Node, family: str) -> Iterable[discovery.Endpoint]:
@@ -120,20 +135,15 @@ def _endpoint(node: core.Node, family: str) -> Iterable[discovery.Endpoint]:
             )
 
 
-def _slice(
-    service: core.Service, name: str, family: str, endpoints: list[discovery.Endpoint]
-) -> discovery.EndpointSlice:
+def _slice(service: core.Service, family: str, endpoints: list[discovery.Endpoint]) -> discovery.EndpointSlice:
     return discovery.EndpointSlice(
         metadata=meta.ObjectMeta(
-            name=name,
+            generateName=f"{SERVICE.name}-nodes-",
             namespace=service.metadata.namespace,
             labels={SERVICE_NAME: service.metadata.name or "", MANAGED_BY: MANAGER},
             ownerReferences=[controller_reference(service)],
         ),
         addressType=family,
         endpoints=endpoints,
-        ports=[
-            discovery.EndpointPort(name="dns", port=PORT, protocol="UDP"),
-            discovery.EndpointPort(name="dns-tcp", port=PORT, protocol="TCP"),
-        ],
+        ports=_PORTS,
     )

@@ -128,6 +128,9 @@ class Watch:
 class Controller(Protocol[Seen]):
     """One kind's loop: what it sees, and what it decides. Made with an `Informers`, whose caches it reads.
 
+    `pause`, where a controller has it, is the least number of seconds between two decisions about one object:
+    for those that many others change.
+
     `report`, where a controller has it, is asked instead of logging when actions were refused: it gives what to
     tell or to write then (its actions are performed, its failures are only logged).
     """

@@ -92,6 +92,8 @@ class Runner(Generic[Seen]):
         self._clock = clock
         self._workers = workers
         self._because: dict[Ref, list[int]] = {}
+        self._pause: float = getattr(controller, "pause", 0.0)
+        self._resting: dict[Ref, float] = {}   # until when, on the monotonic clock
         watched = [controller.primary, *(watch.informer for watch in controller.watches)]
         self._informers = list(dict.fromkeys(watched))
         self._caches = {
@@ -128,7 +130,10 @@ class Runner(Generic[Seen]):
         causes = self._because.setdefault(ref, [])
         if because and because not in causes and len(causes) < _CAUSES:
             causes.append(because)
-        self.queue.add(ref)
+        self._add(ref)
+
+    def _add(self, ref: Ref) -> None:
+        self.queue.add_after(ref, self._resting.get(ref, 0.0) - self._clock.monotonic() if self._pause else 0.0)
 
     def _primary_changed(self, event: informers.Event[Any]) -> None:
         obj = event.old if event.new is None else event.new
@@ -165,7 +170,10 @@ class Runner(Generic[Seen]):
         seen = self.controller.observe(ref)
         if seen is None:
             self.queue.forget(ref)
+            self._resting.pop(ref, None)
             return
+        if self._pause:
+            self._resting[ref] = self._clock.monotonic() + self._pause
         now = self._clock.now()
         plan = self.controller.decide(seen, now)
         primary = self.controller.primary.cache.get(*ref)
@@ -200,7 +208,7 @@ class Runner(Generic[Seen]):
             raise next((e for e in refused if not isinstance(e, errors.Conflict)), refused[0])
         self.queue.forget(ref)
         if outcome.writes:
-            self.queue.add(ref)
+            self._add(ref)
 
     async def _perform(self, plan: Plan, primary: Any, because: tuple[int, ...], outcome: _Outcome) -> None:
         for _, actions in itertools.groupby(plan.actions, sort_of):
