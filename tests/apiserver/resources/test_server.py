@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from pinnace.apiserver.authentication.tokens import TokenIssuer
 from pinnace.apiserver.inprocess import ADMIN
 from pinnace.apiserver.resources.table import RESOURCES
 from pinnace.apiserver.server import ApiServer
@@ -266,3 +272,60 @@ async def test_scale(call: Caller) -> None:
     assert (await call("PUT", f"{path}/d/scale", scale))[0] == 200
     _, changed = await call("GET", f"{path}/d")
     assert changed["spec"]["replicas"] == 4 and changed["metadata"]["generation"] == 2
+
+
+async def test_leases_are_patched_freely_but_replaced_only_with_their_version(call: Caller) -> None:
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    await call("POST", path, {"metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}})
+    code, patched = await call(
+        "PATCH", f"{path}/l", {"spec": {"holderIdentity": "b"}}, content_type="application/merge-patch+json"
+    )
+    assert code == 200 and patched["spec"]["holderIdentity"] == "b"
+    code, status = await call("PUT", f"{path}/l", {"metadata": {"name": "l"}, "spec": {}})
+    assert code == 422 and "must be specified for an update" in status["message"]
+
+
+async def test_a_certificate_request_is_its_makers_and_approved_on_its_own_path(call: Caller) -> None:
+    path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+    spec = {"request": CSR, "signerName": "example.com/x", "usages": ["client auth"], "username": "somebody else"}
+    code, made = await call("POST", path, {"metadata": {"name": "r"}, "spec": spec})
+    assert code == 201 and made["spec"]["username"] == "system:apiserver", made
+    made["status"] = {"certificate": "eA==", "conditions": [{"type": "Approved", "status": "True", "reason": "Ok"}]}
+    code, approved = await call("PUT", f"{path}/r/approval", made)
+    assert code == 200 and "certificate" not in approved["status"]
+    assert approved["status"]["conditions"][0]["lastUpdateTime"]
+
+
+async def test_tokens_are_issued_for_accounts_and_bound_to_their_pods(call: Caller) -> None:
+    accounts, spec = "/api/v1/namespaces/default/serviceaccounts", {"audiences": ["x"], "expirationSeconds": 600}
+    await call("POST", accounts, {"metadata": {"name": "bot"}})
+    assert (await call("POST", f"{accounts}/bot/token", {"spec": spec}))[0] == 503
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    server: Any = call.server
+    server.token_issuer = TokenIssuer("https://issuer", key, server.clock, server.randomness)
+    mine = pod("a")
+    mine["spec"]["serviceAccountName"] = "bot"
+    _, made = await call("POST", PODS, mine)
+    bound = {"kind": "Pod", "apiVersion": "v1", "name": "a", "uid": made["metadata"]["uid"]}
+    code, issued = await call("POST", f"{accounts}/bot/token", {"spec": {**spec, "boundObjectRef": bound}})
+    assert code == 201 and issued["status"]["expirationTimestamp"] and issued["spec"]["audiences"] == ["x"]
+    body = issued["status"]["token"].split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    assert claims["sub"] == "system:serviceaccount:default:bot" and claims["kubernetes.io"]["pod"]["name"] == "a"
+    code, status = await call("POST", f"{accounts}/bot/token", {"spec": {"expirationSeconds": 10}})
+    assert code == 422 and "may not specify a duration less than 10 minutes" in status["message"]
+    stale = {**bound, "uid": "other"}
+    code, status = await call("POST", f"{accounts}/bot/token", {"spec": {**spec, "boundObjectRef": stale}})
+    assert code == 409 and "does not match the UID in record" in status["message"]
+
+
+def _csr() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "me")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return base64.b64encode(request.public_bytes(serialization.Encoding.PEM)).decode()
+
+
+CSR = _csr()

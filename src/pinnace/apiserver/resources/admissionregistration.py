@@ -286,6 +286,7 @@ def _webhooks(kind: type[Any]) -> Resource[Any]:
         validate_create=_validate_webhooks,
         validate_update=lambda new, _: _validate_webhooks(new),
         columns=WEBHOOK_COLUMNS,
+        allow_unconditional_update=False,
     )
 
 
@@ -296,6 +297,7 @@ def _binding(kind: type[Any]) -> Resource[Any]:
         validate_create=_validate_binding,
         validate_update=lambda new, _: _validate_binding(new),
         columns=BINDING_COLUMNS,
+        allow_unconditional_update=False,
     )
 
 
@@ -313,6 +315,7 @@ VALIDATING_POLICY: Resource[admission.ValidatingAdmissionPolicy] = Resource(
         AGE,
     ),
     subresources=(status_part(),),
+    allow_unconditional_update=False,
 )
 MUTATING_POLICY: Resource[admission.MutatingAdmissionPolicy] = Resource(
     kind=kind_of(admission.MutatingAdmissionPolicy),
@@ -325,6 +328,7 @@ MUTATING_POLICY: Resource[admission.MutatingAdmissionPolicy] = Resource(
         column("ParamKind", _param_kind, "The kind of its parameters."),
         AGE,
     ),
+    allow_unconditional_update=False,
 )
 RESOURCES = (
     _webhooks(admission.MutatingWebhookConfiguration),

@@ -8,7 +8,7 @@ from typing import Any
 
 from pinnace.api.core import v1 as core
 from pinnace.api.events import v1 as events
-from pinnace.api.fields import FieldError, invalid
+from pinnace.api.fields import FieldError, invalid, required
 from pinnace.api.kinds import kind_of
 from pinnace.apiserver.resource import Column, Resource
 from pinnace.apiserver.resources import rules
@@ -25,6 +25,32 @@ def validate(event: core.Event) -> Iterator[FieldError]:
         yield invalid("message", "", "can have at most 1024 characters")
     if event.reportingComponent and event.eventTime is not None:
         yield from rules.qualified_name("reportingController", event.reportingComponent)
+
+
+def validate_new_style(event: events.Event) -> Iterator[FieldError]:
+    """What events.k8s.io/v1 asks of an event beyond core/v1."""
+    if not event.eventTime:
+        yield required("eventTime")
+    if event.type not in ("Normal", "Warning"):
+        yield invalid("type", event.type or "", f"has invalid value: {event.type or ''}")
+    if not event.reportingController:
+        yield required("reportingController")
+    else:
+        yield from rules.qualified_name("reportingController", event.reportingController)
+    for word in ("reportingInstance", "action", "reason"):
+        value = getattr(event, word) or ""
+        if not value:
+            yield required(word)
+        elif len(value) > 128:
+            yield invalid(word, "", "can have at most 128 characters")
+    for word in ("deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount"):
+        if getattr(event, word):
+            yield invalid(word[len("deprecated") :][0].lower() + word[len("deprecated") + 1 :], "", "needs to be unset")
+
+
+def create_new_style(event: events.Event) -> Iterator[FieldError]:
+    yield from validate(to_core(event))
+    yield from validate_new_style(event)
 
 
 def from_core(event: core.Event) -> events.Event:
@@ -149,7 +175,7 @@ EVENT: Resource[core.Event] = Resource(
 )
 EVENTS_EVENT: Resource[events.Event] = Resource(
     kind=kind_of(events.Event),
-    validate_create=lambda e: validate(to_core(e)),
+    validate_create=create_new_style,
     validate_update=lambda new, _: validate(to_core(new)),
     columns=tuple(
         Column(c.name, _view(c.cell), c.type, c.format, c.description, c.priority) for c in COLUMNS

@@ -218,6 +218,7 @@ DEFINITION: Resource[Definition] = Resource(
     validate_update=validate_update,
     columns=(NAME, column("Created At", lambda d: d.metadata.creationTimestamp or "", "When it was made.")),
     subresources=(status_part(validate_status),),
+    allow_unconditional_update=False,
 )
 SERVICE_COLUMNS: tuple[Column[Any], ...] = (
     NAME,
@@ -235,5 +236,6 @@ API_SERVICE: Resource[apiregistration.APIService] = Resource(
     columns=SERVICE_COLUMNS,
     subresources=(status_part(),),
     generation=False,
+    allow_unconditional_update=False,
 )
 RESOURCES = (DEFINITION, API_SERVICE)

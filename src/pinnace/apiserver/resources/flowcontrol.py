@@ -158,6 +158,7 @@ FLOW_SCHEMA: Resource[flowcontrol.FlowSchema] = Resource(
     validate_update=lambda new, _: validate_schema(new),
     columns=SCHEMA_COLUMNS,
     subresources=(status_part(),),
+    allow_unconditional_update=False,
 )
 PRIORITY_LEVEL: Resource[flowcontrol.PriorityLevelConfiguration] = Resource(
     kind=kind_of(flowcontrol.PriorityLevelConfiguration),
@@ -168,5 +169,6 @@ PRIORITY_LEVEL: Resource[flowcontrol.PriorityLevelConfiguration] = Resource(
     validate_update=lambda new, _: validate_level(new),
     columns=LEVEL_COLUMNS,
     subresources=(status_part(),),
+    allow_unconditional_update=False,
 )
 RESOURCES = (FLOW_SCHEMA, PRIORITY_LEVEL)

@@ -113,6 +113,7 @@ RUNTIME_CLASS: Resource[node.RuntimeClass] = Resource(
     validate_update=update_runtime,
     columns=(NAME, column("Handler", lambda r: r.handler, "What the runtime calls it."), AGE),
     generation=False,
+    allow_unconditional_update=False,
 )
 COMPONENT_STATUS: Resource[core.ComponentStatus] = Resource(
     kind=kind_of(core.ComponentStatus),

@@ -69,5 +69,6 @@ POD_DISRUPTION_BUDGET: Resource[policy.PodDisruptionBudget] = Resource(
     validate_update=lambda new, _: validate(new),
     columns=COLUMNS,
     subresources=(status_part(validate_status),),
+    allow_unconditional_update=False,
 )
 RESOURCES = (POD_DISRUPTION_BUDGET,)

@@ -219,6 +219,7 @@ CSI_DRIVER: Resource[storage.CSIDriver] = Resource(
     columns=DRIVER_COLUMNS,
     generation=False,
     returns_deleted=True,
+    allow_unconditional_update=False,
 )
 CSI_NODE: Resource[storage.CSINode] = Resource(
     kind=kind_of(storage.CSINode),
@@ -231,6 +232,7 @@ CSI_NODE: Resource[storage.CSINode] = Resource(
     ),
     generation=False,
     returns_deleted=True,
+    allow_unconditional_update=False,
 )
 CSI_STORAGE_CAPACITY: Resource[storage.CSIStorageCapacity] = Resource(
     kind=kind_of(storage.CSIStorageCapacity),
@@ -242,6 +244,7 @@ CSI_STORAGE_CAPACITY: Resource[storage.CSIStorageCapacity] = Resource(
         column("Capacity", lambda c: UNSET if c.capacity is None else str(c.capacity), "What is left."),
     ),
     generation=False,
+    allow_unconditional_update=False,
 )
 VOLUME_ATTACHMENT: Resource[storage.VolumeAttachment] = Resource(
     kind=kind_of(storage.VolumeAttachment),
@@ -260,6 +263,7 @@ VOLUME_ATTACHMENT: Resource[storage.VolumeAttachment] = Resource(
     subresources=(status_part(),),
     generation=False,
     returns_deleted=True,
+    allow_unconditional_update=False,
 )
 VOLUME_ATTRIBUTES_CLASS: Resource[storage.VolumeAttributesClass] = Resource(
     kind=kind_of(storage.VolumeAttributesClass),

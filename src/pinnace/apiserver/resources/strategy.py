@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from pinnace.api import names
 from pinnace.api.fields import FieldError, invalid
 from pinnace.apiserver.resource import Context, Subresource
 from pinnace.apiserver.resources import rules
@@ -32,21 +33,15 @@ def status_part(
     return Subresource("status", prepare=prepare, validate=validate)
 
 
-def non_negative_counts(part: Any, path: str, *names: str) -> Iterator[FieldError]:
-    for name in names:
-        yield from rules.non_negative(f"{path}.{name}", getattr(part, name) or 0)
+def non_negative_counts(part: Any, path: str, *words: str) -> Iterator[FieldError]:
+    for word in words:
+        yield from rules.non_negative(f"{path}.{word}", getattr(part, word) or 0)
 
 
 def percent(path: str, value: int | str) -> Iterator[FieldError]:
     """A count or a percentage, as budgets and rolling updates take it."""
     if isinstance(value, str):
-        if not (value.endswith("%") and value[:-1].isdigit()):
-            yield invalid(
-                path,
-                value,
-                "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', "
-                "regex used for validation is '[0-9]+%')",
-            )
+        yield from (invalid(path, value, message) for message in names.percent(value))
     else:
         yield from rules.non_negative(path, value)
 

@@ -252,8 +252,8 @@ def _traffic(spec: core.ServiceSpec) -> Iterator[FieldError]:
 def validate_update(new: core.Service, old: core.Service) -> Iterator[FieldError]:
     after, before = new.spec, old.spec
     if "ExternalName" not in (after.type, before.type):
-        yield from _fixed(after.clusterIPs, before.clusterIPs, "spec.clusterIPs", "field is immutable")
-        yield from _fixed(after.ipFamilies, before.ipFamilies, "spec.ipFamilies", "field is immutable")
+        yield from _fixed(after.clusterIPs, before.clusterIPs, "spec.clusterIPs", "clusterIP")
+        yield from _fixed(after.ipFamilies, before.ipFamilies, "spec.ipFamilies", "ipFamily")
     if before.type == after.type == "LoadBalancer" and after.loadBalancerClass != before.loadBalancerClass:
         yield invalid("spec.loadBalancerClass", after.loadBalancerClass, "may not change once set")
     checked = needs_health_check(before) and needs_health_check(after)
@@ -263,7 +263,7 @@ def validate_update(new: core.Service, old: core.Service) -> Iterator[FieldError
 
 
 def _fixed(
-    after: list[str] | None, before: list[str] | None, path: str, why: str
+    after: list[str] | None, before: list[str] | None, path: str, one: str
 ) -> Iterator[FieldError]:
     """The first value never changes; a second may come and go, but not become another."""
     new, old = after or [], before or []
@@ -272,7 +272,7 @@ def _fixed(
             if is_ != was:
                 yield invalid(f"{path}[{i}]", new, "may not change once set")
     elif old and not new:
-        yield invalid(f"{path}[0]", None, "primary " + path.rpartition(".")[2].removesuffix("s") + " can not be unset")
+        yield invalid(f"{path}[0]", None, f"primary {one} can not be unset")
 
 
 def validate_status(new: core.Service, _: core.Service) -> Iterator[FieldError]:
