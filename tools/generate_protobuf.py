@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from pinnace.api.authentication import v1 as authentication
 from pinnace.api.autoscaling import v1 as autoscaling
 from pinnace.api.kinds import KINDS
@@ -116,17 +118,14 @@ def fits(values: list[Any], shape: Shape, kind: str, expected: Any) -> bool:
         except ValueError:
             return False
         return isinstance(found.get(1, 0), int) and int(moment.timestamp()) == found.get(1, 0)
-    if kind in ("quantity",):
-        found = attempt(values[0])
-        return found is not None and isinstance(expected, str) and dict(found).get(1) == expected.encode()
+    if kind == "quantity":
+        message = attempt(values[0])
+        return message is not None and isinstance(expected, str) and dict(message).get(1) == expected.encode()
     if kind == "intstr":
-        found = attempt(values[0])
-        if found is None:
-            return False
-        parts = dict(found)
+        parts = dict(attempt(values[0]) or ())
         if set(parts) != {1, 2, 3} or not isinstance(parts[3], bytes):
             return False
-        return parts[3] == str(expected).encode() if parts[1] else parts[2] == expected
+        return bool(parts[3] == str(expected).encode() if parts[1] else parts[2] == expected)
     if kind == "any":
         return isinstance(values[0], bytes) and not isinstance(expected, str | int | bool | list)
     if shape.form == "list" and shape.inner is not None:
@@ -137,10 +136,10 @@ def fits(values: list[Any], shape: Shape, kind: str, expected: Any) -> bool:
         if not isinstance(expected, dict) or len(expected) != len(values):
             return False
         for value, (key, inner) in zip(values, expected.items(), strict=True):
-            found = attempt(value)
-            if found is None:
+            message = attempt(value)
+            if message is None:
                 return False
-            parts = dict(found)
+            parts = dict(message)
             if not set(parts) <= {1, 2} or parts.get(1) != key.encode():
                 return False
             values_of = parts.get(2, b"")
@@ -188,7 +187,7 @@ def kind_in(of: str, wire: str) -> str:
     return row[5] if row is not None else ""
 
 
-def walk(cls: type[Any], payload: bytes, data: dict[str, Any], *, trial: bool = False) -> bool:
+def walk(cls: type[Struct], payload: bytes, data: dict[str, Any], *, trial: bool = False) -> bool:
     """Whether the payload is this object; unless it is a trial, what is found goes into the table."""
     of, fields = name_of(cls), fields_of(cls)
     memory = (cls, payload, json.dumps(data))
@@ -255,7 +254,7 @@ def names_in(part: dict[int, Any]) -> list[str]:
     return [n for v in part.values() for n in ([v] if isinstance(v, str) else names_in(v))]
 
 
-def inline(cls: type[Any], payload: bytes, data: dict[str, Any], keys: list[str]) -> dict[int, Any] | None:
+def inline(cls: type[Struct], payload: bytes, data: dict[str, Any], keys: list[str]) -> dict[int, Any] | None:
     raw = attempt(payload)
     if not raw:
         return None
@@ -286,7 +285,7 @@ def inline(cls: type[Any], payload: bytes, data: dict[str, Any], keys: list[str]
     return part
 
 
-def deep(cls: type[Any], payload: bytes, data: dict[str, Any], part: dict[int, Any]) -> None:
+def deep(cls: type[Struct], payload: bytes, data: dict[str, Any], part: dict[int, Any]) -> None:
     of, fields = name_of(cls), fields_of(cls)
     groups: dict[int, list[Any]] = {}
     for number, value in parse(payload):
@@ -316,7 +315,7 @@ def ordered(rows: dict[int, Any]) -> dict[int, Any]:
 
 
 def main(directory: Path) -> None:
-    extra = {
+    extra: dict[str, type[Struct]] = {
         "core.v1.DeleteOptions": meta.DeleteOptions, "policy.v1.Eviction": policy.Eviction,
         "autoscaling.v1.Scale": autoscaling.Scale, "authentication.k8s.io.v1.TokenRequest": authentication.TokenRequest,
     }

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pinnace.api import codec
+from pinnace.api.errors import StatusError
 from pinnace.apiserver.cache import Entry, Event, WatchCache, at_revision
 from pinnace.base.backoff import Backoff
 from pinnace.base.clock import Clock
@@ -85,7 +86,11 @@ class Feed:
             except Exception:
                 log.exception("the feed of the watch cache broke; filling it anew")
             await self._clock.sleep(backoff.next("feed", self._clock.monotonic()))
-            await self._load()
+            try:
+                await self._load()
+            except Exception:
+                log.exception("the watch cache could not be filled; trying again")
+                continue
             self._reset()
 
     async def _load(self) -> None:
@@ -96,8 +101,9 @@ class Feed:
             revision = revision or page.revision
             for stored in page.entries:
                 cache = self._cache(stored.key)
-                if cache is not None:
-                    found[cache.prefix].append(decode(cache, stored))
+                entry = readable(cache, stored) if cache is not None else None
+                if cache is not None and entry is not None:
+                    found[cache.prefix].append(entry)
             if not page.more or not page.entries:
                 break
             after = page.entries[-1].key
@@ -126,10 +132,12 @@ class Feed:
                 cache.apply(Event("DELETED", change.revision, gone, previous))
             return
         entry = self._entry(cache, change, previous.created if previous is not None else change.revision)
+        if entry is None:
+            return
         kind = "MODIFIED" if previous is not None else "ADDED"
         cache.apply(Event(kind, change.revision, entry, previous))
 
-    def _entry(self, cache: WatchCache, change: Change, created: int) -> Entry:
+    def _entry(self, cache: WatchCache, change: Change, created: int) -> Entry | None:
         value = change.value
         assert value is not None
         own = self._own.get(id(value))
@@ -137,7 +145,7 @@ class Feed:
             obj = own[1]
             obj.metadata.resourceVersion = str(change.revision)
             return Entry(change.key, obj, cache.form.item(value, change.revision), change.revision, created)
-        return decode(cache, Stored(change.key, value, created, change.revision))
+        return readable(cache, Stored(change.key, value, created, change.revision))
 
     def _advance(self, revision: int) -> None:
         self.revision = max(self.revision, revision)
@@ -145,6 +153,15 @@ class Feed:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
                 future.set_result(None)
+
+
+def readable(cache: WatchCache, stored: Stored) -> Entry | None:
+    """The entry, or None for what the kind cannot be read from: one broken value must not stop all others."""
+    try:
+        return decode(cache, stored)
+    except StatusError as error:
+        log.error("%s at revision %d cannot be read: %s", stored.key, stored.modified, error)
+        return None
 
 
 def decode(cache: WatchCache, stored: Stored) -> Entry:

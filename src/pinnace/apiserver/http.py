@@ -114,7 +114,11 @@ class HttpFront:
             refused.force_close()      # what is left of the body is never read
             return refused
         request = to_request(raw, body)
-        response = await self._server.handle(request)
+        if raw.method in _WRITING:
+            # A client that goes away must not tear a write apart: it is finished, only its answer is lost.
+            response = await asyncio.shield(asyncio.ensure_future(self._server.handle(request)))
+        else:
+            response = await self._server.handle(request)
         if isinstance(request.upgrade, Upgrade) and request.upgrade.taken is not None:
             request.upgrade.taken.close()
             return _Nothing()

@@ -24,6 +24,7 @@ from pinnace.apiserver.selection import Selection
 from pinnace.store.store import Compacted, FutureRevision, Store
 
 _PAGE = 1000                # entries read at a time from history while a selector picks
+_BEHIND_SECONDS = 60.0      # how long a read waits for the caches to catch up with the store
 _FRESH_SECONDS = 3.0        # how long a request waits for a revision that has not come yet
 _INCONSISTENT = -1          # revision of a token that goes on with whatever is newest
 
@@ -174,14 +175,17 @@ class Lister:
     async def not_older(self, revision: int) -> None:
         """Wait until the caches have everything that is acknowledged and stand at least at that revision. Raises
         Timeout."""
-        await self._feed.fresh()
-        if self._feed.revision >= revision:
+        feed = self._feed
+        if feed.revision < self._store.revision:
+            async with asyncio.timeout(_BEHIND_SECONDS):
+                await feed.fresh()
+        if feed.revision >= revision:
             return
         try:
             async with asyncio.timeout(_FRESH_SECONDS):
-                await self._feed.reached(revision)
+                await feed.reached(revision)
         except TimeoutError:
-            raise too_large(revision, self._feed.revision) from None
+            raise too_large(revision, feed.revision) from None
 
     def _newest(
         self, registry: Registry, entries: list[Entry], selection: Selection, options: ListOptions, revision: int

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from pinnace.api.kinds import Kind
 from pinnace.api.merge_table import MERGE
+from pinnace.api.meta import v1 as meta
 from pinnace.api.shapes import Shape, fields_of
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
@@ -32,6 +33,7 @@ _SCALARS: dict[str, tuple[str, dict[str, Any]]] = {
         "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
         {"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]},
     ),
+    "fieldsv1": (f"{_META}.FieldsV1", {"type": "object"}),
     "any": ("io.k8s.apimachinery.pkg.runtime.RawExtension", {"type": "object"}),
 }
 # OpenAPI v2 has no oneOf.
@@ -81,6 +83,8 @@ class Schemas:
         required: list[str] = []
         for field in fields_of(struct).values():
             row = table.get(field.wire, _NO_ROW)
+            if field.wire == "fieldsV1":
+                row = (*row[:5], "fieldsv1")
             schema = self._field(field.shape, row)
             if not field.optional and field.wire not in ("kind", "apiVersion", "metadata", "spec", "status"):
                 if field.shape.struct is None:
@@ -147,19 +151,7 @@ def list_schema(schemas: Schemas, kind: Kind) -> str:
     """The list of a kind, which needs no Struct of its own."""
     item = schemas.add(kind.type)
     name = f"{item}List"
-    listmeta = f"{_META}.ListMeta"
-    schemas.found.setdefault(
-        listmeta,
-        {
-            "type": "object",
-            "properties": {
-                "continue": {"type": "string"},
-                "remainingItemCount": {"type": "integer", "format": "int64"},
-                "resourceVersion": {"type": "string"},
-                "selfLink": {"type": "string"},
-            },
-        },
-    )
+    listmeta = schemas.add(meta.ListMeta)
     schemas.found[name] = {
         "type": "object",
         "required": ["items"],

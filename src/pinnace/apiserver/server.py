@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
 
 from pinnace.api import errors
+from pinnace.api.core import v1 as core
 from pinnace.api.kinds import Kind, kind_of
 from pinnace.apiserver import calls, responses, subresources
 from pinnace.apiserver.access import (
@@ -28,6 +29,7 @@ from pinnace.apiserver.authentication.tokens import TokenIssuer
 from pinnace.apiserver.cache import Form, WatchCache
 from pinnace.apiserver.calls import Call
 from pinnace.apiserver.documents import Documents
+from pinnace.apiserver.expiry import Expiry
 from pinnace.apiserver.feed import ROOT, Feed
 from pinnace.apiserver.impersonation import impersonate
 from pinnace.apiserver.kubelet_proxy import Kubelets, NoKubelets
@@ -50,6 +52,8 @@ log = logging.getLogger("pinnace.apiserver")
 REQUEST_SECONDS = 60.0
 # Field selectors that watchers of many objects use each for its own: looked up, not searched for.
 _INDEXED = {("", "pods"): ("spec.nodeName",)}
+# Reads come from memory: only the wait for a revision takes time, and has a bound of its own.
+_UNTIMED = frozenset({"get", "list", "watch"})
 _LATE = "Timeout: request did not complete within the allotted timeout"
 
 
@@ -96,6 +100,7 @@ class ApiServer:
         self.objects = CachedObjects(self)
         self.documents = Documents(self, address)
         self._watches: set[Watch] = set()
+        self.expiry = Expiry(self)
         self.ready = False
 
     def _serve(self, resource: Resource[Any]) -> None:
@@ -114,6 +119,8 @@ class ApiServer:
     async def start(self) -> None:
         """Fill the caches from the store and follow it."""
         await self.feed.start()
+        if kind_of(core.Event) in self._by_kind:
+            self.expiry.start()
         self.ready = True
 
     async def close(self) -> None:
@@ -121,6 +128,7 @@ class ApiServer:
         self.ready = False
         for watch in tuple(self._watches):
             watch.end()
+        await self.expiry.close()
         await self.feed.close()
         await self.kubelets.close()
 
@@ -212,7 +220,7 @@ class ApiServer:
 
     async def _timed(self, call: Call, run: Callable[[Call], Any]) -> Response:
         """Within the request's deadline, if it has one: watches, logs and connections last longer."""
-        if call.verb in ("watch",) or _long_running(call):
+        if call.verb in _UNTIMED or _long_running(call):
             response: Response = await run(call)
             return response
         async with asyncio.timeout(_deadline(call.request)):
