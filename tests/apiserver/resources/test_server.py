@@ -311,6 +311,13 @@ async def test_tokens_are_issued_for_accounts_and_bound_to_their_pods(call: Call
     bound = {"kind": "Pod", "apiVersion": "v1", "name": "a", "uid": made["metadata"]["uid"]}
     code, issued = await call("POST", f"{accounts}/bot/token", {"spec": {**spec, "boundObjectRef": bound}})
     assert code == 201 and issued["status"]["expirationTimestamp"] and issued["spec"]["audiences"] == ["x"]
+    reviews = "/apis/authentication.k8s.io/v1/tokenreviews"
+    question = {"token": issued["status"]["token"], "audiences": ["x", "y"]}
+    code, review = await call("POST", reviews, {"spec": question})
+    assert code == 201 and review["status"]["authenticated"] and review["status"]["audiences"] == ["x"]
+    assert review["status"]["user"]["username"] == "system:serviceaccount:default:bot"
+    code, review = await call("POST", reviews, {"spec": {**question, "audiences": ["y"]}})
+    assert code == 201 and "authenticated" not in review["status"] and review["status"]["error"]
     body = issued["status"]["token"].split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     assert claims["sub"] == "system:serviceaccount:default:bot" and claims["kubernetes.io"]["pod"]["name"] == "a"

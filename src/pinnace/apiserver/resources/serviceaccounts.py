@@ -50,7 +50,7 @@ async def _token(action: Action) -> Response:
     default_request(request)
     actions.refuse(TOKEN_REQUEST, action.name, validate_request(request))
     bound = _bound(action, request)
-    issuer = getattr(action.server, "token_issuer", None)
+    issuer = action.server.token_issuer
     if issuer is None:
         raise ServiceUnavailable("this server issues no tokens")
     own = Bound(action.name, account.metadata.uid or "")

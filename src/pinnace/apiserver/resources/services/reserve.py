@@ -29,7 +29,6 @@ from pinnace.apiserver.resources.services.strategy import (
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
 
-DEFAULT_RANGE = "10.96.0.0/16"
 TAKEN = "provided port is already allocated"
 Owner = tuple[str, str]
 
@@ -215,10 +214,10 @@ async def reserve(
 
 
 def service_range(server: ApiServer) -> str:
-    """The range that the ServiceCIDR `kubernetes` names, which the cluster makes first of all."""
+    """The range that the ServiceCIDR `kubernetes` names; before there is one, the server's own setting."""
     entry = server.registry(networking.ServiceCIDR).find("", "kubernetes")
     cidrs = entry.object.spec.cidrs if entry is not None else None
-    return cidrs[0] if cidrs else DEFAULT_RANGE
+    return cidrs[0] if cidrs else server.service_cidr
 
 
 def _wants(spec: core.ServiceSpec) -> bool:
