@@ -23,12 +23,14 @@ class Supervisor:
     ```
 
     A part is a function that returns a coroutine which runs for ever. When it raises, or returns, it is
-    started again after a backoff of 0.2 s to 10 s. Leaving the context cancels all parts and waits for them.
+    started again after a backoff of 0.2 s to 10 s; KeyboardInterrupt and SystemExit end the process.
+    Leaving the context cancels all parts and waits for them.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping: set[str] = set()
         self._backoff = Backoff(initial=0.2, maximum=10.0, reset_after=60.0)
         self.restarts: dict[str, int] = {}
 
@@ -43,12 +45,14 @@ class Supervisor:
     def start(self, name: str, part: Callable[[], Awaitable[object]]) -> None:
         if name in self._tasks:
             raise ValueError(f"part {name!r} is running already")
+        self._stopping.discard(name)
         self._tasks[name] = asyncio.create_task(self._keep(name, part), name=name)
 
     async def stop(self, name: str) -> None:
         """End one part and wait for it; nothing happens if there is none of that name."""
         task = self._tasks.pop(name, None)
         if task is not None:
+            self._stopping.add(name)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
@@ -61,10 +65,28 @@ class Supervisor:
         while True:
             try:
                 await part()
-                log.error("part %s ended; starting it again", name)
+                log.error("part %s ended", name)
             except asyncio.CancelledError:
-                raise
+                # Cancelled by whom? What a part awaits may be cancelled behind its back: then it has died.
+                if name in self._stopping or _cancelled():
+                    raise
+                log.exception("part %s died of a cancellation inside", name)
             except Exception:
-                log.exception("part %s died; starting it again", name)
+                log.exception("part %s died", name)
+            if name in self._stopping:
+                return            # it swallowed the cancellation, or failed while it cleaned up
+            _forget_cancellations()
             self.restarts[name] = self.restarts.get(name, 0) + 1
             await self._clock.sleep(self._backoff.next(name, self._clock.monotonic()))
+
+
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _forget_cancellations() -> None:
+    """Python's TaskGroup, before 3.13, leaves its own cancellation of the task counted when a child has failed."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

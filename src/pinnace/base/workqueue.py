@@ -101,10 +101,11 @@ class WorkQueue(Generic[K]):
             heapq.heappop(self._timers)
         if self._timers:
             wait = max(0.0, self._timers[0][0] - self._clock.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(wait, self._fire)
+            self._timer = asyncio.get_running_loop().call_later(wait, self.tick)
 
-    def _fire(self) -> None:
-        self._timer = None
+    def tick(self) -> None:
+        """Hand out the delayed keys that are due by the clock. The timer calls this; whoever moves a clock
+        by hand calls it too, because the loop's timers know nothing of that."""
         now = self._clock.monotonic()
         while self._timers and self._timers[0][0] <= now:
             due, _, key = heapq.heappop(self._timers)
