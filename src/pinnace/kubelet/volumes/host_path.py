@@ -13,6 +13,9 @@ def prepare(path: str, kind: str) -> str:
     target = Path(path)
     match kind:
         case "":
+            # Runtimes make what is missing a directory; ours is told to mount only what is there.
+            if not target.exists() and not target.is_symlink():
+                target.mkdir(parents=True, mode=0o755)
             return path
         case "DirectoryOrCreate":
             if not target.exists():
