@@ -1,0 +1,19 @@
+"""The rows of the bench, by the names they are called with, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bench import api, cold_start, idle, pods
+from bench.figures import Figure
+
+ROWS: Mapping[str, Callable[[], list[Figure]]] = {
+    "cold-start": cold_start.cold_start,
+    "idle": idle.idle,
+    "create": api.create,
+    "get": api.get,
+    "list": api.list_,
+    "watch": api.watch,
+    "pods": pods.pods,
+    "deployment": pods.deployment,
+}
