@@ -220,6 +220,11 @@ def meta_errors(rows: Any, text: str, **options: Any) -> list[str]:
          ['metadata.finalizers[0]: Invalid value: "odd": name is neither a standard finalizer name nor is it fully qualified']),
         ("{metadata: {name: a, namespace: b, ownerReferences: [{apiVersion: v1, kind: Pod, name: p}]}}",
          ['metadata.ownerReferences.uid: Invalid value: "": must not be empty']),
+        ("{metadata: {name: a, namespace: b, ownerReferences: [{apiVersion: v1, kind: Pod, name: p, uid: x, controller: true},"
+         " {apiVersion: v1, kind: Pod, name: q, uid: y, controller: true}]}}",
+         ['metadata.ownerReferences: Invalid value: [{"kind":"Pod","apiVersion":"v1","controller":true,"name":"p","uid":"x"},'
+          '{"kind":"Pod","apiVersion":"v1","controller":true,"name":"q","uid":"y"}]: Only one reference can have Controller set '
+          'to true. Found "true" in references for p and q']),
         ("{metadata: {name: a, namespace: b, labels: {'a b': c}}}",
          ["metadata.labels: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must "
           "start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
 from pinnace.api import codec
+from pinnace.api.errors import BadRequest
 from pinnace.apiserver.resource import Context, Resource
 from pinnace.apiserver.resources.table import RESOURCES
 from pinnace.client.transport import User
@@ -116,3 +119,50 @@ def test_an_empty_object_of_every_kind_is_defaulted_checked_and_shown() -> None:
         list(row.validate_create(thing))
         for column in row.columns:
             column.cell(thing, NOW)
+
+
+def bent(value: Any, random: Random) -> Any:
+    """A copy with parts left out, emptied or made wrong, of the right JSON types."""
+    if isinstance(value, list):
+        return [bent(item, random) for item in value if random.random() > 0.2]
+    if not isinstance(value, dict):
+        dice = random.random()
+        if isinstance(value, str) and dice < 0.06:
+            return random.choice(["", "Ä", "A b", "..", "1", "-x", "a/b/c", "%", "9" * 70])
+        if isinstance(value, int) and not isinstance(value, bool) and dice < 0.03:
+            return random.choice([-1, 0, 1, 70000, 2**40])
+        return value
+    kept = ((key, inner) for key, inner in value.items() if random.random() > 0.15)
+    return {
+        key: type(inner)() if isinstance(inner, dict | list) and random.random() < 0.04 else bent(inner, random)
+        for key, inner in kept
+    }
+
+
+@needs_reference
+@pytest.mark.parametrize("row", RESOURCES, ids=lambda row: row.kind.resource)
+def test_bent_objects_are_refused_in_words_and_never_raise(row: Resource[Any]) -> None:
+    kind, random = row.kind, Random(7)
+    path = REFERENCE / "objects" / f"{kind.group or 'core'}.{kind.version}.{kind.kind}.json"
+    if not path.exists():
+        pytest.skip(f"no reference object of {kind.kind}")
+    whole = json.loads(path.read_bytes())
+    for _ in range(20):
+        try:
+            new, old = (codec.from_dict(kind.type, bent(whole, random)) for _ in range(2))
+        except BadRequest:
+            continue        # what cannot be decoded never gets here
+        row.default(new)
+        row.default(old)
+        found = [str(error) for error in (*row.validate_create(new), *row.validate_update(new, old))]
+        assert all(": " in text for text in found)
+        list(row.warnings(new, old))
+        for column in row.columns:
+            if column.type != "date" and not column.name.endswith(("Age", "Seen", "Schedule", "Duration", "Restarts")):
+                column.cell(new, NOW)
+        for part in row.subresources:
+            changed = codec.copy(new)
+            if part.prepare is not None:
+                part.prepare(changed, old, CONTEXT)
+            if part.validate is not None:
+                assert all(str(error) for error in part.validate(changed, old))

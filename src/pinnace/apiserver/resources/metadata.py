@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from pinnace.api import names
+from pinnace.api import codec, names
 from pinnace.api.fields import FieldError, forbidden, invalid, required, too_long
 from pinnace.api.meta import v1 as meta
 from pinnace.apiserver.resources import rules
@@ -130,7 +130,7 @@ def _owners(owners: list[meta.OwnerReference], path: str) -> Iterator[FieldError
             if controllers:
                 yield invalid(
                     path,
-                    owners,
+                    codec.to_dict(owners),
                     "Only one reference can have Controller set to true. Found \"true\" in references for "
                     f"{controllers[0]} and {owner.name}",
                 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from pinnace.api import codec
 from pinnace.api.core import v1 as core
 from pinnace.api.fields import FieldError, duplicate, forbidden, invalid, required
 from pinnace.apiserver.resources import rules
@@ -131,7 +132,7 @@ def _gated(after: core.PodSpec, before: core.PodSpec) -> Iterator[FieldError]:
     if new_terms is None or len(new_terms.nodeSelectorTerms) != len(old_terms.nodeSelectorTerms):
         yield invalid(
             f"{path}.nodeSelectorTerms",
-            new_terms.nodeSelectorTerms if new_terms is not None else None,
+            codec.to_dict(new_terms.nodeSelectorTerms) if new_terms is not None else None,
             "no additions/deletions to non-empty NodeSelectorTerms list are allowed",
         )
         return
