@@ -50,6 +50,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.objects: dict[Key, dict[str, Any]] = {}
         self.revision = 0
+        self.away = False
         self.requests: list[tuple[str, str]] = []
         self._watchers: list[tuple[str, str, Mapping[str, str], asyncio.Queue[WatchLine]]] = []
 
@@ -103,6 +104,8 @@ class FakeApi:
 
     async def send(self, request: Request) -> Response:
         await asyncio.sleep(0)
+        if self.away:
+            raise ConnectionError("the API server is away")
         self.requests.append((request.method, request.path))
         parts = request.path.strip("/").split("/")
         root = 2 if parts[0] == "api" else 3

@@ -134,6 +134,9 @@ TABLE: list[tuple[str, Seen, tuple[Step, ...]]] = [
         (StartContainer("one", 1, True),)),
     ("a failed one ends a pod that never restarts", look(
         inits("Never"), containers=(cell("one", state=EXITED, code=1),)), (StopSandbox("b0"),)),
+    ("its sidecars do not come again", look(inits("Never"), containers=(
+        cell("one", state=EXITED), cell("side", state=EXITED, code=143), cell("two", state=EXITED, code=1))),
+        (StopSandbox("b0"),)),
     ("a sidecar follows", look(inits(), containers=(cell("one", state=EXITED),)), (StartContainer("side", 0),)),
     ("until it has started", look(inits(), containers=(cell("one", state=EXITED), cell("side")),
         verdicts={"side-0": Verdict(started=False)}), ()),

@@ -460,3 +460,70 @@ def test_an_idle_node_does_nothing_but_renew(tmp_path: Path) -> None:
         assert len(b.api.requests) - before <= 7      # six leases, and perhaps a status
 
     run(tmp_path, test)
+
+
+def test_a_pod_whose_volumes_never_come_can_be_deleted(tmp_path: Path) -> None:
+    async def test(b: Bench) -> None:
+        b.api.add_pod(make_pod(volumes=[{"name": "cfg", "configMap": {"name": "never"}}]))
+        await b.until(lambda: "FailedMount" in b.api.reasons())
+        await asyncio.sleep(30)
+        b.api.delete_pod("web", 30)
+        assert await b.until(lambda: b.api.pod() is None) < 0.2
+        await b.until(lambda: not b.kubelet.workers)
+
+    run(tmp_path, test)
+
+
+def test_a_pod_on_the_hosts_network(tmp_path: Path) -> None:
+    async def test(b: Bench) -> None:
+        b.api.add_pod(make_pod(hostNetwork=True))
+        await b.until(b.ready)
+        assert (b.status().podIP, b.network.connected) == ("10.0.0.1", {})
+
+    run(tmp_path, test)
+
+
+def test_a_pod_under_the_same_name_does_not_wait_for_the_old_one(tmp_path: Path) -> None:
+    async def test(b: Bench) -> None:
+        b.runtime.heeds = 1000.0
+        b.api.add_pod(make_pod())
+        await b.until(b.ready)
+        b.api.delete_pod("web", 0)
+        b.api.add_pod(make_pod(uid="uid-second"))
+        assert await b.until(b.ready) < 0.2
+        await b.until(lambda: len(b.runtime.boxes) == 1)
+        (left,) = b.runtime.boxes.values()
+        assert left.identity.uid == "uid-second"
+
+    run(tmp_path, test)
+
+
+def test_a_token_is_renewed_before_it_expires(tmp_path: Path) -> None:
+    async def test(b: Bench) -> None:
+        source = {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}}
+        b.api.add_pod(make_pod(volumes=[{"name": "t", "projected": {"sources": [source]}}]))
+        await b.until(b.ready)
+        file = b.root / "kubelet/pods/uid-web/volumes/kubernetes.io~projected/t/token"
+        first = file.read_text()
+        assert b.mounter.mounts[str(file.parent)][0] == "tmpfs"      # never on disk
+        await asyncio.sleep(2860)
+        assert file.read_text() == first
+        await b.until(lambda: file.read_text() != first, 40)
+
+    run(tmp_path, test)
+
+
+def test_an_api_server_that_is_away_for_a_while(tmp_path: Path) -> None:
+    async def test(b: Bench) -> None:
+        b.api.add_pod(make_pod())
+        await b.until(b.ready)
+        b.api.away = True
+        running = b.runtime.running("app")
+        assert running is not None
+        b.runtime.exit(running.id, 1)
+        await b.until(lambda: b.runtime.running("app") is not None)     # containers do not need the API
+        await asyncio.sleep(30)
+        b.api.away = False
+        await b.until(lambda: (b.status().containerStatuses or [])[0].restartCount == 1)
+
+    run(tmp_path, test)

@@ -339,16 +339,16 @@ def _worth_reviving(seen: Seen) -> bool:
     for container in spec.containers or ():
         last = latest_of(seen.containers, container.name)
         if last is None:
-            return not _init_failed_for_good(seen)
+            newest = {c.name: c for c in reversed(seen.containers)}
+            return not _init_failed_for_good(spec, newest)
         if last.state is not ContainerState.EXITED or restarts(container, spec, last.exit_code):
             return True
     return False
 
 
-def _init_failed_for_good(seen: Seen) -> bool:
-    spec = seen.pod.spec
+def _init_failed_for_good(spec: core.PodSpec, newest: Mapping[str, Container]) -> bool:
     for container in init_containers(spec):
-        last = latest_of(seen.containers, container.name)
+        last = newest.get(container.name)
         if (
             last is not None and _ended(last) and last.exit_code != 0
             and not is_sidecar(container) and not restarts(container, spec, last.exit_code)
@@ -365,6 +365,8 @@ def _init(draft: _Draft, mine: Mapping[str, Container]) -> str:
     seen = draft.seen
     spec = seen.pod.spec
     initialized = any(container.name in mine for container in spec.containers or ())
+    if not initialized and _init_failed_for_good(spec, mine):
+        return "failed"       # before the sidecars, which would be started again
     for container in init_containers(spec):
         last = mine.get(container.name)
         if is_sidecar(container):
@@ -379,8 +381,6 @@ def _init(draft: _Draft, mine: Mapping[str, Container]) -> str:
         elif _running(last):
             return "wait"
         elif last.exit_code != 0:
-            if not restarts(container, spec, last.exit_code):
-                return "failed"
             _start(draft, container, last)
             return "wait"
     return "done"

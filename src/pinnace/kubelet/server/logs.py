@@ -6,7 +6,6 @@ beside the current one (`0.log.<number>`, perhaps compressed).
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import os
 from collections import deque
@@ -207,7 +206,7 @@ async def read(
                 if out:
                     yield bytes(out)
                 out.clear()
-                await asyncio.sleep(0)
+                await clock.sleep(0)
             if renderer.full:
                 break
         if out:
