@@ -18,6 +18,7 @@ from pinnace.client.transport import Request, Response, WatchLine
 _MAX_LINE = 8 * 1024 * 1024
 _REQUEST_SECONDS = 65.0   # the server's own deadline is 60 s
 _CONNECT_SECONDS = 10.0
+_TRUE = ("true", "True", "1")
 
 
 class _Line(msgspec.Struct):
@@ -52,20 +53,22 @@ class HttpsTransport:
         self._watches: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request) -> Response:
-        watching = "watch" in request.query or request.query.get("follow", ("",))[0] in ("true", "1")
+        watch, follow = (request.query.get(name, ("",))[0] in _TRUE for name in ("watch", "follow"))
+        watching = watch or follow
         session = self._session(watching)
         url = URL(self._server + quote(request.path, safe="/:@!$&'()*+,;=~") + _query(request.query), encoded=True)
         try:
             answer = await session.request(
-                request.method, url, data=request.body or None, headers=self._headers(request), ssl=self._context or True
-            )
+                request.method, url, data=request.body or None, headers=self._headers(request),
+                ssl=self._context or True, allow_redirects=False,
+            )  # fmt: skip
         except aiohttp.ClientConnectionError as error:
             raise ConnectionError(f"{self._server}: {error}") from error
         except aiohttp.ClientError as error:
             raise ConnectionError(f"{self._server}: {error!r}") from error
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        if watching and answer.status < 400:
-            if "watch" in request.query:
+        if watching and answer.status < 300:
+            if watch:
                 return Response(answer.status, headers, watch=_lines(answer))
             return Response(answer.status, headers, stream=_chunks(answer))
         try:
@@ -133,20 +136,20 @@ async def _lines(answer: aiohttp.ClientResponse) -> AsyncGenerator[tuple[WatchLi
     rest = bytearray()
     try:
         async for chunk in answer.content.iter_any():
-            rest += chunk
-            if len(rest) > _MAX_LINE:
+            first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
+            if len(rest) + (first if first >= 0 else len(chunk)) > _MAX_LINE:
                 raise ConnectionError("a watch line is longer than any object may be")
-            end = rest.rfind(b"\n")
-            if end < 0:
+            end = len(rest) + last
+            rest += chunk
+            if last < 0:
                 continue
             whole = bytes(rest[:end])
             del rest[: end + 1]
-            batch = []
-            for line in whole.split(b"\n"):
-                if line.strip():
-                    batch.append(WatchLine(_decode_line(line).type, None, line + b"\n"))
+            batch = tuple(
+                WatchLine(_decode_line(line).type, None, line + b"\n") for line in whole.split(b"\n") if line.strip()
+            )
             if batch:
-                yield tuple(batch)
+                yield batch
     except (aiohttp.ClientError, asyncio.IncompleteReadError, msgspec.DecodeError) as error:
         raise ConnectionError(f"the watch broke off: {error!r}") from error
     finally:

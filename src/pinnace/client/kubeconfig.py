@@ -114,11 +114,12 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _store(path: Path, config: Mapping[str, Any]) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".kubeconfig-")
+    target = path.resolve()                         # a link stays a link
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".kubeconfig-")
     try:
         with os.fdopen(descriptor, "w") as file:    # mkstemp makes it 0600
             yaml.safe_dump(config, file, sort_keys=False)
-        Path(temporary).replace(path.resolve())
+        Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -152,6 +153,8 @@ def _cluster(access: Access) -> dict[str, Any]:
     cluster: dict[str, Any] = {"server": access.server}
     if access.ca:
         cluster["certificate-authority-data"] = base64.b64encode(access.ca).decode()
+    if not access.verify:
+        cluster["insecure-skip-tls-verify"] = True
     return cluster
 
 
@@ -167,8 +170,11 @@ def _user(access: Access) -> dict[str, Any]:
 
 def _bytes(section: Mapping[str, Any], name: str, path: Path) -> bytes | None:
     data = section.get(f"{name}-data")
-    if data:
-        return base64.b64decode(data)
-    if section.get(name):
-        return (path.parent / str(section[name])).read_bytes()
+    try:
+        if data:
+            return base64.b64decode(data, validate=True)
+        if section.get(name):
+            return (path.parent / str(section[name])).read_bytes()
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(f"{path}: {name}: {error}") from error
     return None
