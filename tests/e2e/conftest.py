@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
-IMAGE = "pinnace.local/busybox:latest"
+IMAGE = "pinnace.local/busybox:1"
+# For what resolves names: Debian's static busybox cannot outside Debian (its resolver wants glibc's plug-ins).
+PYTHON = "pinnace.local/python:1"
 PATIENCE = 60.0
 
 
@@ -63,11 +65,12 @@ class Cluster:
         return json.loads(self.kubectl("get", *arguments, "-o", "json").out)
 
     def apply(self, *documents: dict[str, Any]) -> None:
-        text = "\n---\n".join(json.dumps(document) for document in documents)
-        self.kubectl("apply", "-f", "-", stdin=text)
+        whole = {"apiVersion": "v1", "kind": "List", "items": documents}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(whole))
 
-    def wait_pod(self, name: str, condition: str = "Ready", namespace: str = "default") -> None:
-        self.kubectl("-n", namespace, "wait", f"--for=condition={condition}", f"pod/{name}", f"--timeout={PATIENCE}s")
+    def wait_pod(self, name: str, condition: str = "Ready") -> None:
+        """In the kubeconfig's current namespace."""
+        self.kubectl("wait", f"--for=condition={condition}", f"pod/{name}", f"--timeout={PATIENCE}s")
 
     def _run(self, command: list[str], *, check: bool, timeout: float, stdin: str | None = None) -> Done:
         result = subprocess.run(
@@ -122,6 +125,12 @@ def sleeper(name: str, **spec: Any) -> dict[str, Any]:
     return pod(name, "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done", **spec)
 
 
+def caller(name: str, **spec: Any) -> dict[str, Any]:
+    """A pod with Python, to call others from."""
+    wait = ["python3", "-c", "import signal; signal.signal(signal.SIGTERM, lambda *_: exit(0)); signal.pause()"]
+    return pod(name, container={"image": PYTHON, "command": wait}, **spec)
+
+
 def server_pod(name: str, **spec: Any) -> dict[str, Any]:
     """A pod that answers HTTP on 8080 with its own name."""
     script = "mkdir -p /www && hostname > /www/index.html && exec httpd -f -p 8080 -h /www"
@@ -139,6 +148,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made = Cluster(f"e2e-{os.getpid()}", base / "home", base / "kubeconfig")
     try:
         made.pinnace("image", "build-busybox")
+        made.pinnace("image", "build-python")
         made.pinnace("up", "--name", made.name, "--nodes", "2", "--no-egress")
         eventually(lambda: made.kubectl("get", "serviceaccount", "default", check=False).code == 0)
         yield made

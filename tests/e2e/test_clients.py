@@ -40,6 +40,7 @@ def test_kubernetes(cluster: Cluster, namespace: str) -> None:
     api_client.close()
 
 
+@pytest.mark.filterwarnings("ignore:Kubernetes version:UserWarning")
 async def test_kr8s(cluster: Cluster, namespace: str) -> None:
     pytest.importorskip("kr8s")
     from kr8s.asyncio import api as connect
