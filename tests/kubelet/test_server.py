@@ -123,6 +123,18 @@ async def test_logs_are_followed_to_the_end_over_a_rotation(directory: Path, arc
             assert "line 9\n" in await answer.text()
 
 
+async def test_logs_of_a_container_that_the_runtime_forgot(directory: Path, archive: Path) -> None:
+    async with served(directory, archive, WAIT) as (n, session):
+        pod = make_pod("done", restartPolicy="Never", containers=[shell("echo bye")])
+        n.api.add_pod(pod)
+        await n.until(lambda: n.api.pod("done").status.phase == "Succeeded")     # type: ignore[union-attr]
+        for container in await n.runtime.containers():
+            if container.labels["io.kubernetes.pod.name"] == "done":
+                await n.runtime.remove_sandbox(container.sandbox_id)
+        async with session.get("/containerLogs/default/done/app") as answer:
+            assert (answer.status, await answer.text()) == (200, "bye\n")
+
+
 async def test_port_forward_through_spdy(directory: Path, archive: Path) -> None:
     script = f"while :; do echo pong | nc -l -p 8080; done & {WAIT}"
     async with served(directory, archive, script) as (_, session):

@@ -400,6 +400,7 @@ def test_a_lost_sandbox_is_made_anew(tmp_path: Path) -> None:
         await b.until(lambda: "start app/1" in b.runtime.log)
         await b.until(b.ready)
         assert b.status().podIP == "127.9.0.3"
+        assert "SandboxChanged" in b.api.reasons()
         assert [ip.ip for ip in b.status().podIPs or ()] == ["127.9.0.3"]
 
     run(tmp_path, test)

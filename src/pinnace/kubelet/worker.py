@@ -387,6 +387,8 @@ class PodWorker:
         services = self._services
         pod = self.pod
         sandbox: Sandbox | None = None
+        if attempt > 0:
+            self._tell("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
         try:
             async with services.sandbox_slots:
                 spec = sandbox_spec(pod, attempt, services.config, services.host_resolver)

@@ -135,9 +135,8 @@ class KubeletServer:
         pod = self._pod(request)
         name = request.match_info["container"]
         previous = request.query.get("previous") in _TRUE
-        container = await self._container_for_logs(pod, name, previous)
+        path, id = await self._log_file(pod, name, previous)
         options = self._log_options(request.query)
-        id = container.id
 
         async def running() -> bool:
             try:
@@ -149,7 +148,7 @@ class KubeletServer:
         response.enable_chunked_encoding()
         await response.prepare(request)
         try:
-            async for chunk in logs.read(Path(container.log_path), options, self._kubelet.services.clock, running):
+            async for chunk in logs.read(path, options, self._kubelet.services.clock, running):
                 await response.write(chunk)
             await response.write_eof()
         except ConnectionError as error:
@@ -178,7 +177,8 @@ class KubeletServer:
             stream="" if stream in ("", "All") else stream.lower(),
         )
 
-    async def _container_for_logs(self, pod: core.Pod, name: str, previous: bool) -> Container:
+    async def _log_file(self, pod: core.Pod, name: str, previous: bool) -> tuple[Path, str]:
+        """The log, and the id of the container that writes it ("" when the runtime knows it no more)."""
         meta = pod.metadata
         if name not in {c.name for c in all_containers(pod.spec)}:
             raise refused(404, f"container {name} is not valid for pod {meta.name}")
@@ -193,14 +193,19 @@ class KubeletServer:
             wanted = (last.containerID or "").partition("://")[2] if last is not None else ""
             for container in attempts:
                 if container.id == wanted:
-                    return container
+                    return Path(container.log_path), container.id
             raise refused(400, f'previous terminated container "{name}" in pod "{meta.name}" not found')
         if not attempts:
+            if status is not None and status.state.terminated is not None:
+                directory = self._kubelet.config.log_directory(meta.namespace or "", meta.name or "", meta.uid or "")
+                left = directory / name / f"{status.restartCount}.log"
+                if left.exists():     # as after a restart of the machine
+                    return left, ""
             waiting = status.state.waiting if status is not None else None
             if waiting is not None and waiting.reason:
                 raise refused(400, f'container "{name}" in pod "{meta.name}" is waiting to start: {_why(waiting)}')
             raise refused(400, f'container "{name}" in pod "{meta.name}" is not available')
-        return attempts[0]
+        return Path(attempts[0].log_path), attempts[0].id
 
     # Connections both ways
 
