@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -34,6 +34,7 @@ class Cluster:
 
     name: str
     base: Path                     # everything of it lies under here
+    took: float = 0.0              # seconds that `up` took, once it runs
 
     @property
     def home(self) -> Path:
@@ -96,10 +97,9 @@ def prepared() -> Iterator[Cluster]:
 
 
 @contextmanager
-def running(*arguments: str, image: bool = False) -> Iterator[Cluster]:
+def running(*arguments: str, image: bool = False, seconds: float = 130.0) -> Iterator[Cluster]:
     """A cluster that is ready; with `image`, busybox is in its nodes' store."""
     with prepared() as cluster:
         if image:
             cluster.pinnace("image", "build-busybox", "--tag", IMAGE)
-        cluster.up(*arguments)
-        yield cluster
+        yield replace(cluster, took=cluster.up(*arguments, timeout=seconds))

@@ -49,6 +49,7 @@ class Result(msgspec.Struct, kw_only=True):
     delivered: int = 0
     bytes: int = 0
     answer: str = ""           # the first that was a failure
+    began: float = 0.0         # perf_counter of the first request: one clock for all processes of a Linux machine
 
     @property
     def rate(self) -> float:
@@ -237,7 +238,7 @@ async def perform(job: Job) -> Result:
     for caller in callers:
         caller.start()
     await asyncio.gather(*(caller.done for caller in callers), *(watcher.done for watcher in watchers))
-    source.result.seconds = time.perf_counter() - begun
+    source.result.began, source.result.seconds = begun, time.perf_counter() - begun
     source.result.delivered = sum(watcher.seen for watcher in watchers)
     for caller in callers:
         caller.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bench import api, cold_start, idle, pods
+from bench import api, cold_start, idle, parts, pods, scheduling
 from bench.figures import Figure
 
 ROWS: Mapping[str, Callable[[], list[Figure]]] = {
@@ -16,4 +16,10 @@ ROWS: Mapping[str, Callable[[], list[Figure]]] = {
     "watch": api.watch,
     "pods": pods.pods,
     "deployment": pods.deployment,
+    "bind": scheduling.bind,
+    "schedule": scheduling.schedule,
+    "simulated": scheduling.simulated,
+    "store": parts.store_row,
+    "network": parts.network_row,
+    "runtime": parts.runtime_row,
 }

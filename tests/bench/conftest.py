@@ -1,0 +1,10 @@
+"""The bench lies beside src, not in it: its folder's parent is put on the path."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parents[2])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
