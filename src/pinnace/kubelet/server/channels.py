@@ -54,7 +54,7 @@ async def serve(
     request: web.Request, start: Callable[[], Awaitable[ExecSession]], *, stdin: bool, attach: bool = False
 ) -> web.StreamResponse:
     """Speak to the session that `start` gives until it or the client has ended."""
-    socket = web.WebSocketResponse(protocols=PROTOCOLS, compress=False, max_msg_size=MAX_MESSAGE, heartbeat=30.0)
+    socket = web.WebSocketResponse(protocols=PROTOCOLS, compress=False, max_msg_size=MAX_MESSAGE)
     await socket.prepare(request)
     try:
         session = await start()

@@ -33,7 +33,7 @@ Dial = Callable[[int], Awaitable[tuple[Any, Any]]]
 
 async def serve(request: web.Request, pod: str, dial: Dial) -> web.StreamResponse:
     """`pod` is how errors call it."""
-    socket = web.WebSocketResponse(protocols=PROTOCOLS, compress=False, max_msg_size=MAX_MESSAGE, heartbeat=30.0)
+    socket = web.WebSocketResponse(protocols=PROTOCOLS, compress=False, max_msg_size=MAX_MESSAGE)
     if not socket.can_prepare(request):
         return web.Response(status=400, text="unable to upgrade: a WebSocket is needed\n")
     await socket.prepare(request)
