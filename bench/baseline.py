@@ -28,8 +28,9 @@ def serving(pki: Path, body: bytes) -> Iterator[int]:
         file.flush()
         paths = [str(pki / name) for name in ("apiserver.crt", "apiserver.key", "ca.crt")]
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.baseline", *paths, file.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+            [sys.executable, "-m", "bench.baseline", *paths, file.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            cwd=Path(__file__).resolve().parents[1],
+        )  # fmt: skip
         assert process.stdout is not None
         try:
             yield int(process.stdout.readline())

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import uvloop
 
+_ROOT = Path(__file__).resolve().parents[1]
 _PATIENCE = 110.0              # seconds that a whole job may take
 _EVENT = b'{"type":"'          # begins each watch line; the objects watched have nothing like it inside
 _MARK = b"%NUMBER%"            # in a body: stands for the request's number
@@ -64,7 +66,7 @@ def run(job: Job) -> Result:
     """Do a job in a process of its own. Raises LoadFailed."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.load"], input=msgspec.json.encode(job), capture_output=True, check=False,
-        timeout=_PATIENCE + 10,
+        timeout=_PATIENCE + 10, cwd=_ROOT,
     )  # fmt: skip
     if done.returncode:
         raise LoadFailed(done.stderr.decode(errors="replace").strip())
