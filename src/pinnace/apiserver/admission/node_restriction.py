@@ -6,7 +6,10 @@ pods but mirror pods, tokens only for pods that it runs.
 
 from __future__ import annotations
 
+from cryptography.x509.oid import NameOID
+
 from pinnace.api.authentication import v1 as authentication
+from pinnace.api.certificates import v1 as certificates
 from pinnace.api.coordination import v1 as coordination
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Forbidden
@@ -14,6 +17,7 @@ from pinnace.api.meta import v1 as meta
 from pinnace.api.policy import v1 as policy
 from pinnace.api.storage import v1 as storage
 from pinnace.apiserver.access import Admission
+from pinnace.apiserver.admission.certificates import asked_for
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.node import MIRROR, node_name, references
 
@@ -25,6 +29,7 @@ _OWN_LABELS = frozenset(
         "topology.kubernetes.io/region", "topology.kubernetes.io/zone",
     }
 )  # fmt: skip
+_NODE_SIGNERS = ("kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving")
 _OWN_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
 
 
@@ -57,6 +62,8 @@ class NodeRestriction:
                 self._token(admission, node)
             case ("coordination.k8s.io", "leases", ""):
                 self._named(admission, node, coordination.Lease)
+            case ("certificates.k8s.io", "certificatesigningrequests", ""):
+                self._certificate(admission)
             case ("storage.k8s.io", "csinodes", ""):
                 self._named(admission, node, storage.CSINode)
 
@@ -158,6 +165,14 @@ class NodeRestriction:
             raise _forbidden(admission, "the UID in the bound object reference does not match the UID in record")
         if pod.spec.nodeName != node:
             raise _forbidden(admission, "node requested token bound to a pod scheduled on a different node")
+
+    def _certificate(self, admission: Admission) -> None:
+        """A node asks for certificates of its own name only."""
+        request, name = admission.object, admission.user.name
+        if not isinstance(request, certificates.CertificateSigningRequest):
+            return
+        if request.spec.signerName in _NODE_SIGNERS and asked_for(admission, request, NameOID.COMMON_NAME) != [name]:
+            raise _forbidden(admission, f"can only create a node CSR with CN={name}")
 
     def _named(self, admission: Admission, node: str, kind: type[coordination.Lease] | type[storage.CSINode]) -> None:
         new = admission.object
