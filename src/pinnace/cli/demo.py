@@ -11,6 +11,7 @@ from typing import Any
 
 from pinnace.base.errors import UserError
 from pinnace.cli import options as common
+from pinnace.cluster import launch
 from pinnace.cluster.layout import Layout
 
 IMAGE = "pinnace.local/demo:1"
@@ -25,6 +26,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     layout = common.cluster(options)
     settings = layout.load()
+    if launch.server_file(layout).pid() is None:
+        raise UserError(f"cluster {layout.name!r} does not run", hint=f"pinnace up --name {layout.name} starts it")
     if settings.nodes:
         asyncio.run(_ensure_image())
     node = asyncio.run(_deploy(layout))
@@ -45,6 +48,7 @@ The guestbook runs: two web pods, and one that keeps the data. Try
 async def _ensure_image() -> None:
     """Build the demo's image from this interpreter and load it, unless it is there."""
     from pinnace.cli.image import app_files
+    from pinnace.runtime.cri import RuntimeFault
     from pinnace.runtime.images import build
 
     images = common.images()
@@ -54,14 +58,18 @@ async def _ensure_image() -> None:
     app = app_files(Path(str(files("pinnace.demo").joinpath("app"))))
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "demo.tar"
-        await asyncio.to_thread(build.build_python, path, IMAGE, files=app)
-        await images.load(str(path))
+        try:
+            await asyncio.to_thread(build.build_python, path, IMAGE, files=app)
+            await images.load(str(path))
+        except RuntimeFault as error:
+            raise UserError(f"the demo's image cannot be built: {error}") from error
 
 
 async def _deploy(layout: Layout) -> str:
     """Apply the manifests, wait for the deployments; returns a node's address."""
     from pinnace.api.apps import v1 as apps
     from pinnace.api.core import v1 as core
+    from pinnace.api.errors import StatusError
     from pinnace.client.client import Client
     from pinnace.client.https import HttpsTransport, client_context
     from pinnace.cluster.access import admin_access
@@ -85,6 +93,8 @@ async def _deploy(layout: Layout) -> str:
         nodes = (await client.list(core.Node)).items
         addresses = [a.address for node in nodes for a in node.status.addresses or () if a.type == "InternalIP"]
         return addresses[0] if addresses and layout.load().nodes else ""
+    except (StatusError, ConnectionError) as error:
+        raise UserError(f"the API server says: {error}") from error
     finally:
         await client.transport.close()
 

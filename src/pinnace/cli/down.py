@@ -18,12 +18,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     layout = common.cluster(options)
-    context = layout.load().context if layout.exists() else Settings(name=options.name).context
-    there = launch.down(layout, purge=options.purge)
-    kubeconfig.remove(common.kubeconfig_path(options), context)
+    with common.locked(layout):
+        there = launch.down(layout, purge=options.purge)
+        kubeconfig.remove(common.kubeconfig_path(options), Settings(name=options.name).context)
     if not there:
         print(f"There is no cluster {options.name}.")
-    elif options.purge:
+    elif options.purge or not layout.exists():
         print(f"Cluster {options.name} is gone.")
     else:
         print(f"Cluster {options.name} is stopped; pinnace up brings it back.")

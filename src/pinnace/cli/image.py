@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from pinnace.base.errors import UserError
 from pinnace.cli import options as common
 
 
@@ -19,13 +20,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     remove = verbs.add_parser("remove", help="remove images")
     remove.add_argument("reference", nargs="+")
     busybox = verbs.add_parser("build-busybox", help="build a busybox image from this machine's static busybox")
-    busybox.add_argument("--tag", default="pinnace.local/busybox:latest")
+    busybox.add_argument("--tag", default="pinnace.local/busybox:1")
     python = verbs.add_parser("build-python", help="build an image of this Python, with a directory of yours as /app")
     python.add_argument("--app", type=Path, help="what becomes /app")
-    python.add_argument("--tag", default="pinnace.local/python:latest")
+    python.add_argument("--tag", default="pinnace.local/python:1")
 
 
 def run(options: argparse.Namespace) -> int:
+    from pinnace.runtime.cri import RuntimeFault
+
+    try:
+        return _act(options)
+    except RuntimeFault as error:
+        raise UserError(str(error)) from error
+
+
+def _act(options: argparse.Namespace) -> int:
     match options.action:
         case "load":
             return asyncio.run(_load(options.path))
@@ -40,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
         case _:
             from pinnace.runtime.images import build
 
+            if options.app and not options.app.is_dir():
+                raise UserError(f"--app {options.app} is no directory")
             files = app_files(options.app) if options.app else {}
             return _build(lambda path: build.build_python(path, options.tag, files=files))
 
@@ -52,6 +64,7 @@ def app_files(directory: Path) -> dict[str, bytes]:
 
 
 def _build(build: Callable[[Path], object]) -> int:
+    common.images()          # says at once what this machine lacks
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "image.tar"
         build(path)

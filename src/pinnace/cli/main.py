@@ -58,6 +58,10 @@ def main(arguments: Sequence[str]) -> int:
         # The reader of our output has gone (`pinnace logs | head`): nothing is left to say.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"pinnace: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
 
 
 def _parser(verb: str) -> argparse.ArgumentParser:

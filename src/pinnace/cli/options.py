@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,13 @@ def machine() -> Home:
 
 def cluster(options: argparse.Namespace, data_dir: Path | None = None) -> Layout:
     return machine().cluster(options.name, data_dir)
+
+
+def locked(layout: Layout) -> AbstractContextManager[None]:
+    """Alone in starting or stopping the cluster."""
+    return layout.locked(
+        lambda: print(f"another pinnace command is at cluster {layout.name}: waiting for it", file=sys.stderr)
+    )
 
 
 def kubeconfig_path(options: argparse.Namespace) -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
+from pinnace.base.errors import UserError
 from pinnace.cli import options as common
 from pinnace.cluster import launch
 from pinnace.cluster.layout import Layout
@@ -18,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     home = common.machine()
     names = (options.name,) if options.name else home.names()
-    states = [_state(home.cluster(name)) for name in names]
+    states = [_state(home.cluster(name), damaged=not options.name) for name in names]
     if options.output == "json":
         print(json.dumps(states))
     elif not states:
@@ -31,8 +33,14 @@ def run(options: argparse.Namespace) -> int:
     return 0 if not options.name or states[0]["state"] == "running" else 1
 
 
-def _state(layout: Layout) -> dict[str, object]:
-    settings = layout.load()
+def _state(layout: Layout, *, damaged: bool) -> dict[str, Any]:
+    """`damaged`: a cluster that cannot be read is shown among the others instead of ending the command."""
+    try:
+        settings = layout.load()
+    except UserError as error:
+        if not damaged:
+            raise
+        return {"name": layout.name, "state": f"damaged: {error}", "server": "", "processes": {}}
     server = launch.server_file(layout).pid()
     parts = {"server": _about(server)}
     for node in settings.node_names():

@@ -29,15 +29,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     layout = common.cluster(options, options.data_dir)
-    wanted = _wanted(options, layout)
-    lacking = launch.missing_for_containers()
-    if lacking:
-        if options.nodes:
-            raise UserError(lacking)
-        print(lacking, file=sys.stderr)
-        wanted = msgspec.structs.replace(wanted, nodes=0, simulated_nodes=wanted.simulated_nodes or 1)
-    report = launch.up(layout, wanted, tell=_tell)
-    _merge_kubeconfig(options, layout)
+    with common.locked(layout):
+        wanted = _wanted(options, layout)
+        lacking = launch.missing_for_containers()
+        if lacking:
+            if options.nodes:
+                raise UserError(lacking)
+            print(lacking, file=sys.stderr)
+            wanted = msgspec.structs.replace(wanted, nodes=0, simulated_nodes=wanted.simulated_nodes or 1)
+        report = launch.up(layout, wanted, tell=_tell)
+        _merge_kubeconfig(options, layout)
     state = "is ready" if report.started else "was running already"
     print(f"Cluster {layout.name} {state} ({report.seconds:.2f} s): {report.server}")
     print(f"kubectl --context {wanted.context} get nodes")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import msgspec
 from pinnace.api import codec
 from pinnace.api.core import v1 as core
 from pinnace.api.discovery import v1 as discovery
-from pinnace.api.errors import AlreadyExists, Conflict
+from pinnace.api.errors import AlreadyExists, Conflict, NotFound
 from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
 from pinnace.api.networking import v1 as networking
@@ -37,6 +39,17 @@ async def ensure(client: Client, settings: Settings, *, address: str, port: int)
     if address:
         for endpoints in kubernetes_endpoints(address, port):
             await _apply(client, endpoints)
+
+
+async def forget_nodes(client: Client, settings: Settings) -> None:
+    """Delete the Node objects of nodes that the cluster had before its owner wanted fewer; their pods go with them."""
+    wanted = {*settings.node_names(), *settings.simulated_names()}
+    pattern = re.compile(rf"{re.escape(settings.name)}-(node|simulated)-\d+")
+    for node in (await client.list(core.Node)).items:
+        name = node.metadata.name or ""
+        if pattern.fullmatch(name) and name not in wanted:
+            with contextlib.suppress(NotFound):
+                await client.delete(core.Node, name)
 
 
 def namespaces() -> Iterator[core.Namespace]:

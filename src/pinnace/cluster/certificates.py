@@ -8,7 +8,6 @@ have a key of their own.
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from pinnace.cluster.files import write_secret
 
 _CA_LIFE = timedelta(days=3650)
 _LEAF_LIFE = timedelta(days=365)
@@ -31,11 +32,11 @@ class KeyPair:
     certificate: bytes
     key: bytes
 
-    def write(self, directory: Path, name: str) -> tuple[Path, Path]:
-        """Store as NAME.crt and NAME.key (0600); returns the two paths."""
+    def write(self, directory: Path, name: str, *, durable: bool = False) -> tuple[Path, Path]:
+        """Store as NAME.crt and NAME.key (0600); returns the two paths. Leaves are made again at each start."""
         certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
-        write_secret(certificate, self.certificate)
-        write_secret(key, self.key)
+        write_secret(certificate, self.certificate, durable=durable)
+        write_secret(key, self.key, durable=durable)
         return certificate, key
 
 
@@ -116,7 +117,7 @@ def load_or_create_authority(directory: Path, name: str, now: datetime) -> Autho
     certificate, key = directory / "ca.crt", directory / "ca.key"
     # The key is written last, so that both being there means both are whole.
     if not (certificate.exists() and key.exists()):
-        Authority.create(name, now).write(directory, "ca")
+        Authority.create(name, now).write(directory, "ca", durable=True)
     return Authority(KeyPair(certificate.read_bytes(), key.read_bytes()))
 
 
@@ -131,18 +132,6 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Write a file that only its owner reads, whole or not at all, and on the disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _usage(*, sign_certificates: bool) -> x509.KeyUsage:

@@ -6,15 +6,22 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import shutil
+import signal
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from pinnace.base.clock import SystemClock
 from pinnace.base.randomness import Randomness
-from pinnace.cluster.layout import Layout
+from pinnace.cluster import processes
+from pinnace.cluster.layout import Layout, NodeLayout
 from pinnace.network.fabric import Fabric
 from pinnace.runtime.engine import BuiltinRuntime
 
 _DETACH = 2     # MNT_DETACH
+_HIERARCHIES = Path("/sys/fs/cgroup")
+_DYING = 2.0    # seconds for killed processes to leave their cgroups
 
 
 def cgroup_root(cluster: str, node: str = "") -> str:
@@ -22,19 +29,28 @@ def cgroup_root(cluster: str, node: str = "") -> str:
     return f"/pinnace/{cluster}/{node}" if node else f"/pinnace/{cluster}"
 
 
-def leave_nothing(layout: Layout) -> None:
-    """Containers, mounts, cgroups, namespaces, links and rules of the cluster. Its processes have ended before."""
-    asyncio.run(_stop_containers(layout))
+def leave_nothing(layout: Layout) -> bool:
+    """Remove containers, mounts, cgroups, namespaces, links and rules of the cluster; returns whether any of them was
+    there. Its processes have ended before."""
+    asyncio.run(_stop_containers(layout, layout.nodes()))
+    _kill_conmons(layout.path)
     unmount_below(layout.path)
-    if layout.exists():
-        settings = layout.load()
-        Fabric(layout.name, settings.node_subnet or "172.30.0.0/24").destroy()
-    remove_cgroups(cgroup_root(layout.name))
+    subnet = (layout.load().node_subnet if layout.exists() else "") or "172.30.0.0/24"
+    found = bool(Fabric(layout.name, subnet).destroy())
+    return remove_cgroups(cgroup_root(layout.name)) or found
 
 
-async def _stop_containers(layout: Layout) -> None:
+def drop_node(layout: Layout, node: NodeLayout) -> None:
+    """The same for one node, and its data; its namespace is dropped by the server's next start."""
+    asyncio.run(_stop_containers(layout, [node]))
+    unmount_below(node.path)
+    remove_cgroups(cgroup_root(layout.name, node.name))
+    shutil.rmtree(node.path, ignore_errors=True)
+
+
+async def _stop_containers(layout: Layout, nodes: Iterable[NodeLayout]) -> None:
     clock, randomness = SystemClock(), Randomness()
-    for node in layout.nodes():
+    for node in nodes:
         if not node.runtime.is_dir():
             continue
         runtime = BuiltinRuntime(
@@ -52,6 +68,13 @@ async def _stop_containers(layout: Layout) -> None:
             await runtime.close()
 
 
+def _kill_conmons(directory: Path) -> None:
+    """What holds the containers of a cluster whose runtime state was deleted by hand."""
+    for pid in processes.find_below(directory, program="conmon"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def unmount_below(directory: Path) -> None:
     """Every mount below a directory, the deepest first."""
     library = ctypes.CDLL(None, use_errno=True)
@@ -62,16 +85,32 @@ def unmount_below(directory: Path) -> None:
         library.umount2(point.encode().decode("unicode_escape").encode("latin-1"), _DETACH)
 
 
-def remove_cgroups(path: str) -> None:
-    """The cgroups below a path, in every hierarchy of this machine, and the path's own parents that are empty."""
-    base = Path("/sys/fs/cgroup")
+def remove_cgroups(path: str) -> bool:
+    """The cgroups below a path, with the processes in them, in every hierarchy of this machine, and the path's own
+    parent if it is empty. Returns whether there were any."""
+    base = _HIERARCHIES
     roots = [base, *(entry for entry in base.iterdir() if entry.is_dir())] if base.is_dir() else []
-    for root in roots:
-        top = root / path.lstrip("/")
-        if not top.is_dir():
-            continue
+    tops = [root / path.lstrip("/") for root in roots if (root / path.lstrip("/")).is_dir()]
+    deadline = time.monotonic() + _DYING
+    while any(_kill_within(top) for top in tops) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    for top in tops:
         for directory, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
                 Path(directory).rmdir()
+    for root in roots:
         with contextlib.suppress(OSError):
-            top.parent.rmdir()         # /pinnace, if no other cluster is there
+            (root / path.lstrip("/")).parent.rmdir()         # /pinnace, if no other cluster is there
+    return bool(tops)
+
+
+def _kill_within(top: Path) -> int:
+    """Returns how many processes were there."""
+    count = 0
+    for directory, _, _ in os.walk(top):
+        with contextlib.suppress(OSError):
+            for pid in map(int, (Path(directory) / "cgroup.procs").read_text().split()):
+                count += 1
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    return count

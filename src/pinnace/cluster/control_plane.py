@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -39,29 +40,32 @@ from pinnace.cluster.certificates import (
 )
 from pinnace.cluster.cleanup import cgroup_root
 from pinnace.cluster.credentials import Credentials, Identity
+from pinnace.cluster.credentials import read as read_credentials
 from pinnace.cluster.layout import Layout
 from pinnace.cluster.node_processes import NodeProcess
 from pinnace.cluster.progress import Progress
-from pinnace.cluster.readiness import wait_for_dns, wait_for_nodes
+from pinnace.cluster.readiness import wait_for_dns, wait_for_leases, wait_for_nodes
 from pinnace.cluster.security import secure
 from pinnace.cluster.settings import DOMAIN, Settings
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.kubelet.simulated import SimulatedNodes
 from pinnace.network.fabric import Fabric, NodeNetwork, free_subnet, networks_in_use
 from pinnace.scheduler.scheduler import Scheduler
-from pinnace.store import StoreFailure, open_store
+from pinnace.store import Store, StoreFailure, open_store
 
 logger = logging.getLogger("pinnace.cluster")
 
 _FIRST_PORT = 6443
+_LAST_REQUESTS = 0.4        # seconds that requests under way have at the server's end
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
 _SCHEDULER = User("system:kube-scheduler", groups=("system:authenticated",))
 _MANAGER = User("system:kube-controller-manager", groups=("system:authenticated",))
 
 
 def main(layout: Layout) -> None:
-    log.setup()
+    log.setup(layout.logs / "server.log")
     gc.freeze()
+    gc.enable()
     uvloop.run(_run(layout))
 
 
@@ -71,6 +75,8 @@ async def _run(layout: Layout) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # A terminal that closes is no reason to end. (Ignoring it would be inherited by the nodes.)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.note_hangup)
     try:
         plane = ControlPlane(layout, clock, randomness, progress)
         await plane.run(stop)
@@ -131,6 +137,7 @@ class ControlPlane:
         self._clock = clock
         self._randomness = randomness
         self._steps = steps
+        self._begun = clock.now()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`. Nodes and containers go on without it."""
@@ -146,23 +153,25 @@ class ControlPlane:
                 if host:
                     await front.listen(host, settings.api_port, context)
             self._steps.done("API server")
-            self._hand_over(ground)
+            fresh, changed = self._hand_over(ground)
             admin = Client(InProcessTransport(server), agent="pinnace")
             async with Supervisor(self._clock) as parts:
                 for node in settings.node_names():
-                    parts.start(f"node {node}", NodeProcess(self._layout, node, self._clock).run)
+                    process = NodeProcess(self._layout, node, self._clock, renew=node in changed)
+                    parts.start(f"node {node}", process.run)
                 await bootstrap.ensure(admin, settings, address=ground.gateway, port=settings.api_port)
                 self._steps.done("bootstrap objects")
-                self._start_loops(parts, server, ground)
-                waiting = asyncio.create_task(self._announce(admin, ground))
+                simulated = self._start_loops(parts, server, ground)
+                waiting = asyncio.create_task(self._announce(admin, ground, fresh | changed, simulated))
                 try:
                     await stop.wait()
                 finally:
                     waiting.cancel()
                     await asyncio.gather(waiting, return_exceptions=True)
         finally:
-            await front.close()
-            await server.close()
+            # Connections end once their watches do, and nobody may come back for a new one meanwhile.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.gather(asyncio.wait_for(front.close(), _LAST_REQUESTS), server.close())
             await store.close()
 
     # ------------------------------------------------------------------------------------------ what it stands on
@@ -193,8 +202,10 @@ class ControlPlane:
     def _settled(self, settings: Settings) -> Settings:
         """What the owner left open is chosen once, and kept."""
         changes: dict[str, object] = {}
-        if not settings.api_port:
+        if not _is_free(settings.api_port):
             changes["api_port"] = _free_port()
+            if settings.api_port:
+                logger.warning("port %d is taken: the API server moves to %d", settings.api_port, changes["api_port"])
         if settings.nodes and not settings.node_subnet:
             changes["node_subnet"] = free_subnet(networks_in_use())
         if changes:
@@ -202,7 +213,7 @@ class ControlPlane:
             self._layout.save(settings)
         return settings
 
-    def _server(self, store: object, ground: _Ground) -> ApiServer:
+    def _server(self, store: Store, ground: _Ground) -> ApiServer:
         layout, settings = self._layout, ground.settings
         key = load_or_create_signing_key(layout.pki / "sa.key")
         issuer = TokenIssuer(_ISSUER, key, self._clock, self._randomness.fork())
@@ -238,11 +249,20 @@ class ControlPlane:
 
     # ------------------------------------------------------------------------------------------------- the nodes
 
-    def _hand_over(self, ground: _Ground) -> None:
-        """Give each node its identity and its place. A node that runs already keeps what it was given."""
+    def _hand_over(self, ground: _Ground) -> tuple[set[str], set[str]]:
+        """Give each node its identity and its place. Returns the nodes that have just begun, and those that run with
+        a hand-over that does not hold any more; the others keep what they were given."""
         ranges = IPv4Network(ground.settings.pod_cidr).subnets(new_prefix=_node_prefix(ground.settings.pod_cidr))
+        fresh, changed = set(), set()
         for network, pod_cidr in zip(ground.nodes, ranges, strict=False):
-            self._credentials(ground, network, str(pod_cidr)).write(self._layout.node(network.name).credentials)
+            path = self._layout.node(network.name).credentials
+            old, new = read_credentials(path), self._credentials(ground, network, str(pod_cidr))
+            if old is None:
+                fresh.add(network.name)
+            elif old.place() != new.place():
+                changed.add(network.name)
+            new.write(path)
+        return fresh, changed
 
     def _credentials(self, ground: _Ground, network: NodeNetwork, pod_cidr: str) -> Credentials:
         settings, authority, now = ground.settings, ground.authority, self._clock.now()
@@ -279,7 +299,7 @@ class ControlPlane:
 
     # ------------------------------------------------------------------------------------------------- the loops
 
-    def _start_loops(self, parts: Supervisor, server: ApiServer, ground: _Ground) -> None:
+    def _start_loops(self, parts: Supervisor, server: ApiServer, ground: _Ground) -> SimulatedNodes | None:
         settings, clock = ground.settings, self._clock
 
         def client(agent: str, user: User | None) -> Client:
@@ -297,15 +317,24 @@ class ControlPlane:
         parts.start("controllers", manager.run)
         parts.start("scheduler's informers", informers.run)
         parts.start("scheduler", scheduler.run)
-        if settings.simulated_nodes:
-            nodes = Client(InProcessTransport(server), agent="simulated-nodes", user=ADMIN)
-            names, chance = settings.simulated_names(), self._randomness.fork()
-            simulated = SimulatedNodes(nodes, names, clock=clock, randomness=chance)
-            parts.start("simulated nodes", simulated.run)
+        if not settings.simulated_nodes:
+            return None
+        nodes = Client(InProcessTransport(server), agent="simulated-nodes", user=ADMIN)
+        names, chance = settings.simulated_names(), self._randomness.fork()
+        simulated = SimulatedNodes(nodes, names, clock=clock, randomness=chance)
+        parts.start("simulated nodes", simulated.run)
+        return simulated
 
-    async def _announce(self, client: Client, ground: _Ground) -> None:
-        """Say "ready" once all nodes are, and DNS answers."""
+    async def _announce(
+        self, client: Client, ground: _Ground, fresh: Collection[str], simulated: SimulatedNodes | None
+    ) -> None:
+        """Say "ready" once all nodes are, and DNS answers. What the API says of nodes that have just begun may be
+        years old: those must have renewed their leases since."""
         names = (*ground.settings.node_names(), *ground.settings.simulated_names())
+        await bootstrap.forget_nodes(client, ground.settings)
+        if simulated is not None:
+            await simulated.registered.wait()
+        await wait_for_leases(client, fresh, self._begun)
         await wait_for_nodes(client, names)
         if names:
             self._steps.done("nodes")
@@ -326,13 +355,20 @@ def _node_prefix(pod_cidr: str) -> int:
 
 
 def _free_port() -> int:
-    """6443 if it is free, else any."""
-    for port in (_FIRST_PORT, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise UserError("no port is free for the API server")
+    """The first that is free from 6443 on, and if there is none, any."""
+    for port in range(_FIRST_PORT, _FIRST_PORT + 100):
+        if _is_free(port):
+            return port
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return port > 0

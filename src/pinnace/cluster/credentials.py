@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from pinnace.cluster.certificates import write_secret
+from pinnace.cluster.files import write_secret
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -41,9 +41,18 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     log_root: str
     cgroup_root: str
 
+    def place(self) -> Credentials:
+        """All but the certificates, which are made anew at each start of the server: a node keeps those it has."""
+        nobody = Identity("", "")
+        return msgspec.structs.replace(self, kubelet=nobody, proxy=nobody, serving=nobody)
+
     def write(self, path: Path) -> None:
-        write_secret(path, msgspec.json.encode(self))
+        write_secret(path, msgspec.json.encode(self), durable=False)
 
 
-def read(path: Path) -> Credentials:
-    return msgspec.json.decode(path.read_bytes(), type=Credentials)
+def read(path: Path) -> Credentials | None:
+    """None if there is none, or one of an older kind."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Credentials)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

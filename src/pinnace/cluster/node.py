@@ -46,22 +46,23 @@ DNS_PORT = 10053
 
 def main() -> None:
     home, cluster, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    log.setup()
     layout = Home(home).cluster(cluster)
+    log.setup(layout.logs / f"{name}.log")
     credentials = _await_credentials(layout.node(name).credentials)
     if credentials.netns:
         namespaces.enter(credentials.netns)
     gc.freeze()
+    gc.enable()
     uvloop.run(run(credentials))
 
 
 def _await_credentials(path: Path) -> Credentials:
     deadline = time.monotonic() + _PATIENCE
-    while not path.exists():
+    while (credentials := read(path)) is None:
         if time.monotonic() > deadline:
             raise SystemExit(f"{path} did not appear")
         time.sleep(0.005)
-    return read(path)
+    return credentials
 
 
 async def run(credentials: Credentials) -> None:
@@ -70,6 +71,8 @@ async def run(credentials: Credentials) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # A terminal that closes is no reason to end. (Ignoring it would be inherited by the containers.)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.note_hangup)
     runtime = BuiltinRuntime(
         Path(credentials.runtime_root),
         Path(credentials.image_root),

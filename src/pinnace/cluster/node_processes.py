@@ -16,17 +16,21 @@ log = logging.getLogger("pinnace.nodes")
 
 
 class NodeProcess:
-    """One node's process under watch."""
+    """One node's process under watch. With `renew`, one that runs already is replaced: its hand-over has changed."""
 
-    def __init__(self, layout: Layout, node: str, clock: Clock) -> None:
+    def __init__(self, layout: Layout, node: str, clock: Clock, *, renew: bool = False) -> None:
         self._layout = layout
         self._node = node
         self._clock = clock
+        self._renew = renew
         self._backoff = Backoff(initial=0.1, maximum=10.0, reset_after=60.0)
 
     async def run(self) -> None:
         """Until cancelled; the process goes on then."""
         pid = start_node(self._layout, self._node)
+        if self._renew:
+            self._renew = False
+            pid = await self._replace(pid)
         while True:
             await _ended(pid)
             processes.reap(pid)
@@ -34,6 +38,10 @@ class NodeProcess:
             log.warning("the process of node %s (pid %d) ended; starting it again in %.1f s", self._node, pid, wait)
             await self._clock.sleep(wait)
             pid = restart_node(self._layout, self._node)
+
+    async def _replace(self, pid: int) -> int:
+        await asyncio.to_thread(processes.stop, pid, grace=10.0)
+        return restart_node(self._layout, self._node)
 
 
 async def _ended(pid: int) -> None:
@@ -43,10 +51,10 @@ async def _ended(pid: int) -> None:
     except ProcessLookupError:
         return
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    loop.add_reader(descriptor, lambda: ended.done() or ended.set_result(None))
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
     try:
-        await ended
+        await ended.wait()
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)

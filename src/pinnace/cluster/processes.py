@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pinnace.cluster.certificates import write_secret
+from pinnace.cluster.files import write_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +22,27 @@ class ProcessFile:
     path: Path
 
     def write(self, pid: int) -> None:
-        write_secret(self.path, f"{pid} {start_time(pid)}\n".encode())
+        write_secret(self.path, f"{pid} {start_time(pid)} {_boot()}\n".encode(), durable=False)
 
     def pid(self) -> int | None:
         """The process's id if it still runs."""
         try:
-            pid, started = map(int, self.path.read_text().split())
+            pid, started, boot = self.path.read_text().split()
+            known = int(started)
+            return int(pid) if known and boot == _boot() and start_time(int(pid)) == known else None
         except (OSError, ValueError):
             return None
-        return pid if start_time(pid) == started else None
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _boot() -> str:
+    """Which boot of the machine this is: after the next one the same pid may have started at the same tick."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "-"
 
 
 def start_time(pid: int) -> int:
@@ -62,14 +71,42 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
+def find(*words: str) -> list[int]:
+    """The processes whose command line has all these words: what is to be found without a ProcessFile."""
+    wanted = {word.encode() for word in words}
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if wanted <= set(entry.read_bytes().split(b"\0")):
+                found.append(int(entry.parent.name))
+    return found
+
+
+def find_below(directory: Path, *, program: str) -> list[int]:
+    """The processes of a program that got a path below the directory as an argument."""
+    root = f"{directory}/".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            name, *words = entry.read_bytes().split(b"\0")
+            if name.rpartition(b"/")[2] == program.encode() and any(word.startswith(root) for word in words):
+                found.append(int(entry.parent.name))
+    return found
+
+
 def start(command: Sequence[str], *, log: Path) -> int:
     """Start a process in a session of its own with its output appended to `log`; returns its pid."""
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    # Hundreds of modules compiled anew at each start would double its time.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    if path := environment.get("PYTHONPATH"):
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(part).resolve()) for part in path.split(os.pathsep))
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True, cwd="/"
-        )
+            command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True, cwd="/",
+            env=environment,
+        )  # fmt: skip
     finally:
         os.close(descriptor)
     # Whoever started it may outlive it or not: its end is told by its ProcessFile, not by wait().

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from pinnace.cluster.certificates import write_secret
+from pinnace.cluster.files import write_secret
 
 
 class Progress(msgspec.Struct, kw_only=True):
@@ -18,7 +18,7 @@ class Progress(msgspec.Struct, kw_only=True):
     server: str = ""          # the API server's URL
 
     def write(self, path: Path) -> None:
-        write_secret(path, msgspec.json.encode(self))
+        write_secret(path, msgspec.json.encode(self), durable=False)
 
 
 def read(path: Path) -> Progress | None:

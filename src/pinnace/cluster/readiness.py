@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
+from pinnace.api import times
+from pinnace.api.coordination import v1 as coordination
 from pinnace.api.core import v1 as core
 from pinnace.base.clock import Clock
 from pinnace.client.client import Client
 from pinnace.cluster.settings import DOMAIN
 from pinnace.network.dns import codec
 
+LEASES = "kube-node-lease"
 _DNS_PORT = 10053
 _RETRY = 0.01
+
+
+async def wait_for_leases(client: Client, names: Iterable[str], since: datetime) -> None:
+    """Return once every node named has renewed its lease after `since`."""
+    missing = set(names)
+    while missing:
+        async for batch in client.watch(coordination.Lease, LEASES, send_initial_events=True):
+            for event in batch:
+                if event.type in ("ADDED", "MODIFIED") and renewed(event.object, since):
+                    missing.discard(event.object.metadata.name or "")
+            if not missing:
+                return
+
+
+def renewed(lease: coordination.Lease, since: datetime) -> bool:
+    text = lease.spec.renewTime
+    return text is not None and times.parse(text) >= since
 
 
 async def wait_for_nodes(client: Client, names: Iterable[str]) -> None:

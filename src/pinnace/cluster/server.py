@@ -8,6 +8,7 @@ store; network; API server; bootstrap objects; controllers and scheduler. `progr
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pinnace.cluster.processes import ProcessFile
 
 
 def main() -> None:
+    gc.disable()        # nothing that is imported is garbage; `control_plane.main` enables it again
     home, cluster = Path(sys.argv[1]), sys.argv[2]
     layout = Home(home).cluster(cluster)
     # Loading is what a node process does first, and what takes it longest: it begins before our own.

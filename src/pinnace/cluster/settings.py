@@ -54,12 +54,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return tuple(f"{self.name}-simulated-{number}" for number in range(1, self.simulated_nodes + 1))
 
 
+def check_name(name: str) -> None:
+    """Raises UserError for what cannot name a cluster. Names become parts of paths, links and namespaces."""
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{name!r} cannot be a cluster's name: use lower case letters, digits and '-', at most 32")
+
+
 def check(settings: Settings) -> None:
     """Raises UserError for wishes that cannot be."""
-    if not _NAME.fullmatch(settings.name):
-        raise UserError(
-            f"{settings.name!r} cannot be a cluster's name: use lower case letters, digits and '-', at most 32"
-        )
+    check_name(settings.name)
     if not 0 <= settings.nodes <= _MOST_NODES:
         raise UserError(f"--nodes must be from 0 to {_MOST_NODES}")
     if not 0 <= settings.simulated_nodes <= _MOST_SIMULATED:
@@ -106,6 +109,17 @@ def combine(base: Settings, changes: Mapping[str, Any]) -> Settings:
         raise UserError(f"the configuration is wrong: {error}") from error
     check(settings)
     return settings
+
+
+def check_change(old: Settings, new: Settings) -> None:
+    """Raises UserError for changes that a cluster with data cannot follow. `nodeSubnet` may be named later."""
+    for field in ("store", "pod_cidr", "service_cidr", "node_subnet"):
+        before, after = getattr(old, field), getattr(new, field)
+        if before and before != after:
+            raise UserError(
+                f"{_camel(field)} of a cluster cannot be changed from {before} to {after}",
+                hint=f"pinnace down --purge --name {old.name} makes room for a new one",
+            )
 
 
 def home(environment: Mapping[str, str], *, root: bool) -> Path:
