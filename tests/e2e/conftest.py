@@ -57,9 +57,8 @@ class Cluster:
         return self._run(["kubectl", *arguments], check=check, stdin=stdin, timeout=timeout)
 
     def start_kubectl(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["kubectl", *arguments], env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(["kubectl", *arguments], env=self.environment, text=True, **pipes, **more)
 
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "-o", "json").out)
@@ -82,10 +81,9 @@ class Cluster:
         return done
 
     def _logs(self) -> str:
-        tails = []
-        for log in sorted((self.directory / "logs").glob("*.log")):
-            tails.append(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:]))
-        return "\n".join(tails)
+        logs = sorted((self.directory / "logs").glob("*.log"))
+        tails = {log.name: log.read_text(errors="replace").splitlines()[-40:] for log in logs}
+        return "\n".join(f"--- {name}\n" + "\n".join(lines) for name, lines in tails.items())
 
 
 def eventually(check: Callable[[], Any], *, within: float = PATIENCE) -> Any:
@@ -134,7 +132,8 @@ def caller(name: str, **spec: Any) -> dict[str, Any]:
 def server_pod(name: str, **spec: Any) -> dict[str, Any]:
     """A pod that answers HTTP on 8080 with its own name."""
     script = "mkdir -p /www && hostname > /www/index.html && exec httpd -f -p 8080 -h /www"
-    container = {"ports": [{"containerPort": 8080}], "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}}
+    probe = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}
+    container = {"ports": [{"containerPort": 8080}], "readinessProbe": probe}
     return pod(name, "sh", "-c", script, container=container, **spec)
 
 

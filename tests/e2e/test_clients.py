@@ -69,6 +69,6 @@ def test_lightkube(cluster: Cluster, namespace: str) -> None:
     client.create(from_dict(made))
     client.wait(Pod, "three", for_conditions=["Ready"], namespace=namespace)
     assert list(client.log("three", namespace=namespace)) == ["spoken\n"]
-    assert IMAGE == client.get(Pod, "three", namespace=namespace).spec.containers[0].image
+    assert client.get(Pod, "three", namespace=namespace).spec.containers[0].image == IMAGE
     client.delete(Pod, "three", namespace=namespace)
     eventually(lambda: not list(client.list(Pod, namespace=namespace)))

@@ -78,7 +78,8 @@ def test_apply_diff_edit_label_annotate_patch(cluster: Cluster, namespace: str, 
 
 def test_strategic_patch_merges_containers_by_name(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("create", "deployment", "web", f"--image={IMAGE}", "--replicas=0")
-    patch = {"spec": {"template": {"spec": {"containers": [{"name": "busybox", "env": [{"name": "A", "value": "1"}]}]}}}}
+    containers = [{"name": "busybox", "env": [{"name": "A", "value": "1"}]}]
+    patch = {"spec": {"template": {"spec": {"containers": containers}}}}
     cluster.kubectl("patch", "deployment", "web", "-p", json.dumps(patch))
     container = cluster.get("deployment", "web")["spec"]["template"]["spec"]["containers"]
     assert [(c["name"], c["image"], c["env"]) for c in container] == [("busybox", IMAGE, [{"name": "A", "value": "1"}])]
@@ -152,7 +153,8 @@ def test_conflicts_immutable_fields_and_rights(cluster: Cluster, namespace: str)
     immutable = cluster.kubectl("patch", "deployment", "web", "-p", patch, check=False)
     assert "field is immutable" in immutable.err
     refused = cluster.kubectl("get", "secrets", "--as=somebody", check=False)
-    assert f'User "somebody" cannot list resource "secrets" in API group "" in the namespace "{namespace}"' in refused.err
+    text = f'User "somebody" cannot list resource "secrets" in API group "" in the namespace "{namespace}"'
+    assert text in refused.err
     wrong = cluster.kubectl("get", "pods", "--token=nonsense", "--kubeconfig", "/dev/null",
                             "--server", server(cluster), "--insecure-skip-tls-verify", check=False)  # fmt: skip
     assert "Unauthorized" in wrong.err or "must be logged in" in wrong.err

@@ -80,7 +80,7 @@ class History:
             self._check(at)
             changed = (key for key in self._versions if key.startswith(prefix) and key not in self._live)
             keys, live = sorted([*self._range(prefix), *changed]), False
-        start = bisect_right(keys, after) if after > prefix else bisect_left(keys, prefix)
+        start = bisect_right(keys, after) if after and after >= prefix else bisect_left(keys, prefix)
         end = bisect_left(keys, _behind(prefix), start) if prefix else len(keys)
         if live:
             stop = min(end, start + limit) if limit else end
