@@ -123,6 +123,22 @@ def sleeper(name: str, **spec: Any) -> dict[str, Any]:
     return pod(name, "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done", **spec)
 
 
+def deployment(name: str, replicas: int = 1) -> dict[str, Any]:
+    """A deployment of pods that run until they are told to end, and then end at once."""
+    labels = {"app": name}
+    spec = sleeper(name)["spec"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
 def caller(name: str, **spec: Any) -> dict[str, Any]:
     """A pod with Python, to call others from."""
     wait = ["python3", "-c", "import signal; signal.signal(signal.SIGTERM, lambda *_: exit(0)); signal.pause()"]

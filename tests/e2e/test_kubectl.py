@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import IMAGE, Cluster, eventually
+from .conftest import IMAGE, Cluster, deployment, eventually
 
 pytestmark = pytest.mark.real
 
@@ -86,7 +86,7 @@ def test_strategic_patch_merges_containers_by_name(cluster: Cluster, namespace: 
 
 
 def test_cascading_deletion(cluster: Cluster, namespace: str) -> None:
-    cluster.kubectl("create", "deployment", "web", f"--image={IMAGE}", "--", "sleep", "3600")
+    cluster.apply(deployment("web"))
     eventually(lambda: cluster.get("pods")["items"])
     cluster.kubectl("delete", "deployment", "web", "--cascade=orphan")
     replica_set = cluster.get("rs")["items"][0]["metadata"]

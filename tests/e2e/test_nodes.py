@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import IMAGE, Cluster, eventually, sleeper
+from .conftest import Cluster, deployment, eventually, sleeper
 
 pytestmark = pytest.mark.real
 
@@ -18,9 +18,7 @@ def container_id(cluster: Cluster, pod: str) -> str:
 
 
 def test_cordon_and_drain(cluster: Cluster, namespace: str) -> None:
-    cluster.kubectl("create", "deployment", "web", f"--image={IMAGE}", "--replicas=2", "--", "sleep", "3600")
-    patch = '{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":0}}}}'
-    cluster.kubectl("patch", "deployment", "web", "-p", patch)
+    cluster.apply(deployment("web", replicas=2))
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     node = cluster.get("nodes")["items"][0]["metadata"]["name"]
     try:
@@ -51,7 +49,7 @@ def test_containers_outlive_their_node_process(cluster: Cluster, namespace: str)
 
 def test_state_and_pods_come_back_after_down_and_up(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("create", "configmap", "kept", "--from-literal=a=b")
-    cluster.kubectl("create", "deployment", "web", f"--image={IMAGE}", "--", "sleep", "3600")
+    cluster.apply(deployment("web"))
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     cluster.pinnace("down", "--name", cluster.name)
     assert not [path for path in Path("/run/netns").iterdir() if cluster.name in path.name]
