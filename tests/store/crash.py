@@ -20,7 +20,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from pinnace.base.clock import ManualClock
-from pinnace.store import Cause, Compacted, Conflict, SqliteStore
+from pinnace.store import Cause, Compacted, Conflict, SqliteStore, sqlite
 
 KEYS = 40
 TASKS = 8
@@ -66,6 +66,7 @@ class Child:
 
 
 async def child(path: Path, pipe: int, seed: int) -> None:
+    sqlite._DELETE_BATCH = 3                  # so that a kill finds compactions half done
     store = await SqliteStore.open(path, ManualClock())
     writer = Child(store, pipe, seed)
     os.write(pipe, b"open\n")
