@@ -15,8 +15,10 @@ from pinnace.api.policy import v1 as policy
 from pinnace.api.storage import v1 as storage
 from pinnace.apiserver.admission.node_restriction import NodeRestriction
 from pinnace.apiserver.authorization.node import MIRROR, NodeAuthorizer
+from pinnace.apiserver.authorization.rbac import RbacAuthorizer
 
-from .world import World, admission, ask, named, node_user, user
+from .test_rbac import bind, cluster_role
+from .world import World, admission, ask, named, node_user, rule, user
 
 N1 = node_user("n1")
 
@@ -288,3 +290,45 @@ async def test_what_a_node_writes(operation: str, new: Any, old: Any, more: dict
         assert refusal in refused.value.message
     write.user = user("ann")
     await plugin.validate(write)
+
+
+@pytest.mark.parametrize(
+    ("audiences", "refusal"),
+    [
+        ([], ""),
+        (["vault"], ""),
+        (["inline"], ""),
+        (["claimed"], ""),
+        (["granted"], ""),
+        (["other"], 'audience "other" not found in pod spec volume, system:node:n1 is not authorized to request'),
+        (["vault", "inline"], "node may only request 0 or 1 audiences"),
+    ],
+)
+async def test_a_node_asks_for_its_pods_audiences(audiences: list[str], refusal: str) -> None:
+    def driver(name: str, audience: str) -> storage.CSIDriver:
+        spec = storage.CSIDriverSpec(tokenRequests=[storage.TokenRequest(audience=audience)])
+        return storage.CSIDriver(metadata=named(name), spec=spec)
+
+    projection = core.VolumeProjection(
+        serviceAccountToken=core.ServiceAccountTokenProjection(path="t", audience="vault")
+    )
+    world = World(
+        pod("own", "n1", volumes=[
+            core.Volume(name="t", projected=core.ProjectedVolumeSource(sources=[projection])),
+            core.Volume(name="i", csi=core.CSIVolumeSource(driver="fast")),
+            core.Volume(name="d", persistentVolumeClaim=core.PersistentVolumeClaimVolumeSource(claimName="disk")),
+        ]),
+        driver("fast", "inline"), driver("d", "claimed"), driver("unused", "other"),
+        claim("disk", "pv"), volume("pv", "disk", "mount"),
+        cluster_role("asker", rule("request-serviceaccounts-token-audience", "-", "granted", "robot")),
+        bind("ClusterRole/asker", "Group/system:nodes"),
+    )  # fmt: skip
+    asked = token()
+    asked.spec.audiences = audiences
+    plugin = NodeRestriction(world, RbacAuthorizer(world))
+    write = admission(N1, "CREATE", asked, **TOKEN)
+    if not refusal:
+        await plugin.validate(write)
+        return
+    with pytest.raises(Forbidden, match=refusal):
+        await plugin.validate(write)

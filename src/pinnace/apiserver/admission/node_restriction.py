@@ -6,6 +6,8 @@ pods but mirror pods, tokens only for pods that it runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cryptography.x509.oid import NameOID
 
 from pinnace.api.authentication import v1 as authentication
@@ -16,7 +18,7 @@ from pinnace.api.errors import Forbidden
 from pinnace.api.meta import v1 as meta
 from pinnace.api.policy import v1 as policy
 from pinnace.api.storage import v1 as storage
-from pinnace.apiserver.access import Admission
+from pinnace.apiserver.access import Admission, Attributes, Authorizer
 from pinnace.apiserver.admission.certificates import asked_for
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.node import MIRROR, node_name, references
@@ -29,15 +31,18 @@ _OWN_LABELS = frozenset(
         "topology.kubernetes.io/region", "topology.kubernetes.io/zone",
     }
 )  # fmt: skip
+_ASK_AUDIENCE = "request-serviceaccounts-token-audience"
 _NODE_SIGNERS = ("kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving")
 _OWN_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
 
 
 class NodeRestriction:
-    """Validates what nodes write; others pass."""
+    """Validates what nodes write; others pass. The authorizer knows of audiences that nodes may ask tokens for
+    beyond those that their pods name."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, authorizer: Authorizer | None = None) -> None:
         self._objects = objects
+        self._authorizer = authorizer
 
     async def mutate(self, admission: Admission) -> None:
         return None
@@ -165,6 +170,46 @@ class NodeRestriction:
             raise _forbidden(admission, "the UID in the bound object reference does not match the UID in record")
         if pod.spec.nodeName != node:
             raise _forbidden(admission, "node requested token bound to a pod scheduled on a different node")
+        self._audience(admission, request.spec.audiences or [], pod)
+
+    def _audience(self, admission: Admission, audiences: list[str], pod: core.Pod) -> None:
+        """A node asks only for audiences that the pod's volumes name: others would make it a forger of tokens."""
+        if len(audiences) > 1:
+            raise _forbidden(admission, "node may only request 0 or 1 audiences")
+        for audience in audiences:
+            if audience in self._audiences(pod):
+                continue
+            question = Attributes(
+                admission.user, _ASK_AUDIENCE, "", "*", audience, namespace=admission.namespace, name=admission.name
+            )
+            if self._authorizer is None or not self._authorizer.authorize(question).allowed:
+                who = f"{admission.user.name} is not authorized to request tokens for this audience"
+                raise _forbidden(admission, f'audience "{audience}" not found in pod spec volume, {who}')
+
+    def _audiences(self, pod: core.Pod) -> Iterator[str]:
+        """Those of the pod's projected tokens, and of the CSI drivers of its volumes."""
+        for volume in pod.spec.volumes or ():
+            for source in (volume.projected.sources or ()) if volume.projected is not None else ():
+                if source.serviceAccountToken is not None:
+                    yield source.serviceAccountToken.audience or ""
+            driver = self._objects.get(storage.CSIDriver, "", self._driver(pod, volume))
+            for asked in (driver.spec.tokenRequests or ()) if driver is not None else ():
+                yield asked.audience
+
+    def _driver(self, pod: core.Pod, volume: core.Volume) -> str:
+        """The CSI driver behind a volume; "" if there is none."""
+        if volume.csi is not None:
+            return volume.csi.driver
+        name = ""
+        if volume.persistentVolumeClaim is not None:
+            name = volume.persistentVolumeClaim.claimName
+        elif volume.ephemeral is not None:
+            name = f"{pod.metadata.name}-{volume.name}"
+        claim = self._objects.get(core.PersistentVolumeClaim, pod.metadata.namespace or "", name) if name else None
+        if claim is None or not claim.spec.volumeName:
+            return ""
+        found = self._objects.get(core.PersistentVolume, "", claim.spec.volumeName)
+        return found.spec.csi.driver if found is not None and found.spec.csi is not None else ""
 
     def _certificate(self, admission: Admission) -> None:
         """A node asks for certificates of its own name only."""
