@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,6 +31,7 @@ class Allocator:
         self._mask = mask
         self._by_node: dict[str, str] = {}
         self._taken: set[str] = set()
+        self._next = 0
 
     def occupy(self, node: str, cidr: str) -> None:
         """A node has this one already."""
@@ -48,14 +48,19 @@ class Allocator:
         """The node's subnet, the same each time it is asked for; None if all are taken."""
         if node in self._by_node:
             return self._by_node[node]
-        for subnet in self._subnets():
+        size = 1 << (self._network.max_prefixlen - self._mask)
+        count = 1 << (self._mask - self._network.prefixlen)
+        # Once round, from behind the last one given: what was released is used again last.
+        for step in range(count):
+            if len(self._taken) >= count:
+                return None
+            position = (self._next + step) % count
+            subnet = f"{self._network[position * size]}/{self._mask}"
             if subnet not in self._taken:
+                self._next = position + 1
                 self.occupy(node, subnet)
                 return subnet
         return None
-
-    def _subnets(self) -> Iterator[str]:
-        return map(str, self._network.subnets(new_prefix=self._mask))
 
 
 class NodeIpamController:

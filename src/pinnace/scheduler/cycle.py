@@ -13,9 +13,9 @@ from pinnace.scheduler.nodes import NodeInfo, Nodes
 from pinnace.scheduler.plugins.framework import Misfit, Plugin
 from pinnace.scheduler.podinfo import PodInfo
 
-# Of many nodes only some are looked at once enough fit (upstream: numFeasibleNodesToFind).
+# Of many nodes only some are looked at once enough fit, as with upstream's percentageOfNodesToScore.
 _ALWAYS_ALL = 100
-_LEAST_PERCENT = 5
+_PERCENT = 5
 _MOST_SHAPES = 256
 
 
@@ -53,7 +53,8 @@ class _Verdict:
 
     generation: int
     misfits: Sequence[Misfit]
-    scores: Sequence[float]
+    fixed: float                  # the weighted sum of the scores that stand for themselves
+    relative: Sequence[float]     # those that count in comparison with the other nodes only
 
 
 class Cycle:
@@ -73,7 +74,7 @@ class Cycle:
         wide = self._prepared(self._global, pod, nodes)
         remembered = self._remembered(pod)
         wanted = _enough(len(listed))
-        feasible: list[tuple[NodeInfo, Sequence[float], list[float]]] = []
+        feasible: list[tuple[NodeInfo, _Verdict]] = []
         misfits: dict[str, Sequence[Misfit]] = {}
         evaluated = 0
         for position in range(len(listed)):
@@ -88,13 +89,13 @@ class Cycle:
             if found:
                 misfits[node.name] = found
                 continue
-            feasible.append((node, verdict.scores, [p.score(s, pod, node) for p, s in wide if p.weight]))
+            feasible.append((node, verdict))
             if len(feasible) >= wanted:
                 break
         if not feasible:
             return Unschedulable(misfits)
         self._start = (self._start + evaluated) % len(listed)
-        best = self._best(local, wide, feasible)
+        best = self._best(pod, local, wide, feasible)
         return Placement(best, evaluated, len(feasible))
 
     def fits(self, pod: PodInfo, node: NodeInfo, nodes: Nodes) -> bool:
@@ -119,29 +120,50 @@ class Cycle:
 
     def _best(
         self,
+        pod: PodInfo,
         local: list[tuple[Plugin, Any]],
         wide: list[tuple[Plugin, Any]],
-        feasible: list[tuple[NodeInfo, Sequence[float], list[float]]],
+        feasible: list[tuple[NodeInfo, _Verdict]],
     ) -> str:
         if len(feasible) == 1:
             return feasible[0][0].name
-        totals = [0.0] * len(feasible)
-        for column, plugins in ((1, local), (2, wide)):
-            scoring = [plugin for plugin, _ in plugins if plugin.weight]
-            for position, plugin in enumerate(scoring):
-                raw = [entry[column][position] for entry in feasible]  # type: ignore[index]  # columns 1 and 2 hold scores
-                for index, score in enumerate(plugin.normalize(raw)):
-                    totals[index] += score * plugin.weight
-        top = max(totals)
-        best = [index for index, total in enumerate(totals) if total >= top - 1e-9]
+        totals = [verdict.fixed for _, verdict in feasible]
+        for position, plugin in enumerate(_relative(local)):
+            _add(totals, plugin, [verdict.relative[position] for _, verdict in feasible])
+        for plugin, state in wide:
+            if plugin.weight:
+                _add(totals, plugin, [plugin.score(state, pod, node) for node, _ in feasible])
+        top = max(totals) - 1e-9
+        best = [index for index, total in enumerate(totals) if total >= top]
         chosen = best[self._randomness.below(len(best))] if len(best) > 1 else best[0]
         return feasible[chosen][0].name
 
 
+def _relative(plugins: list[tuple[Plugin, Any]]) -> list[Plugin]:
+    """The plugins whose scores say something only beside those of other nodes."""
+    return [plugin for plugin, _ in plugins if plugin.weight and plugin.relative]
+
+
+def _add(totals: list[float], plugin: Plugin, raw: list[float]) -> None:
+    if raw.count(raw[0]) == len(raw):
+        return          # all alike: nothing to choose by
+    for index, score in enumerate(plugin.normalize(raw)):
+        totals[index] += score * plugin.weight
+
+
 def _judge(local: list[tuple[Plugin, Any]], pod: PodInfo, node: NodeInfo) -> _Verdict:
     misfits = _first_misfits(local, pod, node)
-    scores = () if misfits else tuple(p.score(s, pod, node) for p, s in local if p.weight)
-    return _Verdict(node.generation, misfits, scores)
+    if misfits:
+        return _Verdict(node.generation, misfits, 0.0, ())
+    fixed, relative = 0.0, []
+    for plugin, state in local:
+        if plugin.weight:
+            score = plugin.score(state, pod, node)
+            if plugin.relative:
+                relative.append(score)
+            else:
+                fixed += score * plugin.weight
+    return _Verdict(node.generation, (), fixed, relative)
 
 
 def _first_misfits(plugins: list[tuple[Plugin, Any]], pod: PodInfo, node: NodeInfo) -> Sequence[Misfit]:
@@ -155,5 +177,4 @@ def _first_misfits(plugins: list[tuple[Plugin, Any]], pod: PodInfo, node: NodeIn
 def _enough(nodes: int) -> int:
     if nodes <= _ALWAYS_ALL:
         return nodes
-    percent = max(_LEAST_PERCENT, 50 - nodes // 125)
-    return max(_ALWAYS_ALL, nodes * percent // 100)
+    return max(_ALWAYS_ALL, nodes * _PERCENT // 100)

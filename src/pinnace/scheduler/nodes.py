@@ -31,6 +31,7 @@ class NodeInfo:
     scored_memory: int = 0
     ports: Counter[Port] = field(default_factory=Counter)
     pods: dict[str, PodInfo] = field(default_factory=dict)    # by uid
+    owners: dict[str, int] = field(default_factory=dict)      # controller's uid -> how many of its pods are here
     images: dict[str, int] = field(default_factory=dict)      # name -> bytes
     generation: int = 0
 
@@ -52,7 +53,10 @@ class NodeInfo:
             self.requested[name] = self.requested.get(name, 0) + amount
         self.scored_cpu += info.scored[0]
         self.scored_memory += info.scored[1]
-        self.ports.update(info.ports)
+        if info.ports:
+            self.ports.update(info.ports)
+        if info.owner:
+            self.owners[info.owner] = self.owners.get(info.owner, 0) + 1
 
     def remove(self, uid: str) -> None:
         info = self.pods.pop(uid, None)
@@ -62,8 +66,13 @@ class NodeInfo:
             self.requested[name] -= amount
         self.scored_cpu -= info.scored[0]
         self.scored_memory -= info.scored[1]
-        self.ports.subtract(info.ports)
-        self.ports += Counter()          # drops what has come down to nothing
+        if info.ports:
+            self.ports.subtract(info.ports)
+            self.ports += Counter()          # drops what has come down to nothing
+        if info.owner:
+            self.owners[info.owner] -= 1
+            if not self.owners[info.owner]:
+                del self.owners[info.owner]
 
 
 class Nodes:

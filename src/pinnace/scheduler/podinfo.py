@@ -32,6 +32,7 @@ class PodInfo:
     priority: int
     affinity: tuple[core.PodAffinityTerm, ...] = ()            # required
     anti_affinity: tuple[core.PodAffinityTerm, ...] = ()       # required
+    owner: str = ""                                            # uid of its controller
     shape: bytes = field(default=b"", repr=False)              # equal for pods that fit the same nodes
 
     @property
@@ -56,6 +57,7 @@ def pod_info(pod: core.Pod) -> PodInfo:
         for port in container.ports or ()
         if port.hostPort and (not _is_plain_init(spec, container))
     )
+    owner = next((ref.uid for ref in pod.metadata.ownerReferences or () if ref.controller), "")
     return PodInfo(
         pod=pod,
         requests=requests,
@@ -64,7 +66,8 @@ def pod_info(pod: core.Pod) -> PodInfo:
         priority=spec.priority or 0,
         affinity=tuple((required.requiredDuringSchedulingIgnoredDuringExecution if required else None) or ()),
         anti_affinity=tuple((forbidden.requiredDuringSchedulingIgnoredDuringExecution if forbidden else None) or ()),
-        shape=_shape(pod, requests, ports),
+        owner=owner,
+        shape=_shape(pod, requests, ports, owner),
     )
 
 
@@ -132,10 +135,10 @@ def _is_plain_init(spec: core.PodSpec, container: core.Container) -> bool:
     return container in (spec.initContainers or ()) and container.restartPolicy != "Always"
 
 
-def _shape(pod: core.Pod, requests: Mapping[str, int], ports: Iterable[Port]) -> bytes:
+def _shape(pod: core.Pod, requests: Mapping[str, int], ports: Iterable[Port], owner: str) -> bytes:
     spec = pod.spec
     parts = (
         sorted(requests.items()), sorted(ports), spec.nodeName, spec.nodeSelector, spec.affinity, spec.tolerations,
-        [container.image for container in spec.containers or ()],
+        [container.image for container in spec.containers or ()], owner,
     )  # fmt: skip
     return msgspec.msgpack.encode(parts)

@@ -27,6 +27,7 @@ class Plugin(Protocol):
     name: ClassVar[str]
     local: ClassVar[bool]
     weight: ClassVar[int]          # 0: the plugin does not score
+    relative: ClassVar[bool]       # its scores mean something only beside those of other nodes: see `normalize`
 
     def prepare(self, pod: PodInfo, nodes: Nodes) -> Any:
         """What `filter` and `score` need of the pod and the whole; None if the plugin has nothing to say."""
@@ -50,6 +51,7 @@ class Base:
 
     local: ClassVar[bool] = True
     weight: ClassVar[int] = 0
+    relative: ClassVar[bool] = False
 
     def prepare(self, pod: PodInfo, nodes: Nodes) -> Any:
         return True

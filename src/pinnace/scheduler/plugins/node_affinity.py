@@ -16,6 +16,7 @@ _NO_MATCH = (Misfit("node(s) didn't match Pod's node affinity/selector"),)
 class NodeAffinity(Base):
     name: ClassVar[str] = "NodeAffinity"
     weight: ClassVar[int] = 2
+    relative: ClassVar[bool] = True
 
     def prepare(self, pod: PodInfo, nodes: Nodes) -> Any:
         spec = pod.pod.spec

@@ -33,6 +33,7 @@ class InterPodAffinity(Base):
     name: ClassVar[str] = "InterPodAffinity"
     local: ClassVar[bool] = False
     weight: ClassVar[int] = 2
+    relative: ClassVar[bool] = True
 
     def prepare(self, pod: PodInfo, nodes: Nodes) -> Any:
         affinity = pod.pod.spec.affinity

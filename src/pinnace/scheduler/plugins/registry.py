@@ -10,7 +10,7 @@ from pinnace.scheduler.plugins.node_ports import NodePorts
 from pinnace.scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit
 from pinnace.scheduler.plugins.pod_affinity import InterPodAffinity
 from pinnace.scheduler.plugins.taints import TaintToleration
-from pinnace.scheduler.plugins.topology_spread import PodTopologySpread
+from pinnace.scheduler.plugins.topology_spread import DefaultSpread, PodTopologySpread
 
 PLUGINS: tuple[Plugin, ...] = (
     NodeUnschedulable(),
@@ -20,6 +20,7 @@ PLUGINS: tuple[Plugin, ...] = (
     NodePorts(),
     NodeResourcesFit(),
     PodTopologySpread(),
+    DefaultSpread(),
     InterPodAffinity(),
     NodeResourcesBalancedAllocation(),
     ImageLocality(),

@@ -16,6 +16,7 @@ _UNTOLERATED = (Misfit("node(s) had untolerated taint(s)"),)
 class TaintToleration(Base):
     name: ClassVar[str] = "TaintToleration"
     weight: ClassVar[int] = 3
+    relative: ClassVar[bool] = True
 
     def filter(self, state: Any, pod: PodInfo, node: NodeInfo) -> Sequence[Misfit]:
         tolerations = pod.pod.spec.tolerations or ()

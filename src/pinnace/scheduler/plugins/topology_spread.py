@@ -21,7 +21,6 @@ from pinnace.scheduler.podinfo import PodInfo
 
 _UNEVEN = (Misfit("node(s) didn't match pod topology spread constraints", preemptible=True),)
 _UNLABELLED = (Misfit("node(s) didn't match pod topology spread constraints (missing required label)"),)
-_HOSTNAME = "kubernetes.io/hostname"
 
 
 @dataclass(slots=True)
@@ -45,13 +44,11 @@ class PodTopologySpread(Base):
     name: ClassVar[str] = "PodTopologySpread"
     local: ClassVar[bool] = False
     weight: ClassVar[int] = 2
+    relative: ClassVar[bool] = True
 
     def prepare(self, pod: PodInfo, nodes: Nodes) -> Any:
         given = pod.pod.spec.topologySpreadConstraints
-        if given:
-            return [_count(pod, constraint, nodes) for constraint in given] or None
-        owner = next((ref.uid for ref in pod.pod.metadata.ownerReferences or () if ref.controller), "")
-        return [_siblings(pod, owner, nodes)] if owner else None
+        return [_count(pod, constraint, nodes) for constraint in given] if given else None
 
     def filter(self, state: list[_Constraint], pod: PodInfo, node: NodeInfo) -> Sequence[Misfit]:
         for constraint in state:
@@ -72,6 +69,23 @@ class PodTopologySpread(Base):
             if not constraint.hard and value is not None:
                 total += constraint.counts[value] / max(1, constraint.skew)
         return total
+
+    def normalize(self, scores: list[float]) -> list[float]:
+        return lowest_is_best(scores)
+
+
+class DefaultSpread(Base):
+    """Pods of one controller, without constraints of their own, rather on nodes that have few of them."""
+
+    name: ClassVar[str] = "PodTopologySpread (default constraints)"
+    weight: ClassVar[int] = 2
+    relative: ClassVar[bool] = True
+
+    def prepare(self, pod: PodInfo, nodes: Nodes) -> Any:
+        return (pod.owner or None) if not pod.pod.spec.topologySpreadConstraints else None
+
+    def score(self, state: str, pod: PodInfo, node: NodeInfo) -> float:
+        return float(node.owners.get(state, 0))
 
     def normalize(self, scores: list[float]) -> list[float]:
         return lowest_is_best(scores)
@@ -117,16 +131,3 @@ def _eligible(pod: core.Pod, given: core.TopologySpreadConstraint, node: NodeInf
         )
     return True
 
-
-def _siblings(pod: PodInfo, owner: str, nodes: Nodes) -> _Constraint:
-    constraint = _Constraint(key=_HOSTNAME, skew=3, hard=False, itself=True, minimum_domains=1)
-    for node in nodes:
-        value = node.labels.get(_HOSTNAME)
-        if value is None:
-            continue
-        constraint.counts[value] += sum(
-            1
-            for other in node.pods.values()
-            if any(ref.uid == owner for ref in other.pod.metadata.ownerReferences or ())
-        )
-    return constraint
