@@ -32,15 +32,13 @@ def run(options: argparse.Namespace) -> int:
         asyncio.run(_ensure_image())
     node = asyncio.run(_deploy(layout))
     context = f"kubectl --context {settings.context} -n {NAMESPACE}"
-    print(f"""
-The guestbook runs: two web pods, and one that keeps the data. Try
-
-  {context} get pods,services -o wide
-  {context} logs -f deployment/guestbook-web
-  {context} exec deployment/guestbook-web -- python3 -c 'print("hello from a container")'
-  {context} scale deployment/guestbook-web --replicas 4
-  {context} port-forward service/guestbook-web 8080:80     then open http://127.0.0.1:8080""")
-    if node:
+    print("\nThe guestbook runs: two web pods, and one that keeps the data. Try\n")
+    print(f"  {context} get pods,services -o wide")
+    print(f"  {context} scale deployment/guestbook-web --replicas 4")
+    if node:         # simulated ones have no containers to talk to
+        print(f"  {context} logs -f deployment/guestbook-web")
+        print(f"""  {context} exec deployment/guestbook-web -- python3 -c 'print("hello from a container")'""")
+        print(f"  {context} port-forward service/guestbook-web 8080:80     then open http://127.0.0.1:8080")
         print(f"  curl http://{node}:30080/")
     return 0
 

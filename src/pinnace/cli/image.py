@@ -79,8 +79,9 @@ async def _load(path: Path) -> int:
 
 
 async def _list() -> int:
+    images = await common.images().images()
     print(f"{'IMAGE':<60} {'ID':<14} SIZE")
-    for image in await common.images().images():
+    for image in images:
         for name in image.tags or image.digests or ("<none>",):
             print(f"{name:<60} {image.id.removeprefix('sha256:')[:12]:<14} {_megabytes(image.size)}")
     return 0
