@@ -77,7 +77,7 @@ class PodTopologySpread(Base):
 class DefaultSpread(Base):
     """Pods of one controller, without constraints of their own, rather on nodes that have few of them."""
 
-    name: ClassVar[str] = "PodTopologySpread (default constraints)"
+    name: ClassVar[str] = "PodTopologySpread"
     weight: ClassVar[int] = 2
     relative: ClassVar[bool] = True
 
