@@ -185,7 +185,7 @@ async def test_lines_come_as_they_are_sent_and_a_watch_can_be_left(server: Serve
     response = await transport.send(Request("GET", "/api/v1/pods", WATCH))
     watch = response.watch
     assert watch is not None
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         assert [line.line for line in await anext(watch)] == [event(1)]
         await watch.aclose()  # type: ignore[attr-defined]
     gate.set()

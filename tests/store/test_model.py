@@ -77,7 +77,7 @@ class Engine(RuleBasedStateMachine):
 
     def run(self, work: Any) -> Any:
         async def limited() -> Any:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 return await work
 
         return self.runner.run(limited())
