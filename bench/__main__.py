@@ -33,18 +33,25 @@ def main() -> int:
         print(f"{outcome.seconds:.0f} s, load {outcome.load} {outcome.error}", file=sys.stderr, flush=True)
         outcomes.append(outcome)
     print(table(outcomes))
+    first, last = outcomes[0].load, machine_load()
+    print(f"\n{os.cpu_count()} cores; the machine's load was {first} before and {last} after")
     _FILE.write_bytes(report(outcomes, machine=machine()))
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
 def attempt(name: str, row: Callable[[], list[Figure]]) -> Outcome:
     """Run one row; whatever goes wrong in it ends that row only."""
-    load, start = " ".join(f"{value:.2f}" for value in os.getloadavg()), time.perf_counter()
+    load, start = machine_load(), time.perf_counter()
     try:
         figures = tuple(row())
     except Exception as error:
         return Outcome(name, time.perf_counter() - start, load, error=f"{type(error).__name__}: {error}")
     return Outcome(name, time.perf_counter() - start, load, figures)
+
+
+def machine_load() -> str:
+    """Over 1, 5 and 15 minutes. Well above what the bench itself brings, others disturb the figures."""
+    return " ".join(f"{value:.2f}" for value in os.getloadavg())
 
 
 def machine() -> dict[str, object]:

@@ -16,6 +16,7 @@ import uvloop
 from bench import baseline, budget, load
 from bench.clusters import Cluster, running
 from bench.figures import Figure, Target, percentile
+from bench.idle import cpu_seconds
 from pinnace.api.core import v1 as core
 from pinnace.client.client import Client
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 CONNECTIONS = 16
 _SECONDS = 4.0                 # that each rate is taken over
+_BARE_SECONDS = 2.0
 _LISTED = 10_000
 _LISTS = 7
 _WATCHERS = 100
@@ -36,10 +38,10 @@ def create() -> list[Figure]:
     with running("--nodes", "0") as cluster:
         with_account(cluster)
         body = pod("create-%NUMBER%")
-        result = load.run(job(cluster, _PODS, method="POST", body=body, seconds=_SECONDS))
+        result, busy = measured(cluster, job(cluster, _PODS, method="POST", body=body, seconds=_SECONDS))
         with baseline.serving(cluster.pki, body.encode()) as port:
-            bare = load.run(job(cluster, _PODS, method="POST", body=body, seconds=1.5, port=port))
-    return rates("durable pod creates", result, budget.CREATES, bare)
+            bare = load.run(job(cluster, _PODS, method="POST", body=body, seconds=_BARE_SECONDS, port=port))
+    return rates("durable pod creates", result, busy, budget.CREATES, bare)
 
 
 def get() -> list[Figure]:
@@ -48,10 +50,10 @@ def get() -> list[Figure]:
         load.run(job(cluster, _PODS, method="POST", body=pod("get-%NUMBER%"), total=1))
         path = f"{_PODS}/get-0"
         body = ask(cluster, lambda client: _bytes(client, path))
-        result = load.run(job(cluster, path, seconds=_SECONDS))
+        result, busy = measured(cluster, job(cluster, path, seconds=_SECONDS))
         with baseline.serving(cluster.pki, body) as port:
-            bare = load.run(job(cluster, path, seconds=1.5, port=port))
-    return rates("GET one pod", result, budget.GETS, bare)
+            bare = load.run(job(cluster, path, seconds=_BARE_SECONDS, port=port))
+    return rates("GET one pod", result, busy, budget.GETS, bare)
 
 
 def list_() -> list[Figure]:
@@ -89,9 +91,19 @@ def watch() -> list[Figure]:
     ]
 
 
-def rates(what: str, result: load.Result, target: Target, bare: load.Result) -> list[Figure]:
+def measured(cluster: Cluster, wanted: load.Job) -> tuple[load.Result, float]:
+    """What came of a job, and the seconds of CPU that the server spent on it: those hardly depend on what else the
+    machine does."""
+    server = (cluster.pids()["server"],)
+    before = cpu_seconds(server)
+    result = load.run(wanted)
+    return result, cpu_seconds(server) - before
+
+
+def rates(what: str, result: load.Result, busy: float, target: Target, bare: load.Result) -> list[Figure]:
     return [
         Figure(what, result.rate, "/s", more=True, target=target),
+        Figure("  CPU of the server for each", busy / result.requests * 1000, "ms"),
         Figure("  p50 of each", percentile(result.latencies, 0.5) * 1000, "ms"),
         Figure("  p99 of each", percentile(result.latencies, 0.99) * 1000, "ms"),
         Figure("  a bare server, same bytes", bare.rate, "/s", more=True),
