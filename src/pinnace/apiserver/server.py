@@ -201,7 +201,7 @@ class ApiServer:
         user = await self.authenticator.authenticate(request)
         if user is None:
             raise errors.Unauthorized()
-        if "impersonate-user" in request.headers or "impersonate-group" in request.headers:
+        if any(name.startswith("impersonate-") for name in request.headers):
             user = impersonate(user, request.headers, self._authorize)
         if target is None:
             self._authorize(Attributes(user, verb, path=request.path))

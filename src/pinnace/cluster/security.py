@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pinnace.apiserver.access import AnyOf
+from pinnace.apiserver.admission.certificates import CertificateRequests
 from pinnace.apiserver.admission.escalation import EscalationCheck
 from pinnace.apiserver.admission.lifecycle import NamespaceLifecycle
 from pinnace.apiserver.admission.node_restriction import NodeRestriction
@@ -30,10 +31,11 @@ def secure(server: ApiServer, issuer: TokenIssuer, clock: Clock, randomness: Ran
         NamespaceLifecycle(objects),
         TaintNodesByCondition(),
         ServiceAccountAdmission(objects, randomness.fork()),
-        NodeRestriction(objects),
+        NodeRestriction(objects, server.authorizer),
         PriorityAdmission(objects),
         DefaultTolerationSeconds(),
         EscalationCheck(objects, rbac, server.authorizer),
+        CertificateRequests(server.authorizer),
     )
     server.token_issuer = issuer
     server.documents.extra["/openid/v1/jwks"] = issuer.jwks
