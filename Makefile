@@ -9,7 +9,7 @@ TEST_PACKAGES := nftables busybox-static docker-registry
 
 .PHONY: up down test lint bench soak clean
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml tools/venv.sh
 	tools/venv.sh run
 	touch $@
 

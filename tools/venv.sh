@@ -30,3 +30,5 @@ test)
     ;;
 *) echo "usage: tools/venv.sh run|test" >&2; exit 2 ;;
 esac
+# The first start would otherwise spend a second on it.
+.venv/bin/python -m compileall -q src/pinnace
