@@ -15,18 +15,13 @@ from pathlib import Path
 from pinnace.base.clock import SystemClock
 from pinnace.base.randomness import Randomness
 from pinnace.cluster import processes
-from pinnace.cluster.layout import Layout, NodeLayout
+from pinnace.cluster.layout import Layout, NodeLayout, cgroup_root
 from pinnace.network.fabric import Fabric
 from pinnace.runtime.engine import BuiltinRuntime
 
 _DETACH = 2     # MNT_DETACH
 _HIERARCHIES = Path("/sys/fs/cgroup")
 _DYING = 2.0    # seconds for killed processes to leave their cgroups
-
-
-def cgroup_root(cluster: str, node: str = "") -> str:
-    """Where a cluster's (or node's) cgroups are, below the roots of the hierarchies."""
-    return f"/pinnace/{cluster}/{node}" if node else f"/pinnace/{cluster}"
 
 
 def leave_nothing(layout: Layout) -> bool:

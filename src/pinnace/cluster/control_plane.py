@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -38,20 +39,21 @@ from pinnace.cluster.certificates import (
     load_or_create_authority,
     load_or_create_signing_key,
 )
-from pinnace.cluster.cleanup import cgroup_root
 from pinnace.cluster.credentials import Credentials, Identity
 from pinnace.cluster.credentials import read as read_credentials
-from pinnace.cluster.layout import Layout
+from pinnace.cluster.layout import Layout, cgroup_root
 from pinnace.cluster.node_processes import NodeProcess
 from pinnace.cluster.progress import Progress
 from pinnace.cluster.readiness import wait_for_dns, wait_for_leases, wait_for_nodes
 from pinnace.cluster.security import secure
 from pinnace.cluster.settings import DOMAIN, Settings
 from pinnace.controllers.manager import ControllerManager, Options
-from pinnace.kubelet.simulated import SimulatedNodes
 from pinnace.network.fabric import Fabric, NodeNetwork, free_subnet, networks_in_use
 from pinnace.scheduler.scheduler import Scheduler
 from pinnace.store import Store, StoreFailure, open_store
+
+if TYPE_CHECKING:
+    from pinnace.kubelet.simulated import SimulatedNodes
 
 logger = logging.getLogger("pinnace.cluster")
 
@@ -319,6 +321,8 @@ class ControlPlane:
         parts.start("scheduler", scheduler.run)
         if not settings.simulated_nodes:
             return None
+        from pinnace.kubelet.simulated import SimulatedNodes  # a tenth of the whole process's loading time
+
         nodes = Client(InProcessTransport(server), agent="simulated-nodes", user=ADMIN)
         names, chance = settings.simulated_names(), self._randomness.fork()
         simulated = SimulatedNodes(nodes, names, clock=clock, randomness=chance)

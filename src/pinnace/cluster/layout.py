@@ -150,6 +150,11 @@ class NodeLayout:
         return self.path / "kubelet"
 
 
+def cgroup_root(cluster: str, node: str = "") -> str:
+    """Where a cluster's (or node's) cgroups are, below the roots of the hierarchies."""
+    return f"/pinnace/{cluster}/{node}" if node else f"/pinnace/{cluster}"
+
+
 def _link(standard: Path, data: Path, name: str) -> None:
     """Remember that the cluster's data lies in `data`. Raises UserError if that would hide or mix data."""
     if (standard / _SETTINGS).exists():
