@@ -134,7 +134,7 @@ class NodeLayout:
 
     @property
     def credentials(self) -> Path:
-        """What the server hands the node process: see `cluster.node.Credentials`."""
+        """What the server hands the node process: see `cluster.credentials`."""
         return self.path / "node.json"
 
     @property

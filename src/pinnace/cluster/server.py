@@ -8,8 +8,11 @@ store; network; API server; bootstrap objects; controllers and scheduler. `progr
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from pinnace.cluster import processes
@@ -24,9 +27,27 @@ def main() -> None:
     # Loading is what a node process does first, and what takes it longest: it begins before our own.
     for node in layout.load().node_names():
         start_node(layout, node)
-    from pinnace.cluster import control_plane
+    with _without_system_authorities():
+        from pinnace.cluster import control_plane
 
     control_plane.main(layout)
+
+
+@contextlib.contextmanager
+def _without_system_authorities() -> Iterator[None]:
+    """aiohttp reads the system's certificate authorities, twice, while it is imported: an eighth of all loading. Those
+    are for callers that name no context of their own; in this process everybody does."""
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, os.devnull))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def start_node(layout: Layout, node: str) -> int:
