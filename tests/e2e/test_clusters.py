@@ -109,8 +109,10 @@ def test_everything_comes_back_after_kill_9(make: Make) -> None:
     lease = cluster.get("lease", f"{cluster.name}-node-1", "-n", "kube-node-lease")["spec"]["renewTime"]
     killed = processes(cluster)
     assert set(killed) == {"server", f"{cluster.name}-node-1"}
-    for pid in (killed["server"], killed[f"{cluster.name}-node-1"]):
-        os.kill(pid, signal.SIGKILL)
+    for number in (signal.SIGHUP, signal.SIGKILL):
+        assert processes(cluster) == killed, "a terminal that closes ends nothing"
+        for pid in (killed["server"], killed[f"{cluster.name}-node-1"]):
+            os.kill(pid, number)
     eventually(lambda: not processes(cluster))
     up(cluster)
     assert cluster.get("lease", f"{cluster.name}-node-1", "-n", "kube-node-lease")["spec"]["renewTime"] > lease
@@ -170,7 +172,9 @@ def test_a_start_in_vain_leaves_nothing_running(make: Make) -> None:
 
 def test_interrupting_a_start_ends_it(make: Make) -> None:
     cluster = make("stopped")
-    command = [sys.executable, "-m", "pinnace", "up", "--name", cluster.name, "--no-egress"]
+    # Where the tests run in the background of a script, SIGINT is ignored, and children inherit that.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import pinnace.cli.main as cli"
+    command = [sys.executable, "-c", f"{program}; cli.entry()", "up", "--name", cluster.name, "--no-egress"]
     process = subprocess.Popen(command, env=cluster.environment, stderr=subprocess.PIPE, text=True)
     eventually(lambda: (cluster.directory / "run" / "server.pid").exists())
     process.send_signal(signal.SIGINT)

@@ -28,13 +28,17 @@ _AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
 _AT_A_TIME = 64
 
 
+async def ensure_access(client: Client) -> None:
+    """Make the namespaces, and the roles without which a node that asks too early is refused and comes back later."""
+    await asyncio.gather(_create_missing(client, namespaces()), _ensure_rbac(client, cluster=True))
+
+
 async def ensure(client: Client, settings: Settings, *, address: str, port: int) -> None:
-    """Make what is missing; bring default roles up to date; let default/kubernetes point to the API server.
+    """Make what else is missing; let default/kubernetes point to the API server. After `ensure_access`.
 
     `address` may be empty: then the Service has no endpoints (a server that only this machine's loopback reaches)."""
-    await _create_missing(client, namespaces())
-    await _ensure_rbac(client)
-    others = [*priority_classes(), service_cidr(settings), *dns_rights(), *services(settings)]
+    await _ensure_rbac(client, cluster=False)
+    others = [*priority_classes(), service_cidr(settings), *services(settings)]
     await _create_missing(client, others)
     if address:
         for endpoints in kubernetes_endpoints(address, port):
@@ -160,21 +164,27 @@ def kubernetes_endpoints(address: str, port: int) -> tuple[core.Endpoints, disco
     return endpoints, piece
 
 
-async def _ensure_rbac(client: Client) -> None:
-    wanted: dict[type[Any], list[Any]] = {
-        rbac.ClusterRole: list(roles.cluster_roles()),
-        rbac.ClusterRoleBinding: list(roles.cluster_role_bindings()),
-        rbac.Role: list(roles.roles()),
-        rbac.RoleBinding: list(roles.role_bindings()),
-    }
-    for kind, objects in wanted.items():
-        there = {_key(found): found for found in (await client.list(kind)).items}
-        missing = [obj for obj in objects if _key(obj) not in there]
-        await _create_missing(client, missing)
-        for obj in objects:
-            found = there.get(_key(obj))
-            if found is not None and _outdated(found, obj):
-                await _apply(client, obj)
+async def _ensure_rbac(client: Client, *, cluster: bool) -> None:
+    """What is bound in the whole cluster, or (once the namespaces are there) in a namespace; all kinds at once."""
+    role, binding = dns_rights()
+    wanted: dict[type[Any], list[Any]] = (
+        {
+            rbac.ClusterRole: [*roles.cluster_roles(), role],
+            rbac.ClusterRoleBinding: [*roles.cluster_role_bindings(), binding],
+        }
+        if cluster
+        else {rbac.Role: list(roles.roles()), rbac.RoleBinding: list(roles.role_bindings())}
+    )
+    await asyncio.gather(*(_bring_up_to_date(client, kind, objects) for kind, objects in wanted.items()))
+
+
+async def _bring_up_to_date(client: Client, kind: type[Any], objects: list[Any]) -> None:
+    there = {_key(found): found for found in (await client.list(kind)).items}
+    await _create_missing(client, [obj for obj in objects if _key(obj) not in there])
+    for obj in objects:
+        found = there.get(_key(obj))
+        if found is not None and _outdated(found, obj):
+            await _apply(client, obj)
 
 
 def _outdated(found: Any, wanted: Any) -> bool:

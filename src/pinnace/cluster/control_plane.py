@@ -155,8 +155,10 @@ class ControlPlane:
                 if host:
                     await front.listen(host, settings.api_port, context)
             self._steps.done("API server")
-            fresh, changed = self._hand_over(ground)
             admin = Client(InProcessTransport(server), agent="pinnace")
+            await bootstrap.ensure_access(admin)
+            self._steps.done("access")
+            fresh, changed = self._hand_over(ground)
             async with Supervisor(self._clock) as parts:
                 for node in settings.node_names():
                     process = NodeProcess(self._layout, node, self._clock, renew=node in changed)
