@@ -14,7 +14,7 @@ from pinnace.api.meta import v1 as meta
 from pinnace.base.clock import LoopClock
 from pinnace.base.randomness import Randomness
 from pinnace.client.client import Client
-from pinnace.client.events import Correlator, EventRecorder
+from pinnace.client.events import _QUEUE, Correlator, EventRecorder
 from pinnace.client.transport import Request, Response
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -107,6 +107,37 @@ async def test_a_full_queue_drops_and_never_blocks() -> None:
     clock = LoopClock(NOW, asyncio.get_running_loop())
     recorder = EventRecorder(Client(Recording()), "kubelet", clock=clock, randomness=Randomness(1))
     node = core.Node(metadata=meta.ObjectMeta(name="n1"))
-    for _ in range(1100):
+    for _ in range(_QUEUE + 10):
         recorder.event(node, "Normal", "Starting", "x")
     assert not recorder.idle
+    assert recorder._unsent == _QUEUE
+
+
+async def test_events_about_several_objects_are_sent_side_by_side_and_in_order() -> None:
+    class Slow(Recording):
+        under_way = most = 0
+
+        async def send(self, request: Request) -> Response:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            await asyncio.sleep(0.002)
+            self.under_way -= 1
+            return await super().send(request)
+
+    transport = Slow()
+    clock = LoopClock(NOW, asyncio.get_running_loop())
+    recorder = EventRecorder(Client(transport), "default-scheduler", clock=clock, randomness=Randomness(1))
+    for reason in ("Pulled", "Created", "Started"):
+        for number in range(50):
+            pod = core.Pod(metadata=meta.ObjectMeta(name=f"p{number}", namespace="blue", uid=f"u{number}"))
+            recorder.event(pod, "Normal", reason, "x")
+    sending = asyncio.create_task(recorder.run())
+    await asyncio.sleep(0.3)      # one after the other they would need that much for sleeping alone
+    assert recorder.idle
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    sent = [json.loads(request.body) for request in transport.requests]
+    assert len(sent) == 150 and 2 <= transport.most <= 16
+    for number in range(50):
+        about = [e["reason"] for e in sent if e["involvedObject"]["name"] == f"p{number}"]
+        assert about == ["Pulled", "Created", "Started"]

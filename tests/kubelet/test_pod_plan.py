@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pinnace.api.core import v1 as core
+from pinnace.kubelet.crash_backoff import CrashBackoff
 from pinnace.kubelet.pod_plan import (
-    CrashBackoff,
     CreateSandbox,
     Doom,
     Finish,
@@ -74,6 +74,10 @@ def inits(policy: str = "Always") -> core.Pod:
             {"name": "two", "image": "app:1"},
         ],
     )  # fmt: skip
+
+
+def debugged(**spec: Any) -> core.Pod:
+    return make_pod(ephemeralContainers=[{"name": "look", "image": "app:1"}], **spec)
 
 
 GONE = Doom(NOW + 30, deleted=True)
@@ -150,6 +154,17 @@ TABLE: list[tuple[str, Seen, tuple[Step, ...]]] = [
     ("sidecars go when the others are done", look(inits("Never"), containers=(
         cell("one", state=EXITED), cell("side"), cell("two", state=EXITED), cell(state=EXITED))),
         (KillContainer("side-0", "side", NOW + 30, ""),)),
+    ("one that was added to look into it starts first", look(debugged()), (StartContainer("look", 0),)),
+    ("beside what runs", look(debugged(), containers=(cell(),)), (StartContainer("look", 0),)),
+    ("even where nothing else can", look(
+        debugged(initContainers=[{"name": "one", "image": "app:1"}]), containers=(cell("one"),)),
+        (StartContainer("look", 0),)),
+    ("never again", look(debugged(), containers=(cell(), cell("look", state=EXITED, code=1))), ()),
+    ("also where the runtime has forgotten it", look(
+        debugged(), containers=(cell(),), memory={"look": Memory(restart_count=0)}), ()),
+    ("it does not keep the pod alive", look(
+        debugged(restartPolicy="Never"), containers=(cell(state=EXITED), cell("look"))),
+        (KillContainer("look-0", "look", NOW + 30, ""),)),
     ("a deletion kills the pod's own first", look(inits(), doom=GONE, containers=(
         cell("one", state=EXITED), cell("side"), cell("two", state=EXITED), cell())),
         (KillContainer("app-0", "app", NOW + 30, ""),)),

@@ -132,6 +132,21 @@ def test_a_container_of_which_the_runtime_has_no_trace() -> None:
     assert ended.state.terminated is not None and ended.state.terminated.reason == "ContainerStatusUnknown"
 
 
+def test_containers_that_were_added_are_told_and_count_for_nothing() -> None:
+    pod = make_pod(ephemeralContainers=[{"name": "look", "image": "app:1"}])
+    status = status_of(pod, cell(), cell("look"))
+    (look,) = status.ephemeralContainerStatuses or ()
+    assert look.state.running is not None
+    assert (look.ready, look.started) == (False, None)
+    assert status.phase == "Running"
+    status = status_of(pod, cell(), cell("look", state=EXITED, code=3))
+    (look,) = status.ephemeralContainerStatuses or ()
+    assert look.state.terminated is not None and look.state.terminated.exitCode == 3
+    assert conditions(status)["Ready"][0] == "True"
+    (look,) = status_of(pod, cell()).ephemeralContainerStatuses or ()
+    assert look.state.waiting is not None and look.state.waiting.reason == "ContainerCreating"
+
+
 def test_an_ended_pod_stays_ended() -> None:
     pod = make_pod(restartPolicy="Never")
     pod.status = status_of(pod, DONE)

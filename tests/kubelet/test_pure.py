@@ -236,6 +236,10 @@ NODE = convert(core.Node, metadata={"name": "n", "labels": {"zone": "a", "n": "5
 ROOM = {"cpu": "2", "memory": "1Gi", "pods": "3"}
 
 
+def tuned(name: str, **spec: Any) -> core.Pod:
+    return make_pod(securityContext={"sysctls": [{"name": name, "value": "1"}]}, **spec)
+
+
 def requiring(cpu: str) -> core.Pod:
     return make_pod("x", containers=[{"name": "a", "image": "a", "resources": {"requests": {"cpu": cpu}}}])
 
@@ -247,6 +251,11 @@ def requiring(cpu: str) -> core.Pod:
     (make_pod(nodeSelector={"zone": "b"}), [], "NodeAffinity"),
     (make_pod(nodeSelector={"zone": "a"}), [], None),
     (make_pod(os={"name": "windows"}), [], "PodOSNotSupported"),
+    (tuned("kernel.shm_rmid_forced"), [], None),
+    (tuned("net/ipv4/tcp_syncookies"), [], None),
+    (tuned("kernel.msgmax"), [], "SysctlForbidden"),
+    (tuned("net.ipv4.tcp_syncookies", hostNetwork=True), [], "SysctlForbidden"),
+    (tuned("kernel.shm_rmid_forced", hostIPC=True), [], "SysctlForbidden"),
 ])  # fmt: skip
 def test_admission(pod: core.Pod, others: list[core.Pod], reason: str | None) -> None:
     found = admission.admit(pod, NODE, others, ROOM)

@@ -451,6 +451,53 @@ def test_the_node_registers_and_renews_its_lease(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_a_node_that_was_deleted_registers_again_with_its_subnet(tmp_path: Path) -> None:
+    async def test(b: Bench) -> None:
+        key = ("/api/v1/nodes", "", "node-1")
+        await b.until(lambda: key in b.api.objects)
+        node = b.api.objects[key]
+        b.api.put("/api/v1/nodes", "", {**node, "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]}})
+        await asyncio.sleep(1)
+        b.api.put("/api/v1/nodes", "", b.api.objects[key], type="DELETED")
+        assert await b.until(lambda: key in b.api.objects) < 1
+        assert b.api.objects[key]["spec"]["podCIDRs"] == ["10.1.0.0/24"]
+        assert b.api.objects[key]["status"]["conditions"]
+
+    run(tmp_path, test)
+
+
+def test_a_restarted_kubelet_goes_on_backing_off(tmp_path: Path) -> None:
+    async def test(b: Bench) -> None:
+        b.api.add_pod(make_pod())
+        for _ in range(4):
+            await b.until(lambda: b.runtime.running("app"), 120)
+            running = b.runtime.running("app")
+            assert running is not None
+            b.runtime.exit(running.id, 1)
+        await b.until(lambda: b.waiting() == "CrashLoopBackOff" and "back-off 40s" in str(b.status()))
+        await b.restart()
+        assert 30 < await b.until(lambda: b.runtime.running("app")) < 41
+
+    run(tmp_path, test)
+
+
+def test_a_runtime_class_that_the_node_does_not_have(tmp_path: Path) -> None:
+    async def test(b: Bench) -> None:
+        path = "/apis/node.k8s.io/v1/runtimeclasses"
+        b.api.put(path, "", {"metadata": {"name": "vm"}, "handler": "kata"})
+        b.api.put(path, "", {"metadata": {"name": "plain"}, "handler": "runc"})
+        b.api.add_pod(make_pod(runtimeClassName="vm"))
+        b.api.add_pod(make_pod("lost", runtimeClassName="nope"))
+        b.api.add_pod(make_pod("fine", runtimeClassName="plain"))
+        await b.until(lambda: b.ready("fine"))
+        words = b.api.messages()
+        assert any('no runtime for "kata" is configured' in word for word in words)
+        assert any('runtimeclass.node.k8s.io "nope" not found' in word for word in words)
+        assert b.runtime.running("app") is not None and b.status().phase in ("", "Pending")
+
+    run(tmp_path, test)
+
+
 def test_an_idle_node_does_nothing_but_renew(tmp_path: Path) -> None:
     async def test(b: Bench) -> None:
         b.api.add_pod(make_pod())

@@ -1,14 +1,16 @@
 """Events: what a component tells people about an object (`kubectl describe`).
 
-Any part calls `EventRecorder.event`, which never waits; `run` sends what was recorded, in order. What is sent
-follows client-go's correlator: the same event again raises the count of the first, many alike ones are combined,
-and a source that chatters about one object is held back by a token bucket. The correlator itself is pure.
+Any part calls `EventRecorder.event`, which never waits; `run` sends what was recorded, in order for each object
+and several objects' side by side. What is sent follows client-go's correlator: the same event again raises the count
+of the first, many alike ones are combined, and a source that chatters about one object is held back by a token
+bucket. The correlator itself is pure.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +33,8 @@ log = logging.getLogger("pinnace.events")
 NORMAL: Literal["Normal"] = "Normal"
 WARNING: Literal["Warning"] = "Warning"
 
-_QUEUE = 1000            # events waiting to be sent; more are dropped
+_QUEUE = 8192            # events waiting to be sent; more are dropped
+_LANES = 16              # events sent at a time; those about one object go one after the other
 _REMEMBERED = 4096       # events, groups of alike events and sources that the correlator knows at a time
 _ALIKE = 10              # so many events that differ only in their message within …
 _ALIKE_SECONDS = 600.0   # … this time are combined into one
@@ -175,7 +178,10 @@ class EventRecorder:
         self._clock = clock
         self._randomness = randomness
         self._correlator = Correlator()
-        self._queue: asyncio.Queue[tuple[core.Event, tuple[int, ...]]] = asyncio.Queue(_QUEUE)
+        # Together they hold at most _QUEUE.
+        self._lanes: tuple[asyncio.Queue[tuple[core.Event, tuple[int, ...]]], ...] = tuple(
+            asyncio.Queue() for _ in range(_LANES)
+        )
         self._unsent = 0
         self._last = 0
 
@@ -197,17 +203,23 @@ class EventRecorder:
     ) -> None:
         """Tell about an object (or an ObjectReference). Never waits; dropped when too many are waiting."""
         event = self._make(reference(about, field_path), type, reason, message, annotations)
-        try:
-            self._queue.put_nowait((event, because))
-        except asyncio.QueueFull:
+        if self._unsent >= _QUEUE:
             log.warning("too many events are waiting; dropped %s: %s", reason, message)
-        else:
-            self._unsent += 1
+            return
+        self._unsent += 1
+        obj = event.involvedObject
+        lane = zlib.crc32(f"{obj.namespace}/{obj.name}".encode()) % _LANES
+        self._lanes[lane].put_nowait((event, because))
 
     async def run(self) -> None:
         """Send what is recorded until cancelled."""
+        async with asyncio.TaskGroup() as senders:
+            for lane in self._lanes:
+                senders.create_task(self._drain(lane))
+
+    async def _drain(self, lane: asyncio.Queue[tuple[core.Event, tuple[int, ...]]]) -> None:
         while True:
-            event, because = await self._queue.get()
+            event, because = await lane.get()
             try:
                 send = self._correlator.correlate(event, self._clock.now())
                 if send is not None:

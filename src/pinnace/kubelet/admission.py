@@ -8,6 +8,13 @@ from typing import Any
 from pinnace.api.core import v1 as core
 from pinnace.kubelet.policy import all_containers, amount, pod_request
 
+SAFE_SYSCTLS = frozenset((
+    "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
+))  # fmt: skip
+
 Refusal = tuple[str, str]
 """(status.reason, status.message)"""
 
@@ -17,7 +24,7 @@ def admit(
 ) -> Refusal | None:
     """None if the pod may run. `others` are the pods that already do."""
     running = list(others)
-    for check in (_operating_system(pod), _resources(pod, running, allocatable)):
+    for check in (_operating_system(pod), _sysctls(pod), _resources(pod, running, allocatable)):
         if check is not None:
             return check
     if node is None:
@@ -28,6 +35,20 @@ def admit(
 def _operating_system(pod: core.Pod) -> Refusal | None:
     if pod.spec.os is not None and pod.spec.os.name not in ("", "linux"):
         return "PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"
+    return None
+
+
+def _sysctls(pod: core.Pod) -> Refusal | None:
+    """Only what the kernel keeps for each namespace by itself, and of that what cannot hurt the neighbours."""
+    security = pod.spec.securityContext
+    for sysctl in (security.sysctls or ()) if security is not None else ():
+        name = sysctl.name.replace("/", ".")
+        if name not in SAFE_SYSCTLS:
+            return "SysctlForbidden", f'forbidden sysctl: "{name}" not allowlisted'
+        if pod.spec.hostNetwork and name.startswith("net."):
+            return "SysctlForbidden", f'forbidden sysctl: "{name}" not allowed with host net enabled'
+        if pod.spec.hostIPC and name.startswith("kernel."):
+            return "SysctlForbidden", f'forbidden sysctl: "{name}" not allowed with host ipc enabled'
     return None
 
 

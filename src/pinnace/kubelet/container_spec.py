@@ -137,7 +137,10 @@ def host_ports(pod: core.Pod) -> tuple[HostPort, ...]:
     )  # fmt: skip
 
 
-def sandbox_spec(pod: core.Pod, attempt: int, config: KubeletConfig, host: pod_files.Resolver) -> SandboxSpec:
+def sandbox_spec(
+    pod: core.Pod, attempt: int, config: KubeletConfig, host: pod_files.Resolver, handler: str = ""
+) -> SandboxSpec:
+    """Raises ConfigError."""
     meta, spec = pod.metadata, pod.spec
     name, _ = pod_files.hostname(pod, config.cluster_domain, config.node_name)
     if len(name) > 64:
@@ -165,7 +168,7 @@ def sandbox_spec(pod: core.Pod, attempt: int, config: KubeletConfig, host: pod_f
         share_process_namespace=bool(spec.shareProcessNamespace),
         sysctls={s.name: s.value for s in security.sysctls or ()},
         resources=pod_resources(spec, config.pids_limit),
-        runtime_handler="",
+        runtime_handler=handler,
     )
 
 
@@ -243,8 +246,9 @@ def container_spec(
     mounts: Sequence[Mount],
     config: KubeletConfig,
     node_memory: int,
+    target: str = "",
 ) -> ContainerSpec:
-    """The whole specification. Raises ConfigError."""
+    """The whole specification; `target` is the container whose PID namespace it shares. Raises ConfigError."""
     check_non_root(pod, container, image)
     ports = [codec.to_dict(port) for port in container.ports or ()]
     return ContainerSpec(
@@ -273,8 +277,8 @@ def container_spec(
         stop_signal=_stop_signal(container),
         resources=container_resources(pod, container, node_memory),
         security=security_context(pod, container, config.root / "seccomp"),
+        target_pid_of=target,
     )
-
 
 
 def _stop_signal(container: core.Container) -> str:

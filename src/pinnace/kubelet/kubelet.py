@@ -172,6 +172,8 @@ class Kubelet:
     def _node_changed(self, event: Event[core.Node]) -> None:
         if event.new is not None:
             self.node.seen(event.new)
+        else:
+            self.node.gone()
 
     def _wake(self, uid: str) -> None:
         worker = self._workers.get(uid)

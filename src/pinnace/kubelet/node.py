@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -59,6 +60,7 @@ class NodeKeeper:
         self._backoff = Backoff(initial=0.1, maximum=7.0)
         self.node: core.Node | None = None
         self.registered = asyncio.Event()
+        self._lost = asyncio.Event()
 
     @property
     def reference(self) -> core.ObjectReference:
@@ -69,15 +71,11 @@ class NodeKeeper:
     async def run(self) -> None:
         """Register, then renew lease and status until cancelled."""
         self._recorder.event(self.reference, "Normal", "Starting", "Starting kubelet.")
-        while not self.registered.is_set():
-            try:
-                await self._register()
-                self.registered.set()
-            except _TRANSIENT as error:
-                log.warning("registering node %s: %s", self._config.node_name, error)
-                await self._clock.sleep(self._backoff.next("register", self._clock.monotonic()))
         while True:
             try:
+                if not self.registered.is_set():
+                    await self._register()
+                    self.registered.set()
                 await self._renew()
                 await self.report()
             except _TRANSIENT as error:
@@ -85,7 +83,10 @@ class NodeKeeper:
                 await self._clock.sleep(self._backoff.next("tick", self._clock.monotonic()))
                 continue
             self._backoff.forget("tick")
-            await self._clock.sleep(self._config.lease_every)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.lease_every):
+                    await self._lost.wait()
+            self._lost.clear()
 
     async def _status(self, old: core.NodeStatus) -> core.NodeStatus:
         health = await self._health()
@@ -97,6 +98,9 @@ class NodeKeeper:
 
     async def _register(self) -> None:
         wanted = node_status.new_node(self._config, self._machine, await self._status(core.NodeStatus()))
+        if self.node is not None:
+            # It was deleted: it comes back with its old addresses, which its network still routes.
+            wanted.spec.podCIDR, wanted.spec.podCIDRs = self.node.spec.podCIDR, self.node.spec.podCIDRs
         try:
             self.node = await self._client.create(wanted)
             self._tell_conditions([], self.node.status.conditions or wanted.status.conditions or [])
@@ -138,6 +142,11 @@ class NodeKeeper:
     def seen(self, node: core.Node) -> None:
         """The API's newest state of our Node; somebody may have changed its status, or deleted it and made it anew."""
         self.node = node
+
+    def gone(self) -> None:
+        """Somebody deleted our Node: while we run, it is registered again."""
+        self.registered.clear()
+        self._lost.set()
 
     # The lease
 

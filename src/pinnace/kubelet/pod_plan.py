@@ -12,12 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pinnace.api.core import v1 as core
-from pinnace.kubelet.policy import init_containers, is_sidecar, restarts
+from pinnace.kubelet.crash_backoff import CrashBackoff
+from pinnace.kubelet.policy import ephemeral_containers, init_containers, is_sidecar, restarts
 from pinnace.runtime.cri import Container, ContainerState, Sandbox, SandboxState
 
-CRASH_INITIAL = 10.0
-CRASH_MAXIMUM = 300.0
-CRASH_RESET = 600.0          # a container that ran so long starts over
 PULL_SHOWN = 2.0             # so long ErrImagePull is shown before it becomes ImagePullBackOff
 MIN_GRACE = 1.0              # nobody is killed without any time at all, unless a person forces it
 MIN_SIDECAR_GRACE = 2.0
@@ -32,21 +30,6 @@ class Verdict:
     ready: bool = True
     failed: str = ""               # "liveness" or "startup": the container must go
     grace: float | None = None     # the failing probe's own terminationGracePeriodSeconds
-
-
-@dataclass(frozen=True, slots=True)
-class CrashBackoff:
-    """`seconds` to wait after an exit; `at` is when the container was last started because of it."""
-
-    seconds: float
-    at: float
-
-    @classmethod
-    def after(cls, earlier: CrashBackoff | None, now: float) -> CrashBackoff:
-        """The state after one more restart."""
-        if earlier is None or now - earlier.at > CRASH_RESET + earlier.seconds:
-            return cls(CRASH_INITIAL, now)
-        return cls(min(CRASH_MAXIMUM, earlier.seconds * 2), now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +80,11 @@ class Seen:
     networked: bool = True                       # the newest sandbox has what it needs from the network
     blocked_until: float = 0.0                   # no new sandbox before this time
     finishing: bool = False
+
+    def was_there(self, name: str) -> bool:
+        """The API has heard of such a container, though the runtime may have forgotten it."""
+        memory = self.memory.get(name)
+        return memory is not None and memory.restart_count is not None
 
 
 # ------------------------------------------------------------------------------------------------- the steps
@@ -235,6 +223,7 @@ def plan(seen: Seen) -> Plan:
     if sandbox is None:
         return _without_sandbox(draft)
     mine = _latest(seen, sandbox.id)
+    _debug(draft)
     verdict = _init(draft, mine)
     if verdict == "wait":
         return draft.done()
@@ -358,6 +347,13 @@ def _init_failed_for_good(spec: core.PodSpec, newest: Mapping[str, Container]) -
 
 
 # ---------------------------------------------------------------------------------------------- while it lives
+
+
+def _debug(draft: _Draft) -> None:
+    """Start what was added to look into the pod: once, whatever becomes of it, and whatever the others do."""
+    for container in ephemeral_containers(draft.seen.pod.spec):
+        if latest_of(draft.seen.containers, container.name) is None and not draft.seen.was_there(container.name):
+            _start(draft, container, None)
 
 
 def _init(draft: _Draft, mine: Mapping[str, Container]) -> str:

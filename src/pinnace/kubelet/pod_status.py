@@ -14,7 +14,14 @@ import msgspec
 
 from pinnace.api.core import v1 as core
 from pinnace.kubelet.pod_plan import Doom, Verdict, Waiting
-from pinnace.kubelet.policy import init_containers, is_sidecar, qos_class, restart_policy, restarts
+from pinnace.kubelet.policy import (
+    ephemeral_containers,
+    init_containers,
+    is_sidecar,
+    qos_class,
+    restart_policy,
+    restarts,
+)
 from pinnace.runtime.cri import Container, ContainerState
 
 _NOT_READY = "ContainersNotReady"
@@ -50,6 +57,15 @@ def rejected(pod: core.Pod, reason: str, message: str, now: float) -> core.PodSt
     )
 
 
+def statuses(pod: core.Pod) -> tuple[core.ContainerStatus, ...]:
+    """Those of all its containers, init containers first."""
+    status = pod.status
+    return (
+        *(status.initContainerStatuses or ()), *(status.containerStatuses or ()),
+        *(status.ephemeralContainerStatuses or ()),
+    )  # fmt: skip
+
+
 def pod_status(pod: core.Pod, facts: Facts) -> core.PodStatus:
     """The whole status; what others own in it (conditions of controllers, nominatedNodeName) is kept."""
     spec, old = pod.spec, pod.status
@@ -58,6 +74,7 @@ def pod_status(pod: core.Pod, facts: Facts) -> core.PodStatus:
     initialized = _initialized(spec, facts)
     inits = [_container_status(c, spec, facts, old_inits.get(c.name), initialized) for c in init_containers(spec)]
     apps = [_container_status(c, spec, facts, old_apps.get(c.name), initialized) for c in spec.containers]
+    debugging = [_ephemeral_status(c, spec, facts, old) for c in ephemeral_containers(spec)]
     phase = _phase(spec, inits, apps, facts)
     if old.phase in ("Failed", "Succeeded"):
         phase = old.phase     # a pod that ended stays so
@@ -71,8 +88,8 @@ def pod_status(pod: core.Pod, facts: Facts) -> core.PodStatus:
     status = core.PodStatus(
         phase=phase,
         conditions=conditions,
-        reason=reason,
-        message=message,
+        reason=reason or None,
+        message=message or None,
         hostIP=facts.host_ips[0] if facts.host_ips else None,
         hostIPs=[core.HostIP(ip=ip) for ip in facts.host_ips] or None,
         podIP=ips[0] if ips else None,
@@ -84,7 +101,7 @@ def pod_status(pod: core.Pod, facts: Facts) -> core.PodStatus:
         observedGeneration=pod.metadata.generation,
         nominatedNodeName=old.nominatedNodeName,
         resourceClaimStatuses=old.resourceClaimStatuses,
-        ephemeralContainerStatuses=old.ephemeralContainerStatuses,
+        ephemeralContainerStatuses=debugging or None,
     )
     return status
 
@@ -151,6 +168,15 @@ def _container_status(
         resources=container.resources if running and container.resources != core.ResourceRequirements() else None,
         allocatedResources=container.resources.requests if running else None,
     )
+
+
+def _ephemeral_status(
+    container: core.Container, spec: core.PodSpec, facts: Facts, old: core.PodStatus
+) -> core.ContainerStatus:
+    """Like the others', but it is never ready, and it is not said to have started."""
+    before = {s.name: s for s in old.ephemeralContainerStatuses or ()}
+    status = _container_status(container, spec, facts, before.get(container.name), initialized=True)
+    return msgspec.structs.replace(status, ready=False, started=None)
 
 
 def _without_container(

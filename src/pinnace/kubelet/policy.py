@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pinnace.api.core import v1 as core
 from pinnace.api.quantity import parse_quantity
@@ -17,6 +17,24 @@ def all_containers(spec: core.PodSpec) -> Iterator[core.Container]:
     """Init containers first, as they run."""
     yield from spec.initContainers or ()
     yield from spec.containers or ()
+
+
+def ephemeral_containers(spec: core.PodSpec) -> Sequence[core.Container]:
+    """What `kubectl debug` added to the pod: all the fields of a container, and `targetContainerName`."""
+    return cast("Sequence[core.Container]", spec.ephemeralContainers or ())
+
+
+def every_container(spec: core.PodSpec) -> Iterator[core.Container]:
+    """The pod's own containers, and those that were added to look into it."""
+    yield from all_containers(spec)
+    yield from ephemeral_containers(spec)
+
+
+def list_of(spec: core.PodSpec, name: str) -> str:
+    """The field of the specification that has the container."""
+    if any(c.name == name for c in init_containers(spec)):
+        return "initContainers"
+    return "ephemeralContainers" if any(c.name == name for c in ephemeral_containers(spec)) else "containers"
 
 
 def is_sidecar(container: core.Container) -> bool:

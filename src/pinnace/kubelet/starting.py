@@ -142,8 +142,18 @@ class Starter:
         mounts += await asyncio.to_thread(self._own_mounts, pod, container, attempt, ips, taken)
         return specs.container_spec(
             pod, container, attempt, image=image, env=env, mounts=mounts, config=self._config,
-            node_memory=self._surroundings.node_memory,
+            node_memory=self._surroundings.node_memory, target=await self._target(container, sandbox),
         )  # fmt: skip
+
+    async def _target(self, container: core.Container, sandbox: Sandbox) -> str:
+        """The running container whose processes an ephemeral one wants to see. Raises ConfigError."""
+        name = container.targetContainerName if isinstance(container, core.EphemeralContainer) else None
+        if not name:
+            return ""
+        for other in await self._runtime.containers(sandbox.id):
+            if other.name == name and other.state is ContainerState.RUNNING:
+                return other.id
+        raise ConfigError(f'unable to find target container "{name}"')
 
     def _own_mounts(
         self, pod: core.Pod, container: core.Container, attempt: int, ips: tuple[str, ...], taken: set[str]

@@ -21,10 +21,13 @@ from pinnace.base.backoff import Backoff
 from pinnace.kubelet import pod_plan as plans
 from pinnace.kubelet import pod_status, termination
 from pinnace.kubelet.container_spec import container_hash, host_ports, sandbox_spec
+from pinnace.kubelet.crash_backoff import CrashBackoff
 from pinnace.kubelet.environment import ConfigError
 from pinnace.kubelet.hooks import HookFault
 from pinnace.kubelet.node_services import NodeServices
-from pinnace.kubelet.policy import all_containers, init_containers
+from pinnace.kubelet.pod_status import statuses
+from pinnace.kubelet.policy import all_containers, every_container, list_of
+from pinnace.kubelet.runtime_class import handler_of
 from pinnace.kubelet.starting import StartFault, termination_file
 from pinnace.kubelet.status_writer import StatusWriter
 from pinnace.kubelet.volumes.manager import Mounted, MountFault
@@ -64,7 +67,7 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._wake.set()
         self._timer: asyncio.TimerHandle | None = None
-        self._adopted_ready = frozenset(s.name for s in _statuses(pod) if s.ready)
+        self._adopted_ready = frozenset(s.name for s in statuses(pod) if s.ready)
         self._first = True
         self.status = StatusWriter(services.client, services.clock, pod)
         self._task: asyncio.Task[None] | None = None
@@ -275,7 +278,7 @@ class PodWorker:
         facts = pod_status.Facts(
             now=seen.now,
             host_ips=self._services.config.host_ips,
-            sandbox_ips=sandbox.ips if ready and sandbox is not None else (),
+            sandbox_ips=sandbox.ips if sandbox is not None and (ready or plan.terminal) else (),
             sandbox_ready=ready,
             containers=seen.containers,
             verdicts=seen.verdicts,
@@ -391,7 +394,8 @@ class PodWorker:
             self._tell("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
         try:
             async with services.sandbox_slots:
-                spec = sandbox_spec(pod, attempt, services.config, services.host_resolver)
+                handler = await handler_of(pod, services.client)
+                spec = sandbox_spec(pod, attempt, services.config, services.host_resolver, handler)
                 sandbox = await services.runtime.run_sandbox(spec)
                 services.owns(sandbox.id, self.uid)
                 if not pod.spec.hostNetwork:
@@ -418,11 +422,11 @@ class PodWorker:
         self._services.disowns(id)
 
     async def _start_container(self, name: str, attempt: int, after_crash: bool) -> None:
-        container = next(c for c in all_containers(self.pod.spec) if c.name == name)
+        container = next(c for c in every_container(self.pod.spec) if c.name == name)
         sandboxes, _ = await self._services.observe(self.uid)
         memory = self._memory.get(name, plans.Memory())
         if after_crash:
-            memory = replace(memory, crash=plans.CrashBackoff.after(memory.crash, self._now()))
+            memory = replace(memory, crash=CrashBackoff.after(memory.crash, self._now()))
             self._memory[name] = memory
         if not sandboxes or self._mounted is None:
             return
@@ -499,8 +503,7 @@ class PodWorker:
     def _tell(self, kind: Literal["Normal", "Warning"], reason: str, message: str, container: str = "") -> None:
         path = ""
         if container:
-            init = any(c.name == container for c in init_containers(self.pod.spec))
-            path = f"spec.{'initContainers' if init else 'containers'}{{{container}}}"
+            path = f"spec.{list_of(self.pod.spec, container)}{{{container}}}"
         self._services.recorder.event(self.pod, kind, reason, message, field_path=path)
 
     def _now(self) -> float:
@@ -515,20 +518,16 @@ class PodWorker:
 def _memory_of(pod: core.Pod) -> dict[str, plans.Memory]:
     """What the API remembers from before this process."""
     return {
-        s.name: plans.Memory(restart_count=s.restartCount)
-        for s in _statuses(pod) if s.containerID or s.lastState.terminated is not None
+        s.name: plans.Memory(crash=CrashBackoff.reported(s), restart_count=s.restartCount)
+        for s in statuses(pod) if s.containerID or s.lastState.terminated is not None
     }  # fmt: skip
 
 
 def _messages_of(pod: core.Pod) -> dict[str, str]:
     """Termination messages that were reported before this process started."""
     found = {}
-    for status in _statuses(pod):
+    for status in statuses(pod):
         for state in (status.state, status.lastState):
             if state.terminated is not None and state.terminated.containerID and state.terminated.message:
                 found[state.terminated.containerID.partition("://")[2]] = state.terminated.message
     return found
-
-
-def _statuses(pod: core.Pod) -> tuple[core.ContainerStatus, ...]:
-    return (*(pod.status.initContainerStatuses or ()), *(pod.status.containerStatuses or ()))

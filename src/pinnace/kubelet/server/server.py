@@ -17,8 +17,9 @@ from aiohttp import web
 
 from pinnace.api import codec, errors, times
 from pinnace.api.core import v1 as core
+from pinnace.kubelet import pod_status
 from pinnace.kubelet.kubelet import Kubelet
-from pinnace.kubelet.policy import all_containers
+from pinnace.kubelet.policy import every_container
 from pinnace.kubelet.server import channels, logs, port_forward, stats
 from pinnace.runtime.cri import Container, ContainerState, ExecSession, NotFound, Sandbox, SandboxState
 
@@ -180,12 +181,12 @@ class KubeletServer:
     async def _log_file(self, pod: core.Pod, name: str, previous: bool) -> tuple[Path, str]:
         """The log, and the id of the container that writes it ("" when the runtime knows it no more)."""
         meta = pod.metadata
-        if name not in {c.name for c in all_containers(pod.spec)}:
+        if name not in {c.name for c in every_container(pod.spec)}:
             raise refused(404, f"container {name} is not valid for pod {meta.name}")
         _, containers = await self._kubelet.services.observe(meta.uid or "")
         attempts = [c for c in containers if c.name == name and c.state is not ContainerState.CREATED]
         status = next(
-            (s for s in (*(pod.status.initContainerStatuses or ()), *(pod.status.containerStatuses or ()))
+            (s for s in pod_status.statuses(pod)
              if s.name == name), None,
         )  # fmt: skip
         if previous:

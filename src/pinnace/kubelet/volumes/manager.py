@@ -23,7 +23,7 @@ from pinnace.client.client import Client
 from pinnace.kubelet.config import KubeletConfig
 from pinnace.kubelet.environment import ConfigError, Sources, expand
 from pinnace.kubelet.objects import ObjectCache
-from pinnace.kubelet.policy import all_containers, amount
+from pinnace.kubelet.policy import all_containers, amount, every_container
 from pinnace.kubelet.tokens import Tokens
 from pinnace.kubelet.volumes import atomic, host_path, ownership, payload, subpath
 from pinnace.kubelet.volumes.linux import MS_NODEV, MS_NOSUID, Mounter
@@ -256,7 +256,7 @@ def pod_references(pod: core.Pod) -> list[tuple[type[Any], str]]:
     out: list[tuple[type[Any], str]] = []
     for volume in pod.spec.volumes or ():
         out += payload.references(volume)
-    for container in all_containers(pod.spec):
+    for container in every_container(pod.spec):
         out += environment_references(container)
     return list(dict.fromkeys(out))
 
