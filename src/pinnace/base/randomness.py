@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import random
-import uuid
 
 # Kubernetes' alphabet for generated names: no vowels, and none of 0, 1, 3, so that no words appear.
 NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 class Randomness:
-    """A seeded source. Without a seed it draws one from the system."""
+    """A seeded source. Without a seed it draws one from the system.
+
+    Names, identifiers and jitter come from Python's generator, which is quick and can be foretold by who has seen
+    enough of it; `token` alone is fit for secrets.
+    """
 
     def __init__(self, seed: int | None = None) -> None:
-        self._random = random.Random(seed) if seed is not None else random.SystemRandom()
+        self._seeded = seed is not None
+        self._random = random.Random(seed if seed is not None else int.from_bytes(os.urandom(32), "big"))
 
     def uid(self) -> str:
         """A version 4 UUID in its usual form."""
-        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        digits = f"{self._random.getrandbits(128):032x}"
+        variant = "89ab"[int(digits[16], 16) & 3]
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
     def suffix(self, length: int = 5) -> str:
         """What is appended to a `generateName`."""
@@ -36,10 +43,8 @@ class Randomness:
 
     def token(self, nbytes: int = 32) -> bytes:
         """Bytes for a secret; from the system's generator unless seeded."""
-        return self._random.randbytes(nbytes)
+        return self._random.randbytes(nbytes) if self._seeded else os.urandom(nbytes)
 
     def fork(self) -> Randomness:
         """An independent source drawn from this one, so that parts do not disturb each other's sequence."""
-        if isinstance(self._random, random.SystemRandom):
-            return Randomness()
-        return Randomness(self._random.getrandbits(64))
+        return Randomness(self._random.getrandbits(64)) if self._seeded else Randomness()
