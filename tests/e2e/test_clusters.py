@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from pinnace.cluster.cleanup import remove_cgroups, unmount_below
+from pinnace.cluster.layout import cgroup_root
+from pinnace.cluster.processes import find_below
+
 from .conftest import SOURCE, Cluster, eventually, sleeper
 
 pytestmark = [
@@ -119,6 +123,28 @@ def test_everything_comes_back_after_kill_9(make: Make) -> None:
     assert container_of(cluster, "survivor") == before
     assert cluster.get("pod", "survivor")["status"]["containerStatuses"][0]["restartCount"] == 0
     assert cluster.kubectl("exec", "survivor", "--", "echo", "hello").out == "hello\n"
+
+
+def test_pods_come_back_after_a_reboot(make: Make) -> None:
+    """Of what a reboot takes away, all is taken away: processes, mounts, cgroups, the host's link."""
+    cluster = make("reboot")
+    up(cluster)
+    cluster.apply(sleeper("phoenix"))
+    cluster.wait_pod("phoenix")
+    before = container_of(cluster, "phoenix")
+    for part in sorted(processes(cluster).items(), reverse=True):       # the server first
+        os.kill(part[1], signal.SIGKILL)
+    for conmon in find_below(cluster.directory, program="conmon"):
+        os.kill(conmon, signal.SIGKILL)
+    remove_cgroups(cgroup_root(cluster.name))
+    unmount_below(cluster.directory)
+    for path in Path("/run/netns").glob(f"pinnace.{cluster.name}.*"):
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+    up(cluster)
+    eventually(lambda: container_of(cluster, "phoenix") != before)
+    cluster.wait_pod("phoenix")
+    assert cluster.get("pod", "phoenix")["status"]["containerStatuses"][0]["restartCount"] == 1
+    assert cluster.kubectl("exec", "phoenix", "--", "echo", "hello").out == "hello\n"
 
 
 def test_nodes_are_added_and_removed(make: Make) -> None:

@@ -27,12 +27,14 @@ _DYING = 2.0    # seconds for killed processes to leave their cgroups
 def leave_nothing(layout: Layout) -> bool:
     """Remove containers, mounts, cgroups, namespaces, links and rules of the cluster; returns whether any of them was
     there. Its processes have ended before."""
-    asyncio.run(_stop_containers(layout, layout.nodes()))
+    if layout.exists():
+        asyncio.run(_stop_containers(layout, layout.nodes()))
+    # What is left then, or where the runtime's state was deleted by hand, is known by path and name only.
     _kill_conmons(layout.path)
+    found = remove_cgroups(cgroup_root(layout.name))
     unmount_below(layout.path)
     subnet = (layout.load().node_subnet if layout.exists() else "") or "172.30.0.0/24"
-    found = bool(Fabric(layout.name, subnet).destroy())
-    return remove_cgroups(cgroup_root(layout.name)) or found
+    return bool(Fabric(layout.name, subnet).destroy()) or found
 
 
 def drop_node(layout: Layout, node: NodeLayout) -> None:
