@@ -47,7 +47,7 @@ def _state(layout: Layout, *, damaged: bool) -> dict[str, Any]:
         parts[node] = _about(launch.node_file(layout, node).pid())
     return {
         "name": layout.name,
-        "state": "running" if server is not None else "stopped",
+        "state": "stopped" if server is None else "running" if launch.is_ready(layout) else "starting",
         "server": f"https://127.0.0.1:{settings.api_port}" if settings.api_port else "",
         "nodes": settings.nodes,
         "simulatedNodes": settings.simulated_nodes,

@@ -67,6 +67,12 @@ def node_file(layout: Layout, node: str) -> ProcessFile:
     return ProcessFile(layout.run / f"{node}.pid")
 
 
+def is_ready(layout: Layout) -> bool:
+    """Whether the server that runs has said so."""
+    state = progress.read(_progress_file(layout))
+    return state is not None and state.ready
+
+
 def up(layout: Layout, settings: Settings, *, tell: Callable[[str, float], None]) -> Report:
     """Start what does not run, and wait until all is ready. `tell` hears of each step as it is done.
 
