@@ -91,6 +91,18 @@ def test_two_clusters_stand_side_by_side(make: Make) -> None:
     assert first.pinnace("status", "--name", first.name, check=False).code == 1
 
 
+def test_a_namesake_of_another_home_is_left_alone(make: Make, tmp_path: Path) -> None:
+    cluster = make("name")
+    up(cluster)
+    impostor = Cluster(cluster.name, tmp_path / "another-home", cluster.kubeconfig)
+    done = impostor.pinnace("up", "--name", cluster.name, "--no-egress", check=False)
+    assert done.code == 1
+    assert "of another PINNACE_HOME runs on this machine" in done.err
+    assert "There is no cluster" in impostor.pinnace("down", "--name", cluster.name, "--purge").out
+    assert len(cluster.get("nodes")["items"]) == 1
+    assert set(processes(cluster)) == {"server", f"{cluster.name}-node-1"}
+
+
 def test_two_commands_start_one_cluster(make: Make) -> None:
     cluster = make("race")
     command = [sys.executable, "-m", "pinnace", "up", "--name", cluster.name, "--no-egress"]

@@ -20,7 +20,8 @@ def run(options: argparse.Namespace) -> int:
     layout = common.cluster(options)
     with common.locked(layout):
         there = launch.down(layout, purge=options.purge)
-        kubeconfig.remove(common.kubeconfig_path(options), Settings(name=options.name).context)
+        if not launch.namesakes(layout):           # whose context it would be
+            kubeconfig.remove(common.kubeconfig_path(options), Settings(name=options.name).context)
     if not there:
         print(f"There is no cluster {options.name}.")
     elif options.purge or not layout.exists():
