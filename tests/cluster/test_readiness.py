@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -63,3 +66,16 @@ def test_every_node_gets_a_range(cidr: str, prefix: int) -> None:
 
 def test_nobody_else_is_a_namesake(tmp_path: Path) -> None:
     assert not namesakes(Home(tmp_path).cluster("one"))
+
+
+def test_the_control_plane_needs_no_linux() -> None:
+    """Neither to be imported, nor with simulated nodes."""
+    program = (
+        "import os, socket, sys\n"
+        "for module, name in ((socket, 'AF_NETLINK'), (os, 'pidfd_open'), (os, 'setns')):\n"
+        "    if hasattr(module, name): delattr(module, name)\n"
+        "import pinnace.cluster.control_plane, pinnace.kubelet.simulated, pinnace.cli.up, pinnace.cli.down\n"
+        "assert not [name for name in sys.modules if name in ('pinnace.network.netlink', 'pinnace.runtime.engine')]\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

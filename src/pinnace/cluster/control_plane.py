@@ -48,12 +48,13 @@ from pinnace.cluster.readiness import wait_for_dns, wait_for_leases, wait_for_no
 from pinnace.cluster.security import secure
 from pinnace.cluster.settings import DOMAIN, Settings
 from pinnace.controllers.manager import ControllerManager, Options
-from pinnace.network.fabric import Fabric, NodeNetwork, free_subnet, networks_in_use
 from pinnace.scheduler.scheduler import Scheduler
 from pinnace.store import Store, StoreFailure, open_store
 
 if TYPE_CHECKING:
+    # Imported where they are used: a machine may have no containers, a cluster no simulated nodes.
     from pinnace.kubelet.simulated import SimulatedNodes
+    from pinnace.network.fabric import Fabric, NodeNetwork
 
 logger = logging.getLogger("pinnace.cluster")
 
@@ -186,8 +187,11 @@ class ControlPlane:
         authority = load_or_create_authority(layout.pki, "kubernetes", now)
         admin = authority.issue("kubernetes-admin", organizations=["system:masters"], now=now)
         admin.write(layout.pki, "admin")
-        fabric, nodes = None, []
+        fabric: Fabric | None = None
+        nodes: list[NodeNetwork] = []
         if settings.nodes:
+            from pinnace.network.fabric import Fabric
+
             fabric = Fabric(
                 settings.name,
                 settings.node_subnet,
@@ -211,6 +215,8 @@ class ControlPlane:
             if settings.api_port:
                 logger.warning("port %d is taken: the API server moves to %d", settings.api_port, changes["api_port"])
         if settings.nodes and not settings.node_subnet:
+            from pinnace.network.fabric import free_subnet, networks_in_use
+
             changes["node_subnet"] = free_subnet(networks_in_use())
         if changes:
             settings = msgspec.structs.replace(settings, **changes)
