@@ -116,7 +116,7 @@ def up(layout: Layout, settings: Settings, *, tell: Callable[[str, float], None]
 
 def _wait(layout: Layout, tell: Callable[[str, float], None]) -> progress.Progress:
     deadline = time.monotonic() + _PATIENCE
-    told: set[str] = set()
+    told: dict[str, None] = {}
     log = layout.logs / "server.log"
     while True:
         alive = server_file(layout).pid() is not None
@@ -124,7 +124,7 @@ def _wait(layout: Layout, tell: Callable[[str, float], None]) -> progress.Progre
         if state is not None:
             for step, seconds in state.steps.items():
                 if step not in told:
-                    told.add(step)
+                    told[step] = None
                     tell(step, seconds)
             if state.error:
                 raise UserError(state.error, hint=f"its log: {log}")
@@ -133,7 +133,10 @@ def _wait(layout: Layout, tell: Callable[[str, float], None]) -> progress.Progre
         if not alive:
             raise UserError("the server process ended", hint=f"its log: {log}")
         if time.monotonic() > deadline:
-            raise UserError(f"the cluster was not ready after {_PATIENCE:.0f} seconds", hint=f"logs: {layout.logs}")
+            raise UserError(
+                f"the cluster was not ready after {_PATIENCE:.0f} seconds; done were: {', '.join(told) or 'nothing'}",
+                hint=f"its logs: {layout.logs}",
+            )
         time.sleep(0.005)
 
 
