@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import keyword
+import re
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -34,7 +35,7 @@ VALUES = {
     "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1": "dict[str, Any]",
     "io.k8s.apimachinery.pkg.apis.meta.v1.Patch": "dict[str, Any]",
     "io.k8s.apimachinery.pkg.runtime.RawExtension": "dict[str, Any]",
-    "io.k8s.apimachinery.pkg.util.intstr.IntOrString": "int | str",
+    "io.k8s.apimachinery.pkg.util.intstr.IntOrString": "Int32 | str",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON": "Any",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool": "JSONSchemaProps | bool",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray": (
@@ -132,12 +133,15 @@ def _module(module: str, names: list[str], definitions: Mapping[str, Schema]) ->
         lines.append("from typing import Any\n")
     used = [word for word in ("Struct", "field") if f"{word}(" in body or f"({word}" in body]
     lines.append(f"from msgspec import {', '.join(used)}\n")
-    lines += [
+    own = [
         f"from pinnace.api.{other.split('/')[0]} import {other.split('/')[1]} as {_alias(other, module)}"
-        for other in sorted(imports)
+        for other in imports
     ]
-    if imports:
-        lines.append("")
+    widths = [width for width in ("Int32", "Int64") if re.search(rf"\b{width}\b", body)]
+    if widths:
+        own.append(f"from pinnace.api.integers import {', '.join(widths)}")
+    if own:
+        lines += [*sorted(own), ""]
     return "\n".join(lines) + "\n\n" + body + "\n"
 
 
@@ -224,6 +228,8 @@ def _factory(text: str, schema: Schema, module: str) -> str | None:
     head = text.split("[")[0].split(" ")[0]
     if head in ("list", "dict"):  # a factory of another make than `list` is printed even when it is empty
         return "lambda: []" if head == "list" else "lambda: {}"
+    if head in ("Int32", "Int64"):
+        return "int"
     return head if head in ("str", "int", "float", "bool") else None
 
 
@@ -245,7 +251,8 @@ def _type(module: str, schema: Schema, imports: set[str]) -> str:
         case "boolean":
             return "bool"
         case "integer":
-            return "int"
+            # Go's decoder refuses what does not fit, and so does msgspec when it is told the width.
+            return "Int32" if schema.get("format") == "int32" else "Int64"
         case "number":
             return "int | float"  # Go prints 10, not 10.0
         case "array":

@@ -129,3 +129,26 @@ def test_duplicate_fields() -> None:
 def test_whole_numbers_stay_whole() -> None:
     bounds = codec.decode(apiextensions.JSONSchemaProps, b'{"maximum":10,"minimum":0.5}')
     assert codec.encode(bounds) == b'{"maximum":10,"minimum":0.5}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "field"),
+    [
+        (apps.Deployment, {"spec": {"replicas": 2**31}}, "DeploymentSpec.spec.replicas of type int32"),
+        (apps.Deployment, {"spec": {"replicas": -(2**31) - 1}}, "DeploymentSpec.spec.replicas of type int32"),
+        (apps.Deployment, {"spec": {"replicas": 2**70}}, "DeploymentSpec.spec.replicas of type int32"),
+        (core.Pod, {"spec": {"activeDeadlineSeconds": 2**63}}, "PodSpec.spec.activeDeadlineSeconds of type int64"),
+    ],
+)
+def test_numbers_wider_than_the_field_are_refused(kind: type[Any], body: Any, field: str) -> None:
+    wanted = f"json: cannot unmarshal number into Go struct field {field}"
+    with pytest.raises(BadRequest) as fresh:
+        codec.decode(kind, json.dumps(body).encode())
+    with pytest.raises(BadRequest) as patched:
+        codec.from_dict(kind, body)
+    assert fresh.value.message == patched.value.message == wanted
+
+
+def test_the_widest_numbers_that_fit() -> None:
+    assert codec.from_dict(apps.Deployment, {"spec": {"replicas": 2**31 - 1}}).spec.replicas == 2**31 - 1
+    assert codec.from_dict(core.PodSpec, {"activeDeadlineSeconds": 2**63 - 1}).activeDeadlineSeconds == 2**63 - 1

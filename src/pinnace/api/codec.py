@@ -205,6 +205,7 @@ def _plan(struct: type[msgspec.Struct]) -> tuple[tuple[str, bool, bool, bool], .
 # ------------------------------------------------------------------------------------------------------ errors
 
 _MISMATCH = re.compile(r"Expected `(.+?)`, got `(.+?)`(?: - at `\$\.?(.*)`)?\Z")
+_TOO_WIDE = re.compile(r"Expected `int` [<>]= -?\d+")
 _GO_TYPES = {"str": "string", "bool": "bool", "int": "int64", "float": "float64"}
 _JSON_NAMES = {"str": "string", "bool": "bool", "int": "number", "float": "number", "array": "array"}
 
@@ -212,7 +213,7 @@ _JSON_NAMES = {"str": "string", "bool": "bool", "int": "number", "float": "numbe
 def explain(kind: type[Any], error: Exception) -> str:
     """What is wrong with a body, as Go's decoder puts it."""
     text = str(error)
-    match = _MISMATCH.search(text)
+    match = _MISMATCH.search(_TOO_WIDE.sub("Expected `int`, got `int`", text))
     if match is None:
         return text
     expected, got, path = match.groups()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
@@ -55,7 +55,9 @@ def fields_of(struct: type[msgspec.Struct]) -> dict[str, Field]:
 
 def _shape(annotation: Any) -> tuple[Shape, bool]:
     options = get_args(annotation) if isinstance(annotation, UnionType) or get_origin(annotation) is Union else ()
-    rest = [option for option in options or (annotation,) if option is not NoneType]
+    # A number's width is msgspec's to check: here it is a number.
+    plain = [get_args(option)[0] if get_origin(option) is Annotated else option for option in options or (annotation,)]
+    rest = [option for option in plain if option is not NoneType]
     optional = len(rest) < len(options) or annotation is Any
     structs = [option for option in rest if isinstance(option, type) and issubclass(option, msgspec.Struct)]
     others = [option for option in rest if option not in structs]

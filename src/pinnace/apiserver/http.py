@@ -25,6 +25,9 @@ from pinnace.apiserver.server import ApiServer
 from pinnace.client.transport import Request, Response
 
 log = logging.getLogger("pinnace.apiserver")
+# What is no HTTP is answered with 400: nothing to be told with a traceback, and not by anyone who can connect.
+_front_log = log.getChild("http")
+_front_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 BODY_LIMIT = 3 * 1024 * 1024
 _BODY_SECONDS = 30.0            # for a whole body to arrive
@@ -70,6 +73,7 @@ class HttpFront:
                 handler_cancellation=True,
                 keepalive_timeout=_KEEPALIVE_SECONDS,
                 access_log=None,
+                logger=_front_log,
                 max_line_size=65536,
                 max_field_size=65536,
                 read_bufsize=262144,

@@ -237,6 +237,8 @@ class ApiServer:
             raise errors.NotFound.path()
         if call.verb not in call.registry.resource.verbs or (target.name and call.verb == "create"):
             raise errors.MethodNotAllowed()
+        if not target.name and call.verb in ("update", "patch"):
+            raise errors.MethodNotAllowed()
 
     def _authorize(self, attributes: Attributes) -> None:
         decision = self.authorizer.authorize(attributes)

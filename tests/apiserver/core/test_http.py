@@ -226,3 +226,12 @@ async def test_logs_and_exec_are_relayed(front: Front) -> None:
     await api.server.kubelets.close()
     listener.close()
     await listener.wait_closed()
+
+
+async def test_what_is_no_http_is_refused_and_fills_no_log(front: Front, caplog: pytest.LogCaptureFixture) -> None:
+    for junk in (b"\x00\xff\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port, ssl=front.context)
+        writer.write(junk)
+        assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+    assert "Traceback" not in caplog.text

@@ -24,6 +24,7 @@ JSON = {"content_type": "application/json"}
         ("GET", f"{CONFIGS}/a/status", None, {}, 404, "NotFound", "could not find"),
         ("POST", "/api/v1/configmaps", config(), {}, 405, "MethodNotAllowed", "does not allow this method"),
         ("POST", f"{CONFIGS}/a", config(), {}, 405, "MethodNotAllowed", "does not allow this method"),
+        ("PUT", CONFIGS, config(), {}, 405, "MethodNotAllowed", "does not allow this method"),
         ("BREW", CONFIGS, None, {}, 405, "MethodNotAllowed", "does not allow this method"),
         ("POST", CONFIGS, b"{", {}, 400, "BadRequest", "must be of type ConfigMap"),
         ("POST", CONFIGS, b"", {}, 400, "BadRequest", "unexpected end of JSON input"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pinnace.api.errors import BadRequest
 from pinnace.apiserver.resources.columns import human_duration
 from pinnace.apiserver.resources.cronjobs import schedule_error
 from pinnace.apiserver.resources.metadata import validate_object_meta, validate_object_meta_update
@@ -244,3 +245,25 @@ def test_metadata_of_a_dying_object_takes_no_new_finalizers(rows: Any) -> None:
         "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
         '[]string{"a.b/c"}'
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "text", "place"),
+    [
+        ("Secret", "data", "!!!", 0),
+        ("Secret", "data", "YQ", 0),
+        ("Secret", "data", "eA==YQ", 4),
+        ("ConfigMap", "binaryData", "YWJj!", 4),
+    ],
+)
+def test_what_is_no_base64_is_refused_as_go_decodes(rows: Any, kind: str, field: str, text: str, place: int) -> None:
+    resource = f"{kind.lower()}s"
+    with pytest.raises(BadRequest) as refusal:
+        rows.errors(resource, f"{{metadata: {{name: a}}, {field}: {{a: '{text}'}}}}")
+    assert refusal.value.message == (
+        f'{kind} in version "v1" cannot be handled as a {kind}: illegal base64 data at input byte {place}'
+    )
+
+
+def test_base64_may_be_broken_into_lines(rows: Any) -> None:
+    assert rows.errors("secrets", '{metadata: {name: a}, data: {a: "YW\\nJj"}}') == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32, Int64
 from pinnace.api.meta import v1 as meta
 
 
@@ -88,7 +89,7 @@ class MutatingWebhook(Struct, kw_only=True, omit_defaults=True, gc=False):
     reinvocationPolicy: str | None = None
     rules: list[RuleWithOperations] | None = None
     sideEffects: str = field(default_factory=str)
-    timeoutSeconds: int | None = None
+    timeoutSeconds: Int32 | None = None
 
 class MutatingWebhookConfiguration(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "MutatingWebhookConfiguration")
@@ -136,7 +137,7 @@ class ServiceReference(Struct, kw_only=True, omit_defaults=True, gc=False):
     name: str = field(default_factory=str)
     namespace: str = field(default_factory=str)
     path: str | None = None
-    port: int | None = None
+    port: Int32 | None = None
 
 class TypeChecking(Struct, kw_only=True, omit_defaults=True, gc=False):
     expressionWarnings: list[ExpressionWarning] | None = None
@@ -152,7 +153,7 @@ class ValidatingAdmissionPolicySpec(Struct, kw_only=True, omit_defaults=True, gc
 
 class ValidatingAdmissionPolicyStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     conditions: list[meta.Condition] | None = None
-    observedGeneration: int | None = None
+    observedGeneration: Int64 | None = None
     typeChecking: TypeChecking | None = None
 
 class ValidatingAdmissionPolicy(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -197,7 +198,7 @@ class ValidatingWebhook(Struct, kw_only=True, omit_defaults=True, gc=False):
     objectSelector: meta.LabelSelector | None = None
     rules: list[RuleWithOperations] | None = None
     sideEffects: str = field(default_factory=str)
-    timeoutSeconds: int | None = None
+    timeoutSeconds: Int32 | None = None
 
 class ValidatingWebhookConfiguration(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "ValidatingWebhookConfiguration")

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32, Int64
 from pinnace.api.meta import v1 as meta
 
 
@@ -15,7 +16,7 @@ class CustomResourceColumnDefinition(Struct, kw_only=True, omit_defaults=True, g
     format: str | None = None
     jsonPath: str = field(default_factory=str)
     name: str = field(default_factory=str)
-    priority: int | None = None
+    priority: Int32 | None = None
     type: str = field(default_factory=str)
 
 class CustomResourceConversion(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -41,7 +42,7 @@ class CustomResourceDefinitionSpec(Struct, kw_only=True, omit_defaults=True, gc=
 class CustomResourceDefinitionStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     acceptedNames: CustomResourceDefinitionNames = field(default_factory=CustomResourceDefinitionNames)
     conditions: list[CustomResourceDefinitionCondition] | None = None
-    observedGeneration: int | None = None
+    observedGeneration: Int64 | None = None
     storedVersions: list[str] | None = None
 
 class CustomResourceDefinition(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -54,7 +55,7 @@ class CustomResourceDefinition(Struct, kw_only=True, omit_defaults=True, gc=Fals
 class CustomResourceDefinitionCondition(Struct, kw_only=True, omit_defaults=True, gc=False):
     lastTransitionTime: str | None = None
     message: str | None = None
-    observedGeneration: int | None = None
+    observedGeneration: Int64 | None = None
     reason: str | None = None
     status: str = field(default_factory=str)
     type: str = field(default_factory=str)
@@ -114,13 +115,13 @@ class JSONSchemaProps(Struct, kw_only=True, omit_defaults=True, gc=False):
     format: str | None = None
     id: str | None = None
     items: JSONSchemaProps | list[JSONSchemaProps] | None = None
-    maxItems: int | None = None
-    maxLength: int | None = None
-    maxProperties: int | None = None
+    maxItems: Int64 | None = None
+    maxLength: Int64 | None = None
+    maxProperties: Int64 | None = None
     maximum: int | float | None = None
-    minItems: int | None = None
-    minLength: int | None = None
-    minProperties: int | None = None
+    minItems: Int64 | None = None
+    minLength: Int64 | None = None
+    minProperties: Int64 | None = None
     minimum: int | float | None = None
     multipleOf: int | float | None = None
     not_: JSONSchemaProps | None = field(default=None, name="not")
@@ -148,7 +149,7 @@ class ServiceReference(Struct, kw_only=True, omit_defaults=True, gc=False):
     name: str = field(default_factory=str)
     namespace: str = field(default_factory=str)
     path: str | None = None
-    port: int | None = None
+    port: Int32 | None = None
 
 class ValidationRule(Struct, kw_only=True, omit_defaults=True, gc=False):
     fieldPath: str | None = None

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32
 from pinnace.api.meta import v1 as meta
 
 
 class APIServiceSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     caBundle: str | None = None
     group: str | None = None
-    groupPriorityMinimum: int = field(default_factory=int)
+    groupPriorityMinimum: Int32 = field(default_factory=int)
     insecureSkipTLSVerify: bool | None = None
     service: ServiceReference | None = None
     version: str | None = None
-    versionPriority: int = field(default_factory=int)
+    versionPriority: Int32 = field(default_factory=int)
 
 class APIServiceStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     conditions: list[APIServiceCondition] | None = None
@@ -43,4 +44,4 @@ class APIServiceList(Struct, kw_only=True, omit_defaults=True, gc=False):
 class ServiceReference(Struct, kw_only=True, omit_defaults=True, gc=False):
     name: str | None = None
     namespace: str | None = None
-    port: int | None = None
+    port: Int32 | None = None

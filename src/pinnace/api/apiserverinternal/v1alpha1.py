@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int64
 from pinnace.api.meta import v1 as meta
 
 
@@ -32,7 +33,7 @@ class StorageVersion(Struct, kw_only=True, omit_defaults=True, gc=False):
 class StorageVersionCondition(Struct, kw_only=True, omit_defaults=True, gc=False):
     lastTransitionTime: str | None = None
     message: str = field(default_factory=str)
-    observedGeneration: int | None = None
+    observedGeneration: Int64 | None = None
     reason: str = field(default_factory=str)
     status: str = field(default_factory=str)
     type: str = field(default_factory=str)

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from pinnace.api.core import v1 as core
+from pinnace.api.integers import Int32, Int64
 from pinnace.api.meta import v1 as meta
 
 
@@ -16,7 +17,7 @@ class ControllerRevision(Struct, kw_only=True, omit_defaults=True, gc=False):
     apiVersion: str = field(default_factory=lambda: "apps/v1")
     metadata: meta.ObjectMeta = field(default_factory=meta.ObjectMeta)
     data: dict[str, Any] | None = None
-    revision: int = field(default_factory=int)
+    revision: Int64 = field(default_factory=int)
 
 class ControllerRevisionList(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "ControllerRevisionList")
@@ -29,23 +30,23 @@ class DaemonSetUpdateStrategy(Struct, kw_only=True, omit_defaults=True, gc=False
     type: str | None = None
 
 class DaemonSetSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    minReadySeconds: int | None = None
-    revisionHistoryLimit: int | None = None
+    minReadySeconds: Int32 | None = None
+    revisionHistoryLimit: Int32 | None = None
     selector: meta.LabelSelector = field(default_factory=meta.LabelSelector)
     template: core.PodTemplateSpec = field(default_factory=core.PodTemplateSpec)
     updateStrategy: DaemonSetUpdateStrategy = field(default_factory=DaemonSetUpdateStrategy)
 
 class DaemonSetStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    collisionCount: int | None = None
+    collisionCount: Int32 | None = None
     conditions: list[DaemonSetCondition] | None = None
-    currentNumberScheduled: int = field(default_factory=int)
-    desiredNumberScheduled: int = field(default_factory=int)
-    numberAvailable: int | None = None
-    numberMisscheduled: int = field(default_factory=int)
-    numberReady: int = field(default_factory=int)
-    numberUnavailable: int | None = None
-    observedGeneration: int | None = None
-    updatedNumberScheduled: int | None = None
+    currentNumberScheduled: Int32 = field(default_factory=int)
+    desiredNumberScheduled: Int32 = field(default_factory=int)
+    numberAvailable: Int32 | None = None
+    numberMisscheduled: Int32 = field(default_factory=int)
+    numberReady: Int32 = field(default_factory=int)
+    numberUnavailable: Int32 | None = None
+    observedGeneration: Int64 | None = None
+    updatedNumberScheduled: Int32 | None = None
 
 class DaemonSet(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "DaemonSet")
@@ -72,25 +73,25 @@ class DeploymentStrategy(Struct, kw_only=True, omit_defaults=True, gc=False):
     type: str | None = None
 
 class DeploymentSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    minReadySeconds: int | None = None
+    minReadySeconds: Int32 | None = None
     paused: bool | None = None
-    progressDeadlineSeconds: int | None = None
-    replicas: int | None = None
-    revisionHistoryLimit: int | None = None
+    progressDeadlineSeconds: Int32 | None = None
+    replicas: Int32 | None = None
+    revisionHistoryLimit: Int32 | None = None
     selector: meta.LabelSelector = field(default_factory=meta.LabelSelector)
     strategy: DeploymentStrategy = field(default_factory=DeploymentStrategy)
     template: core.PodTemplateSpec = field(default_factory=core.PodTemplateSpec)
 
 class DeploymentStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    availableReplicas: int | None = None
-    collisionCount: int | None = None
+    availableReplicas: Int32 | None = None
+    collisionCount: Int32 | None = None
     conditions: list[DeploymentCondition] | None = None
-    observedGeneration: int | None = None
-    readyReplicas: int | None = None
-    replicas: int | None = None
-    terminatingReplicas: int | None = None
-    unavailableReplicas: int | None = None
-    updatedReplicas: int | None = None
+    observedGeneration: Int64 | None = None
+    readyReplicas: Int32 | None = None
+    replicas: Int32 | None = None
+    terminatingReplicas: Int32 | None = None
+    unavailableReplicas: Int32 | None = None
+    updatedReplicas: Int32 | None = None
 
 class Deployment(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "Deployment")
@@ -114,19 +115,19 @@ class DeploymentList(Struct, kw_only=True, omit_defaults=True, gc=False):
     items: list[Deployment] = field(default_factory=lambda: [])
 
 class ReplicaSetSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    minReadySeconds: int | None = None
-    replicas: int | None = None
+    minReadySeconds: Int32 | None = None
+    replicas: Int32 | None = None
     selector: meta.LabelSelector = field(default_factory=meta.LabelSelector)
     template: core.PodTemplateSpec = field(default_factory=core.PodTemplateSpec)
 
 class ReplicaSetStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    availableReplicas: int | None = None
+    availableReplicas: Int32 | None = None
     conditions: list[ReplicaSetCondition] | None = None
-    fullyLabeledReplicas: int | None = None
-    observedGeneration: int | None = None
-    readyReplicas: int | None = None
-    replicas: int = field(default_factory=int)
-    terminatingReplicas: int | None = None
+    fullyLabeledReplicas: Int32 | None = None
+    observedGeneration: Int64 | None = None
+    readyReplicas: Int32 | None = None
+    replicas: Int32 = field(default_factory=int)
+    terminatingReplicas: Int32 | None = None
 
 class ReplicaSet(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "ReplicaSet")
@@ -149,28 +150,28 @@ class ReplicaSetList(Struct, kw_only=True, omit_defaults=True, gc=False):
     items: list[ReplicaSet] = field(default_factory=lambda: [])
 
 class RollingUpdateDaemonSet(Struct, kw_only=True, omit_defaults=True, gc=False):
-    maxSurge: int | str | None = None
-    maxUnavailable: int | str | None = None
+    maxSurge: Int32 | str | None = None
+    maxUnavailable: Int32 | str | None = None
 
 class RollingUpdateDeployment(Struct, kw_only=True, omit_defaults=True, gc=False):
-    maxSurge: int | str | None = None
-    maxUnavailable: int | str | None = None
+    maxSurge: Int32 | str | None = None
+    maxUnavailable: Int32 | str | None = None
 
 class RollingUpdateStatefulSetStrategy(Struct, kw_only=True, omit_defaults=True, gc=False):
-    maxUnavailable: int | str | None = None
-    partition: int | None = None
+    maxUnavailable: Int32 | str | None = None
+    partition: Int32 | None = None
 
 class StatefulSetUpdateStrategy(Struct, kw_only=True, omit_defaults=True, gc=False):
     rollingUpdate: RollingUpdateStatefulSetStrategy | None = None
     type: str | None = None
 
 class StatefulSetSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    minReadySeconds: int | None = None
+    minReadySeconds: Int32 | None = None
     ordinals: StatefulSetOrdinals | None = None
     persistentVolumeClaimRetentionPolicy: StatefulSetPersistentVolumeClaimRetentionPolicy | None = None
     podManagementPolicy: str | None = None
-    replicas: int | None = None
-    revisionHistoryLimit: int | None = None
+    replicas: Int32 | None = None
+    revisionHistoryLimit: Int32 | None = None
     selector: meta.LabelSelector = field(default_factory=meta.LabelSelector)
     serviceName: str | None = None
     template: core.PodTemplateSpec = field(default_factory=core.PodTemplateSpec)
@@ -178,16 +179,16 @@ class StatefulSetSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     volumeClaimTemplates: list[core.PersistentVolumeClaimEmbedded] | None = None
 
 class StatefulSetStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    availableReplicas: int | None = None
-    collisionCount: int | None = None
+    availableReplicas: Int32 | None = None
+    collisionCount: Int32 | None = None
     conditions: list[StatefulSetCondition] | None = None
-    currentReplicas: int | None = None
+    currentReplicas: Int32 | None = None
     currentRevision: str | None = None
-    observedGeneration: int | None = None
-    readyReplicas: int | None = None
-    replicas: int = field(default_factory=int)
+    observedGeneration: Int64 | None = None
+    readyReplicas: Int32 | None = None
+    replicas: Int32 = field(default_factory=int)
     updateRevision: str | None = None
-    updatedReplicas: int | None = None
+    updatedReplicas: Int32 | None = None
 
 class StatefulSet(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "StatefulSet")
@@ -210,7 +211,7 @@ class StatefulSetList(Struct, kw_only=True, omit_defaults=True, gc=False):
     items: list[StatefulSet] = field(default_factory=lambda: [])
 
 class StatefulSetOrdinals(Struct, kw_only=True, omit_defaults=True, gc=False):
-    start: int | None = None
+    start: Int32 | None = None
 
 class StatefulSetPersistentVolumeClaimRetentionPolicy(Struct, kw_only=True, omit_defaults=True, gc=False):
     whenDeleted: str | None = None

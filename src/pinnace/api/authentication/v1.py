@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int64
 from pinnace.api.meta import v1 as meta
 
 
@@ -31,7 +32,7 @@ class SelfSubjectReview(Struct, kw_only=True, omit_defaults=True, gc=False):
 class TokenRequestSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     audiences: list[str] | None = None
     boundObjectRef: BoundObjectReference | None = None
-    expirationSeconds: int | None = None
+    expirationSeconds: Int64 | None = None
 
 class TokenRequestStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     expirationTimestamp: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32, Int64
 from pinnace.api.meta import v1 as meta
 
 
@@ -14,17 +15,17 @@ class CrossVersionObjectReference(Struct, kw_only=True, omit_defaults=True, gc=F
     name: str = field(default_factory=str)
 
 class HorizontalPodAutoscalerSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    maxReplicas: int = field(default_factory=int)
-    minReplicas: int | None = None
+    maxReplicas: Int32 = field(default_factory=int)
+    minReplicas: Int32 | None = None
     scaleTargetRef: CrossVersionObjectReference = field(default_factory=CrossVersionObjectReference)
-    targetCPUUtilizationPercentage: int | None = None
+    targetCPUUtilizationPercentage: Int32 | None = None
 
 class HorizontalPodAutoscalerStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    currentCPUUtilizationPercentage: int | None = None
-    currentReplicas: int = field(default_factory=int)
-    desiredReplicas: int = field(default_factory=int)
+    currentCPUUtilizationPercentage: Int32 | None = None
+    currentReplicas: Int32 = field(default_factory=int)
+    desiredReplicas: Int32 = field(default_factory=int)
     lastScaleTime: str | None = None
-    observedGeneration: int | None = None
+    observedGeneration: Int64 | None = None
 
 class HorizontalPodAutoscaler(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "HorizontalPodAutoscaler")
@@ -40,10 +41,10 @@ class HorizontalPodAutoscalerList(Struct, kw_only=True, omit_defaults=True, gc=F
     items: list[HorizontalPodAutoscaler] = field(default_factory=lambda: [])
 
 class ScaleSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    replicas: int | None = None
+    replicas: Int32 | None = None
 
 class ScaleStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    replicas: int = field(default_factory=int)
+    replicas: Int32 = field(default_factory=int)
     selector: str | None = None
 
 class Scale(Struct, kw_only=True, omit_defaults=True, gc=False):

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32, Int64
 from pinnace.api.meta import v1 as meta
 
 
 class MetricTarget(Struct, kw_only=True, omit_defaults=True, gc=False):
-    averageUtilization: int | None = None
+    averageUtilization: Int32 | None = None
     averageValue: str | int | float | None = None
     type: str = field(default_factory=str)
     value: str | int | float | None = None
@@ -20,7 +21,7 @@ class ContainerResourceMetricSource(Struct, kw_only=True, omit_defaults=True, gc
     target: MetricTarget = field(default_factory=MetricTarget)
 
 class MetricValueStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    averageUtilization: int | None = None
+    averageUtilization: Int32 | None = None
     averageValue: str | int | float | None = None
     value: str | int | float | None = None
 
@@ -47,30 +48,30 @@ class ExternalMetricStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     metric: MetricIdentifier = field(default_factory=MetricIdentifier)
 
 class HPAScalingPolicy(Struct, kw_only=True, omit_defaults=True, gc=False):
-    periodSeconds: int = field(default_factory=int)
+    periodSeconds: Int32 = field(default_factory=int)
     type: str = field(default_factory=str)
-    value: int = field(default_factory=int)
+    value: Int32 = field(default_factory=int)
 
 class HPAScalingRules(Struct, kw_only=True, omit_defaults=True, gc=False):
     policies: list[HPAScalingPolicy] | None = None
     selectPolicy: str | None = None
-    stabilizationWindowSeconds: int | None = None
+    stabilizationWindowSeconds: Int32 | None = None
     tolerance: str | int | float | None = None
 
 class HorizontalPodAutoscalerSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     behavior: HorizontalPodAutoscalerBehavior | None = None
-    maxReplicas: int = field(default_factory=int)
+    maxReplicas: Int32 = field(default_factory=int)
     metrics: list[MetricSpec] | None = None
-    minReplicas: int | None = None
+    minReplicas: Int32 | None = None
     scaleTargetRef: CrossVersionObjectReference = field(default_factory=CrossVersionObjectReference)
 
 class HorizontalPodAutoscalerStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     conditions: list[HorizontalPodAutoscalerCondition] | None = None
     currentMetrics: list[MetricStatus] | None = None
-    currentReplicas: int | None = None
-    desiredReplicas: int = field(default_factory=int)
+    currentReplicas: Int32 | None = None
+    desiredReplicas: Int32 = field(default_factory=int)
     lastScaleTime: str | None = None
-    observedGeneration: int | None = None
+    observedGeneration: Int64 | None = None
 
 class HorizontalPodAutoscaler(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "HorizontalPodAutoscaler")

@@ -6,26 +6,27 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from pinnace.api.core import v1 as core
+from pinnace.api.integers import Int32, Int64
 from pinnace.api.meta import v1 as meta
 
 
 class JobSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    activeDeadlineSeconds: int | None = None
-    backoffLimit: int | None = None
-    backoffLimitPerIndex: int | None = None
+    activeDeadlineSeconds: Int64 | None = None
+    backoffLimit: Int32 | None = None
+    backoffLimitPerIndex: Int32 | None = None
     completionMode: str | None = None
-    completions: int | None = None
+    completions: Int32 | None = None
     managedBy: str | None = None
     manualSelector: bool | None = None
-    maxFailedIndexes: int | None = None
-    parallelism: int | None = None
+    maxFailedIndexes: Int32 | None = None
+    parallelism: Int32 | None = None
     podFailurePolicy: PodFailurePolicy | None = None
     podReplacementPolicy: str | None = None
     selector: meta.LabelSelector | None = None
     successPolicy: SuccessPolicy | None = None
     suspend: bool | None = None
     template: core.PodTemplateSpec = field(default_factory=core.PodTemplateSpec)
-    ttlSecondsAfterFinished: int | None = None
+    ttlSecondsAfterFinished: Int32 | None = None
 
 class JobTemplateSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     metadata: meta.ObjectMeta = field(default_factory=meta.ObjectMeta)
@@ -33,11 +34,11 @@ class JobTemplateSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class CronJobSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     concurrencyPolicy: str | None = None
-    failedJobsHistoryLimit: int | None = None
+    failedJobsHistoryLimit: Int32 | None = None
     jobTemplate: JobTemplateSpec = field(default_factory=JobTemplateSpec)
     schedule: str = field(default_factory=str)
-    startingDeadlineSeconds: int | None = None
-    successfulJobsHistoryLimit: int | None = None
+    startingDeadlineSeconds: Int64 | None = None
+    successfulJobsHistoryLimit: Int32 | None = None
     suspend: bool | None = None
     timeZone: str | None = None
 
@@ -60,16 +61,16 @@ class CronJobList(Struct, kw_only=True, omit_defaults=True, gc=False):
     items: list[CronJob] = field(default_factory=lambda: [])
 
 class JobStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    active: int | None = None
+    active: Int32 | None = None
     completedIndexes: str | None = None
     completionTime: str | None = None
     conditions: list[JobCondition] | None = None
-    failed: int | None = None
+    failed: Int32 | None = None
     failedIndexes: str | None = None
-    ready: int | None = None
+    ready: Int32 | None = None
     startTime: str | None = None
-    succeeded: int | None = None
-    terminating: int | None = None
+    succeeded: Int32 | None = None
+    terminating: Int32 | None = None
     uncountedTerminatedPods: UncountedTerminatedPods | None = None
 
 class Job(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -99,7 +100,7 @@ class PodFailurePolicy(Struct, kw_only=True, omit_defaults=True, gc=False):
 class PodFailurePolicyOnExitCodesRequirement(Struct, kw_only=True, omit_defaults=True, gc=False):
     containerName: str | None = None
     operator: str = field(default_factory=str)
-    values: list[int] = field(default_factory=lambda: [])
+    values: list[Int32] = field(default_factory=lambda: [])
 
 class PodFailurePolicyOnPodConditionsPattern(Struct, kw_only=True, omit_defaults=True, gc=False):
     status: str | None = None
@@ -114,7 +115,7 @@ class SuccessPolicy(Struct, kw_only=True, omit_defaults=True, gc=False):
     rules: list[SuccessPolicyRule] = field(default_factory=lambda: [])
 
 class SuccessPolicyRule(Struct, kw_only=True, omit_defaults=True, gc=False):
-    succeededCount: int | None = None
+    succeededCount: Int32 | None = None
     succeededIndexes: str | None = None
 
 class UncountedTerminatedPods(Struct, kw_only=True, omit_defaults=True, gc=False):

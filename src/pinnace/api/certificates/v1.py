@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32
 from pinnace.api.meta import v1 as meta
 
 
 class CertificateSigningRequestSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    expirationSeconds: int | None = None
+    expirationSeconds: Int32 | None = None
     extra: dict[str, list[str]] | None = None
     groups: list[str] | None = None
     request: str = field(default_factory=str)

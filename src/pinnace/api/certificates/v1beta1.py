@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32
 from pinnace.api.meta import v1 as meta
 
 
@@ -25,7 +26,7 @@ class ClusterTrustBundleList(Struct, kw_only=True, omit_defaults=True, gc=False)
     items: list[ClusterTrustBundle] = field(default_factory=lambda: [])
 
 class PodCertificateRequestSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    maxExpirationSeconds: int | None = None
+    maxExpirationSeconds: Int32 | None = None
     nodeName: str = field(default_factory=str)
     nodeUID: str = field(default_factory=str)
     pkixPublicKey: str | None = None

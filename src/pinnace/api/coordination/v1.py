@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32
 from pinnace.api.meta import v1 as meta
 
 
 class LeaseSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     acquireTime: str | None = None
     holderIdentity: str | None = None
-    leaseDurationSeconds: int | None = None
-    leaseTransitions: int | None = None
+    leaseDurationSeconds: Int32 | None = None
+    leaseTransitions: Int32 | None = None
     preferredHolder: str | None = None
     renewTime: str | None = None
     strategy: str | None = None

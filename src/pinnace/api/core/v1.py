@@ -7,12 +7,13 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32, Int64
 from pinnace.api.meta import v1 as meta
 
 
 class AWSElasticBlockStoreVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
     fsType: str | None = None
-    partition: int | None = None
+    partition: Int32 | None = None
     readOnly: bool | None = None
     volumeID: str = field(default_factory=str)
 
@@ -115,7 +116,7 @@ class CinderVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
     volumeID: str = field(default_factory=str)
 
 class ClientIPConfig(Struct, kw_only=True, omit_defaults=True, gc=False):
-    timeoutSeconds: int | None = None
+    timeoutSeconds: Int32 | None = None
 
 class ClusterTrustBundleProjection(Struct, kw_only=True, omit_defaults=True, gc=False):
     labelSelector: meta.LabelSelector | None = None
@@ -178,7 +179,7 @@ class ConfigMapProjection(Struct, kw_only=True, omit_defaults=True, gc=False):
     optional: bool | None = None
 
 class ConfigMapVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
-    defaultMode: int | None = None
+    defaultMode: Int32 | None = None
     items: list[KeyToPath] | None = None
     name: str | None = None
     optional: bool | None = None
@@ -222,12 +223,12 @@ class ContainerExtendedResourceRequest(Struct, kw_only=True, omit_defaults=True,
 
 class ContainerImage(Struct, kw_only=True, omit_defaults=True, gc=False):
     names: list[str] | None = None
-    sizeBytes: int | None = None
+    sizeBytes: Int64 | None = None
 
 class ContainerPort(Struct, kw_only=True, omit_defaults=True, gc=False):
-    containerPort: int = field(default_factory=int)
+    containerPort: Int32 = field(default_factory=int)
     hostIP: str | None = None
-    hostPort: int | None = None
+    hostPort: Int32 | None = None
     name: str | None = None
     protocol: str | None = None
 
@@ -241,7 +242,7 @@ class ContainerRestartRule(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class ContainerRestartRuleOnExitCodes(Struct, kw_only=True, omit_defaults=True, gc=False):
     operator: str = field(default_factory=str)
-    values: list[int] | None = None
+    values: list[Int32] | None = None
 
 class ContainerState(Struct, kw_only=True, omit_defaults=True, gc=False):
     running: ContainerStateRunning | None = None
@@ -253,11 +254,11 @@ class ContainerStateRunning(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class ContainerStateTerminated(Struct, kw_only=True, omit_defaults=True, gc=False):
     containerID: str | None = None
-    exitCode: int = field(default_factory=int)
+    exitCode: Int32 = field(default_factory=int)
     finishedAt: str | None = None
     message: str | None = None
     reason: str | None = None
-    signal: int | None = None
+    signal: Int32 | None = None
     startedAt: str | None = None
 
 class ContainerStateWaiting(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -274,7 +275,7 @@ class ContainerStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     name: str = field(default_factory=str)
     ready: bool = field(default_factory=bool)
     resources: ResourceRequirements | None = None
-    restartCount: int = field(default_factory=int)
+    restartCount: Int32 = field(default_factory=int)
     started: bool | None = None
     state: ContainerState = field(default_factory=ContainerState)
     stopSignal: str | None = None
@@ -285,19 +286,19 @@ class ContainerUser(Struct, kw_only=True, omit_defaults=True, gc=False):
     linux: LinuxContainerUser | None = None
 
 class DaemonEndpoint(Struct, kw_only=True, omit_defaults=True, gc=False):
-    Port: int = field(default_factory=int)
+    Port: Int32 = field(default_factory=int)
 
 class DownwardAPIProjection(Struct, kw_only=True, omit_defaults=True, gc=False):
     items: list[DownwardAPIVolumeFile] | None = None
 
 class DownwardAPIVolumeFile(Struct, kw_only=True, omit_defaults=True, gc=False):
     fieldRef: ObjectFieldSelector | None = None
-    mode: int | None = None
+    mode: Int32 | None = None
     path: str = field(default_factory=str)
     resourceFieldRef: ResourceFieldSelector | None = None
 
 class DownwardAPIVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
-    defaultMode: int | None = None
+    defaultMode: Int32 | None = None
     items: list[DownwardAPIVolumeFile] | None = None
 
 class EmptyDirVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -313,7 +314,7 @@ class EndpointAddress(Struct, kw_only=True, omit_defaults=True, gc=False):
 class EndpointPort(Struct, kw_only=True, omit_defaults=True, gc=False):
     appProtocol: str | None = None
     name: str | None = None
-    port: int = field(default_factory=int)
+    port: Int32 = field(default_factory=int)
     protocol: str | None = None
 
 class EndpointSubset(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -390,7 +391,7 @@ class Event(Struct, kw_only=True, omit_defaults=True, gc=False):
     apiVersion: str = field(default_factory=lambda: "v1")
     metadata: meta.ObjectMeta = field(default_factory=meta.ObjectMeta)
     action: str | None = None
-    count: int | None = None
+    count: Int32 | None = None
     eventTime: str | None = None
     firstTimestamp: str | None = None
     involvedObject: ObjectReference = field(default_factory=ObjectReference)
@@ -411,7 +412,7 @@ class EventList(Struct, kw_only=True, omit_defaults=True, gc=False):
     items: list[Event] = field(default_factory=lambda: [])
 
 class EventSeries(Struct, kw_only=True, omit_defaults=True, gc=False):
-    count: int | None = None
+    count: Int32 | None = None
     lastObservedTime: str | None = None
 
 class ExecAction(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -419,7 +420,7 @@ class ExecAction(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class FCVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
     fsType: str | None = None
-    lun: int | None = None
+    lun: Int32 | None = None
     readOnly: bool | None = None
     targetWWNs: list[str] | None = None
     wwids: list[str] | None = None
@@ -450,12 +451,12 @@ class FlockerVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class GCEPersistentDiskVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
     fsType: str | None = None
-    partition: int | None = None
+    partition: Int32 | None = None
     pdName: str = field(default_factory=str)
     readOnly: bool | None = None
 
 class GRPCAction(Struct, kw_only=True, omit_defaults=True, gc=False):
-    port: int = field(default_factory=int)
+    port: Int32 = field(default_factory=int)
     service: str | None = None
 
 class GitRepoVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -478,7 +479,7 @@ class HTTPGetAction(Struct, kw_only=True, omit_defaults=True, gc=False):
     host: str | None = None
     httpHeaders: list[HTTPHeader] | None = None
     path: str | None = None
-    port: int | str = field(default_factory=int)
+    port: Int32 | str = field(default_factory=int)
     scheme: str | None = None
 
 class HTTPHeader(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -503,7 +504,7 @@ class ISCSIPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=F
     initiatorName: str | None = None
     iqn: str = field(default_factory=str)
     iscsiInterface: str | None = None
-    lun: int = field(default_factory=int)
+    lun: Int32 = field(default_factory=int)
     portals: list[str] | None = None
     readOnly: bool | None = None
     secretRef: SecretReference | None = None
@@ -516,7 +517,7 @@ class ISCSIVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
     initiatorName: str | None = None
     iqn: str = field(default_factory=str)
     iscsiInterface: str | None = None
-    lun: int = field(default_factory=int)
+    lun: Int32 = field(default_factory=int)
     portals: list[str] | None = None
     readOnly: bool | None = None
     secretRef: LocalObjectReference | None = None
@@ -531,7 +532,7 @@ class ImageVolumeStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class KeyToPath(Struct, kw_only=True, omit_defaults=True, gc=False):
     key: str = field(default_factory=str)
-    mode: int | None = None
+    mode: Int32 | None = None
     path: str = field(default_factory=str)
 
 class Lifecycle(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -569,9 +570,9 @@ class LimitRangeList(Struct, kw_only=True, omit_defaults=True, gc=False):
     items: list[LimitRange] = field(default_factory=lambda: [])
 
 class LinuxContainerUser(Struct, kw_only=True, omit_defaults=True, gc=False):
-    gid: int = field(default_factory=int)
-    supplementalGroups: list[int] | None = None
-    uid: int = field(default_factory=int)
+    gid: Int64 = field(default_factory=int)
+    supplementalGroups: list[Int64] | None = None
+    uid: Int64 = field(default_factory=int)
 
 class List(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "List")
@@ -744,7 +745,7 @@ class NodeSelectorTerm(Struct, kw_only=True, omit_defaults=True, gc=False):
     matchFields: list[NodeSelectorRequirement] | None = None
 
 class NodeSwapStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    capacity: int | None = None
+    capacity: Int64 | None = None
 
 class ObjectFieldSelector(Struct, kw_only=True, omit_defaults=True, gc=False):
     apiVersion: str | None = None
@@ -868,7 +869,7 @@ class PhotonPersistentDiskVolumeSource(Struct, kw_only=True, omit_defaults=True,
     pdID: str = field(default_factory=str)
 
 class PodSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    activeDeadlineSeconds: int | None = None
+    activeDeadlineSeconds: Int64 | None = None
     affinity: Affinity | None = None
     automountServiceAccountToken: bool | None = None
     containers: list[Container] = field(default_factory=lambda: [])
@@ -890,7 +891,7 @@ class PodSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     os: PodOS | None = None
     overhead: dict[str, str | int | float] | None = None
     preemptionPolicy: str | None = None
-    priority: int | None = None
+    priority: Int32 | None = None
     priorityClassName: str | None = None
     readinessGates: list[PodReadinessGate] | None = None
     resourceClaims: list[PodResourceClaim] | None = None
@@ -906,7 +907,7 @@ class PodSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     setHostnameAsFQDN: bool | None = None
     shareProcessNamespace: bool | None = None
     subdomain: str | None = None
-    terminationGracePeriodSeconds: int | None = None
+    terminationGracePeriodSeconds: Int64 | None = None
     tolerations: list[Toleration] | None = None
     topologySpreadConstraints: list[TopologySpreadConstraint] | None = None
     volumes: list[Volume] | None = None
@@ -923,7 +924,7 @@ class PodStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     message: str | None = None
     nodeAllocatableResourceClaimStatuses: list[NodeAllocatableResourceClaimStatus] | None = None
     nominatedNodeName: str | None = None
-    observedGeneration: int | None = None
+    observedGeneration: Int64 | None = None
     phase: str | None = None
     podIP: str | None = None
     podIPs: list[PodIP] | None = None
@@ -971,7 +972,7 @@ class PodCertificateProjection(Struct, kw_only=True, omit_defaults=True, gc=Fals
     credentialBundlePath: str | None = None
     keyPath: str | None = None
     keyType: str = field(default_factory=str)
-    maxExpirationSeconds: int | None = None
+    maxExpirationSeconds: Int32 | None = None
     signerName: str = field(default_factory=str)
     userAnnotations: dict[str, str] | None = None
 
@@ -979,7 +980,7 @@ class PodCondition(Struct, kw_only=True, omit_defaults=True, gc=False):
     lastProbeTime: str | None = None
     lastTransitionTime: str | None = None
     message: str | None = None
-    observedGeneration: int | None = None
+    observedGeneration: Int64 | None = None
     reason: str | None = None
     status: str = field(default_factory=str)
     type: str = field(default_factory=str)
@@ -1022,11 +1023,11 @@ class PodLogOptions(Struct, kw_only=True, omit_defaults=True, gc=False):
     container: str | None = None
     follow: bool | None = None
     previous: bool | None = None
-    sinceSeconds: int | None = None
+    sinceSeconds: Int64 | None = None
     sinceTime: str | None = None
     timestamps: bool | None = None
-    tailLines: int | None = None
-    limitBytes: int | None = None
+    tailLines: Int64 | None = None
+    limitBytes: Int64 | None = None
     insecureSkipTLSVerifyBackend: bool | None = None
     stream: str | None = None
 
@@ -1036,7 +1037,7 @@ class PodOS(Struct, kw_only=True, omit_defaults=True, gc=False):
 class PodPortForwardOptions(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "PodPortForwardOptions")
     apiVersion: str = field(default_factory=lambda: "v1")
-    ports: list[int] | None = None
+    ports: list[Int64] | None = None
 
 class PodProxyOptions(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "PodProxyOptions")
@@ -1063,15 +1064,15 @@ class PodSchedulingGroup(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class PodSecurityContext(Struct, kw_only=True, omit_defaults=True, gc=False):
     appArmorProfile: AppArmorProfile | None = None
-    fsGroup: int | None = None
+    fsGroup: Int64 | None = None
     fsGroupChangePolicy: str | None = None
-    runAsGroup: int | None = None
+    runAsGroup: Int64 | None = None
     runAsNonRoot: bool | None = None
-    runAsUser: int | None = None
+    runAsUser: Int64 | None = None
     seLinuxChangePolicy: str | None = None
     seLinuxOptions: SELinuxOptions | None = None
     seccompProfile: SeccompProfile | None = None
-    supplementalGroups: list[int] | None = None
+    supplementalGroups: list[Int64] | None = None
     supplementalGroupsPolicy: str | None = None
     sysctls: list[Sysctl] | None = None
     windowsOptions: WindowsSecurityContextOptions | None = None
@@ -1100,7 +1101,7 @@ class PodTemplateList(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class PortStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     error: str | None = None
-    port: int = field(default_factory=int)
+    port: Int32 = field(default_factory=int)
     protocol: str = field(default_factory=str)
 
 class PortworxVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -1110,22 +1111,22 @@ class PortworxVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class PreferredSchedulingTerm(Struct, kw_only=True, omit_defaults=True, gc=False):
     preference: NodeSelectorTerm = field(default_factory=NodeSelectorTerm)
-    weight: int = field(default_factory=int)
+    weight: Int32 = field(default_factory=int)
 
 class Probe(Struct, kw_only=True, omit_defaults=True, gc=False):
     exec: ExecAction | None = None
-    failureThreshold: int | None = None
+    failureThreshold: Int32 | None = None
     grpc: GRPCAction | None = None
     httpGet: HTTPGetAction | None = None
-    initialDelaySeconds: int | None = None
-    periodSeconds: int | None = None
-    successThreshold: int | None = None
+    initialDelaySeconds: Int32 | None = None
+    periodSeconds: Int32 | None = None
+    successThreshold: Int32 | None = None
     tcpSocket: TCPSocketAction | None = None
-    terminationGracePeriodSeconds: int | None = None
-    timeoutSeconds: int | None = None
+    terminationGracePeriodSeconds: Int64 | None = None
+    timeoutSeconds: Int32 | None = None
 
 class ProjectedVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
-    defaultMode: int | None = None
+    defaultMode: Int32 | None = None
     sources: list[VolumeProjection] | None = None
 
 class QuobyteVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -1164,18 +1165,18 @@ class RangeAllocation(Struct, kw_only=True, omit_defaults=True, gc=False):
     data: str = field(default_factory=str)
 
 class ReplicationControllerSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    minReadySeconds: int | None = None
-    replicas: int | None = None
+    minReadySeconds: Int32 | None = None
+    replicas: Int32 | None = None
     selector: dict[str, str] | None = None
     template: PodTemplateSpec | None = None
 
 class ReplicationControllerStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    availableReplicas: int | None = None
+    availableReplicas: Int32 | None = None
     conditions: list[ReplicationControllerCondition] | None = None
-    fullyLabeledReplicas: int | None = None
-    observedGeneration: int | None = None
-    readyReplicas: int | None = None
-    replicas: int = field(default_factory=int)
+    fullyLabeledReplicas: Int32 | None = None
+    observedGeneration: Int64 | None = None
+    readyReplicas: Int32 | None = None
+    replicas: Int32 = field(default_factory=int)
 
 class ReplicationController(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "ReplicationController")
@@ -1313,7 +1314,7 @@ class SecretProjection(Struct, kw_only=True, omit_defaults=True, gc=False):
     optional: bool | None = None
 
 class SecretVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
-    defaultMode: int | None = None
+    defaultMode: Int32 | None = None
     items: list[KeyToPath] | None = None
     optional: bool | None = None
     secretName: str | None = None
@@ -1325,9 +1326,9 @@ class SecurityContext(Struct, kw_only=True, omit_defaults=True, gc=False):
     privileged: bool | None = None
     procMount: str | None = None
     readOnlyRootFilesystem: bool | None = None
-    runAsGroup: int | None = None
+    runAsGroup: Int64 | None = None
     runAsNonRoot: bool | None = None
-    runAsUser: int | None = None
+    runAsUser: Int64 | None = None
     seLinuxOptions: SELinuxOptions | None = None
     seccompProfile: SeccompProfile | None = None
     windowsOptions: WindowsSecurityContextOptions | None = None
@@ -1344,7 +1345,7 @@ class ServiceSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     externalIPs: list[str] | None = None
     externalName: str | None = None
     externalTrafficPolicy: str | None = None
-    healthCheckNodePort: int | None = None
+    healthCheckNodePort: Int32 | None = None
     internalTrafficPolicy: str | None = None
     ipFamilies: list[str] | None = None
     ipFamilyPolicy: str | None = None
@@ -1386,7 +1387,7 @@ class ServiceAccountList(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class ServiceAccountTokenProjection(Struct, kw_only=True, omit_defaults=True, gc=False):
     audience: str | None = None
-    expirationSeconds: int | None = None
+    expirationSeconds: Int64 | None = None
     path: str = field(default_factory=str)
 
 class ServiceList(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -1398,10 +1399,10 @@ class ServiceList(Struct, kw_only=True, omit_defaults=True, gc=False):
 class ServicePort(Struct, kw_only=True, omit_defaults=True, gc=False):
     appProtocol: str | None = None
     name: str | None = None
-    nodePort: int | None = None
-    port: int = field(default_factory=int)
+    nodePort: Int32 | None = None
+    port: Int32 = field(default_factory=int)
     protocol: str | None = None
-    targetPort: int | str | None = None
+    targetPort: Int32 | str | None = None
 
 class ServiceProxyOptions(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "ServiceProxyOptions")
@@ -1412,7 +1413,7 @@ class SessionAffinityConfig(Struct, kw_only=True, omit_defaults=True, gc=False):
     clientIP: ClientIPConfig | None = None
 
 class SleepAction(Struct, kw_only=True, omit_defaults=True, gc=False):
-    seconds: int = field(default_factory=int)
+    seconds: Int64 = field(default_factory=int)
 
 class StorageOSPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
     fsType: str | None = None
@@ -1434,7 +1435,7 @@ class Sysctl(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class TCPSocketAction(Struct, kw_only=True, omit_defaults=True, gc=False):
     host: str | None = None
-    port: int | str = field(default_factory=int)
+    port: Int32 | str = field(default_factory=int)
 
 class Taint(Struct, kw_only=True, omit_defaults=True, gc=False):
     effect: str = field(default_factory=str)
@@ -1446,7 +1447,7 @@ class Toleration(Struct, kw_only=True, omit_defaults=True, gc=False):
     effect: str | None = None
     key: str | None = None
     operator: str | None = None
-    tolerationSeconds: int | None = None
+    tolerationSeconds: Int64 | None = None
     value: str | None = None
 
 class TopologySelectorLabelRequirement(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -1459,8 +1460,8 @@ class TopologySelectorTerm(Struct, kw_only=True, omit_defaults=True, gc=False):
 class TopologySpreadConstraint(Struct, kw_only=True, omit_defaults=True, gc=False):
     labelSelector: meta.LabelSelector | None = None
     matchLabelKeys: list[str] | None = None
-    maxSkew: int = field(default_factory=int)
-    minDomains: int | None = None
+    maxSkew: Int32 = field(default_factory=int)
+    minDomains: Int32 | None = None
     nodeAffinityPolicy: str | None = None
     nodeTaintsPolicy: str | None = None
     topologyKey: str = field(default_factory=str)
@@ -1552,7 +1553,7 @@ class VsphereVirtualDiskVolumeSource(Struct, kw_only=True, omit_defaults=True, g
 
 class WeightedPodAffinityTerm(Struct, kw_only=True, omit_defaults=True, gc=False):
     podAffinityTerm: PodAffinityTerm = field(default_factory=PodAffinityTerm)
-    weight: int = field(default_factory=int)
+    weight: Int32 = field(default_factory=int)
 
 class WindowsSecurityContextOptions(Struct, kw_only=True, omit_defaults=True, gc=False):
     gmsaCredentialSpec: str | None = None

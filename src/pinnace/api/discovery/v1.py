@@ -6,6 +6,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from pinnace.api.core import v1 as core
+from pinnace.api.integers import Int32
 from pinnace.api.meta import v1 as meta
 
 
@@ -31,7 +32,7 @@ class EndpointHints(Struct, kw_only=True, omit_defaults=True, gc=False):
 class EndpointPort(Struct, kw_only=True, omit_defaults=True, gc=False):
     appProtocol: str | None = None
     name: str | None = None
-    port: int | None = None
+    port: Int32 | None = None
     protocol: str | None = None
 
 class EndpointSlice(Struct, kw_only=True, omit_defaults=True, gc=False):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from pinnace.api.core import v1 as core
+from pinnace.api.integers import Int32
 from pinnace.api.meta import v1 as meta
 
 
@@ -14,7 +15,7 @@ class Event(Struct, kw_only=True, omit_defaults=True, gc=False):
     apiVersion: str = field(default_factory=lambda: "events.k8s.io/v1")
     metadata: meta.ObjectMeta = field(default_factory=meta.ObjectMeta)
     action: str | None = None
-    deprecatedCount: int | None = None
+    deprecatedCount: Int32 | None = None
     deprecatedFirstTimestamp: str | None = None
     deprecatedLastTimestamp: str | None = None
     deprecatedSource: core.EventSource = field(default_factory=core.EventSource)
@@ -35,5 +36,5 @@ class EventList(Struct, kw_only=True, omit_defaults=True, gc=False):
     items: list[Event] = field(default_factory=lambda: [])
 
 class EventSeries(Struct, kw_only=True, omit_defaults=True, gc=False):
-    count: int = field(default_factory=int)
+    count: Int32 = field(default_factory=int)
     lastObservedTime: str = field(default_factory=str)

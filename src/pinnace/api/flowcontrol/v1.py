@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32
 from pinnace.api.meta import v1 as meta
 
 
 class ExemptPriorityLevelConfiguration(Struct, kw_only=True, omit_defaults=True, gc=False):
-    lendablePercent: int | None = None
-    nominalConcurrencyShares: int | None = None
+    lendablePercent: Int32 | None = None
+    nominalConcurrencyShares: Int32 | None = None
 
 class FlowDistinguisherMethod(Struct, kw_only=True, omit_defaults=True, gc=False):
     type: str = field(default_factory=str)
@@ -20,7 +21,7 @@ class PriorityLevelConfigurationReference(Struct, kw_only=True, omit_defaults=Tr
 
 class FlowSchemaSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     distinguisherMethod: FlowDistinguisherMethod | None = None
-    matchingPrecedence: int | None = None
+    matchingPrecedence: Int32 | None = None
     priorityLevelConfiguration: PriorityLevelConfigurationReference = field(default_factory=PriorityLevelConfigurationReference)
     rules: list[PolicyRulesWithSubjects] | None = None
 
@@ -55,10 +56,10 @@ class LimitResponse(Struct, kw_only=True, omit_defaults=True, gc=False):
     type: str = field(default_factory=str)
 
 class LimitedPriorityLevelConfiguration(Struct, kw_only=True, omit_defaults=True, gc=False):
-    borrowingLimitPercent: int | None = None
-    lendablePercent: int | None = None
+    borrowingLimitPercent: Int32 | None = None
+    lendablePercent: Int32 | None = None
     limitResponse: LimitResponse = field(default_factory=LimitResponse)
-    nominalConcurrencyShares: int | None = None
+    nominalConcurrencyShares: Int32 | None = None
 
 class NonResourcePolicyRule(Struct, kw_only=True, omit_defaults=True, gc=False):
     nonResourceURLs: list[str] = field(default_factory=lambda: [])
@@ -98,9 +99,9 @@ class PriorityLevelConfigurationList(Struct, kw_only=True, omit_defaults=True, g
     items: list[PriorityLevelConfiguration] = field(default_factory=lambda: [])
 
 class QueuingConfiguration(Struct, kw_only=True, omit_defaults=True, gc=False):
-    handSize: int | None = None
-    queueLengthLimit: int | None = None
-    queues: int | None = None
+    handSize: Int32 | None = None
+    queueLengthLimit: Int32 | None = None
+    queues: Int32 | None = None
 
 class ResourcePolicyRule(Struct, kw_only=True, omit_defaults=True, gc=False):
     apiGroups: list[str] = field(default_factory=lambda: [])

@@ -7,6 +7,8 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32, Int64
+
 
 class GroupVersionForDiscovery(Struct, kw_only=True, omit_defaults=True, gc=False):
     groupVersion: str = field(default_factory=str)
@@ -52,7 +54,7 @@ class APIVersions(Struct, kw_only=True, omit_defaults=True, gc=False):
 class Condition(Struct, kw_only=True, omit_defaults=True, gc=False):
     lastTransitionTime: str = field(default_factory=str)
     message: str = field(default_factory=str)
-    observedGeneration: int | None = None
+    observedGeneration: Int64 | None = None
     reason: str = field(default_factory=str)
     status: str = field(default_factory=str)
     type: str = field(default_factory=str)
@@ -68,7 +70,7 @@ class DeleteOptions(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str | None = None
     apiVersion: str | None = None
     dryRun: list[str] | None = None
-    gracePeriodSeconds: int | None = None
+    gracePeriodSeconds: Int64 | None = None
     ignoreStoreReadErrorWithClusterBreakingPotential: bool | None = None
     orphanDependents: bool | None = None
     preconditions: Preconditions | None = None
@@ -109,7 +111,7 @@ class LabelSelectorRequirement(Struct, kw_only=True, omit_defaults=True, gc=Fals
 
 class ListMeta(Struct, kw_only=True, omit_defaults=True, gc=False):
     continue_: str | None = field(default=None, name="continue")
-    remainingItemCount: int | None = None
+    remainingItemCount: Int64 | None = None
     resourceVersion: str | None = None
     selfLink: str | None = None
     shardInfo: ShardInfo | None = None
@@ -123,8 +125,8 @@ class ListOptions(Struct, kw_only=True, omit_defaults=True, gc=False):
     allowWatchBookmarks: bool | None = None
     resourceVersion: str | None = None
     resourceVersionMatch: str | None = None
-    timeoutSeconds: int | None = None
-    limit: int | None = None
+    timeoutSeconds: Int64 | None = None
+    limit: Int64 | None = None
     continue_: str | None = field(default=None, name="continue")
     sendInitialEvents: bool | None = None
     shardSelector: str | None = None
@@ -141,11 +143,11 @@ class ManagedFieldsEntry(Struct, kw_only=True, omit_defaults=True, gc=False):
 class ObjectMeta(Struct, kw_only=True, omit_defaults=True, gc=False):
     annotations: dict[str, str] | None = None
     creationTimestamp: str | None = None
-    deletionGracePeriodSeconds: int | None = None
+    deletionGracePeriodSeconds: Int64 | None = None
     deletionTimestamp: str | None = None
     finalizers: list[str] | None = None
     generateName: str | None = None
-    generation: int | None = None
+    generation: Int64 | None = None
     labels: dict[str, str] | None = None
     managedFields: list[ManagedFieldsEntry] | None = None
     name: str | None = None
@@ -197,7 +199,7 @@ class Status(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "Status")
     apiVersion: str = field(default_factory=lambda: "v1")
     metadata: ListMeta = field(default_factory=ListMeta)
-    code: int | None = None
+    code: Int32 | None = None
     details: StatusDetails | None = None
     message: str | None = None
     reason: str | None = None
@@ -213,7 +215,7 @@ class StatusDetails(Struct, kw_only=True, omit_defaults=True, gc=False):
     causes: list[StatusCause] | None = None
     group: str | None = None
     name: str | None = None
-    retryAfterSeconds: int | None = None
+    retryAfterSeconds: Int32 | None = None
     uid: str | None = None
 
 class Table(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -228,7 +230,7 @@ class TableColumnDefinition(Struct, kw_only=True, omit_defaults=True, gc=False):
     type: str = field(default_factory=str)
     format: str = field(default_factory=str)
     description: str = field(default_factory=str)
-    priority: int = field(default_factory=int)
+    priority: Int64 = field(default_factory=int)
 
 class TableOptions(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "TableOptions")

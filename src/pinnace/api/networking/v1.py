@@ -6,6 +6,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from pinnace.api.core import v1 as core
+from pinnace.api.integers import Int32
 from pinnace.api.meta import v1 as meta
 
 
@@ -101,7 +102,7 @@ class IngressLoadBalancerIngress(Struct, kw_only=True, omit_defaults=True, gc=Fa
 
 class IngressPortStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     error: str | None = None
-    port: int = field(default_factory=int)
+    port: Int32 = field(default_factory=int)
     protocol: str = field(default_factory=str)
 
 class IngressRule(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -110,7 +111,7 @@ class IngressRule(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class ServiceBackendPort(Struct, kw_only=True, omit_defaults=True, gc=False):
     name: str | None = None
-    number: int | None = None
+    number: Int32 | None = None
 
 class IngressServiceBackend(Struct, kw_only=True, omit_defaults=True, gc=False):
     name: str = field(default_factory=str)
@@ -152,8 +153,8 @@ class NetworkPolicyPeer(Struct, kw_only=True, omit_defaults=True, gc=False):
     podSelector: meta.LabelSelector | None = None
 
 class NetworkPolicyPort(Struct, kw_only=True, omit_defaults=True, gc=False):
-    endPort: int | None = None
-    port: int | str | None = None
+    endPort: Int32 | None = None
+    port: Int32 | str | None = None
     protocol: str | None = None
 
 class ServiceCIDRSpec(Struct, kw_only=True, omit_defaults=True, gc=False):

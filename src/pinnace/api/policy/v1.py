@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32, Int64
 from pinnace.api.meta import v1 as meta
 
 
@@ -15,19 +16,19 @@ class Eviction(Struct, kw_only=True, omit_defaults=True, gc=False):
     deleteOptions: meta.DeleteOptions | None = None
 
 class PodDisruptionBudgetSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
-    maxUnavailable: int | str | None = None
-    minAvailable: int | str | None = None
+    maxUnavailable: Int32 | str | None = None
+    minAvailable: Int32 | str | None = None
     selector: meta.LabelSelector | None = None
     unhealthyPodEvictionPolicy: str | None = None
 
 class PodDisruptionBudgetStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     conditions: list[meta.Condition] | None = None
-    currentHealthy: int | None = None
-    desiredHealthy: int | None = None
+    currentHealthy: Int32 | None = None
+    desiredHealthy: Int32 | None = None
     disruptedPods: dict[str, str | None] | None = None
-    disruptionsAllowed: int | None = None
-    expectedPods: int | None = None
-    observedGeneration: int | None = None
+    disruptionsAllowed: Int32 | None = None
+    expectedPods: Int32 | None = None
+    observedGeneration: Int64 | None = None
 
 class PodDisruptionBudget(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "PodDisruptionBudget")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32, Int64
 from pinnace.api.meta import v1 as meta
 
 
@@ -40,25 +41,25 @@ class DeviceTaintSelector(Struct, kw_only=True, omit_defaults=True, gc=False):
     pool: str | None = None
 
 class PoolStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
-    allocatedDevices: int | None = None
-    availableDevices: int | None = None
+    allocatedDevices: Int32 | None = None
+    availableDevices: Int32 | None = None
     driver: str = field(default_factory=str)
-    generation: int = field(default_factory=int)
+    generation: Int64 = field(default_factory=int)
     nodeName: str | None = None
     poolName: str = field(default_factory=str)
-    resourceSliceCount: int | None = None
-    totalDevices: int | None = None
-    unavailableDevices: int | None = None
+    resourceSliceCount: Int32 | None = None
+    totalDevices: Int32 | None = None
+    unavailableDevices: Int32 | None = None
     validationError: str | None = None
 
 class ResourcePoolStatusRequestSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     driver: str = field(default_factory=str)
-    limit: int | None = None
+    limit: Int32 | None = None
     poolName: str | None = None
 
 class ResourcePoolStatusRequestStatus(Struct, kw_only=True, omit_defaults=True, gc=False):
     conditions: list[meta.Condition] | None = None
-    poolCount: int = field(default_factory=int)
+    poolCount: Int32 = field(default_factory=int)
     pools: list[PoolStatus] | None = None
 
 class ResourcePoolStatusRequest(Struct, kw_only=True, omit_defaults=True, gc=False):

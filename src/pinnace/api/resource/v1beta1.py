@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from pinnace.api.core import v1 as core
+from pinnace.api.integers import Int64
 from pinnace.api.meta import v1 as meta
 
 
@@ -78,8 +79,8 @@ class DeviceAllocationConfiguration(Struct, kw_only=True, omit_defaults=True, gc
 class DeviceAttribute(Struct, kw_only=True, omit_defaults=True, gc=False):
     bool_: bool | None = field(default=None, name="bool")
     bools: list[bool] | None = None
-    int_: int | None = field(default=None, name="int")
-    ints: list[int] | None = None
+    int_: Int64 | None = field(default=None, name="int")
+    ints: list[Int64] | None = None
     string: str | None = None
     strings: list[str] | None = None
     version: str | None = None
@@ -131,7 +132,7 @@ class DeviceRequest(Struct, kw_only=True, omit_defaults=True, gc=False):
     adminAccess: bool | None = None
     allocationMode: str | None = None
     capacity: CapacityRequirements | None = None
-    count: int | None = None
+    count: Int64 | None = None
     deviceClassName: str | None = None
     firstAvailable: list[DeviceSubRequest] | None = None
     name: str = field(default_factory=str)
@@ -156,7 +157,7 @@ class DeviceSelector(Struct, kw_only=True, omit_defaults=True, gc=False):
 class DeviceSubRequest(Struct, kw_only=True, omit_defaults=True, gc=False):
     allocationMode: str | None = None
     capacity: CapacityRequirements | None = None
-    count: int | None = None
+    count: Int64 | None = None
     deviceClassName: str = field(default_factory=str)
     name: str = field(default_factory=str)
     selectors: list[DeviceSelector] | None = None
@@ -172,7 +173,7 @@ class DeviceToleration(Struct, kw_only=True, omit_defaults=True, gc=False):
     effect: str | None = None
     key: str | None = None
     operator: str | None = None
-    tolerationSeconds: int | None = None
+    tolerationSeconds: Int64 | None = None
     value: str | None = None
 
 class NetworkDeviceData(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -232,9 +233,9 @@ class ResourceClaimTemplateList(Struct, kw_only=True, omit_defaults=True, gc=Fal
     items: list[ResourceClaimTemplate] = field(default_factory=lambda: [])
 
 class ResourcePool(Struct, kw_only=True, omit_defaults=True, gc=False):
-    generation: int = field(default_factory=int)
+    generation: Int64 = field(default_factory=int)
     name: str = field(default_factory=str)
-    resourceSliceCount: int = field(default_factory=int)
+    resourceSliceCount: Int64 = field(default_factory=int)
 
 class ResourceSliceSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     allNodes: bool | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32
 from pinnace.api.meta import v1 as meta
 
 
@@ -15,7 +16,7 @@ class PriorityClass(Struct, kw_only=True, omit_defaults=True, gc=False):
     description: str | None = None
     globalDefault: bool | None = None
     preemptionPolicy: str | None = None
-    value: int | None = None
+    value: Int32 | None = None
 
 class PriorityClassList(Struct, kw_only=True, omit_defaults=True, gc=False):
     kind: str = field(default_factory=lambda: "PriorityClassList")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from pinnace.api.integers import Int32
 from pinnace.api.meta import v1 as meta
 
 
@@ -12,7 +13,7 @@ class BasicSchedulingPolicy(Struct, kw_only=True, omit_defaults=True, gc=False):
     pass
 
 class GangSchedulingPolicy(Struct, kw_only=True, omit_defaults=True, gc=False):
-    minCount: int = field(default_factory=int)
+    minCount: Int32 = field(default_factory=int)
 
 class PodGroupSchedulingPolicy(Struct, kw_only=True, omit_defaults=True, gc=False):
     basic: BasicSchedulingPolicy | None = None
@@ -21,7 +22,7 @@ class PodGroupSchedulingPolicy(Struct, kw_only=True, omit_defaults=True, gc=Fals
 class PodGroupSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     disruptionMode: str | None = None
     podGroupTemplateRef: PodGroupTemplateReference | None = None
-    priority: int | None = None
+    priority: Int32 | None = None
     priorityClassName: str | None = None
     resourceClaims: list[PodGroupResourceClaim] | None = None
     schedulingConstraints: PodGroupSchedulingConstraints | None = None
@@ -59,7 +60,7 @@ class PodGroupSchedulingConstraints(Struct, kw_only=True, omit_defaults=True, gc
 class PodGroupTemplate(Struct, kw_only=True, omit_defaults=True, gc=False):
     disruptionMode: str | None = None
     name: str = field(default_factory=str)
-    priority: int | None = None
+    priority: Int32 | None = None
     priorityClassName: str | None = None
     resourceClaims: list[PodGroupResourceClaim] | None = None
     schedulingConstraints: PodGroupSchedulingConstraints | None = None

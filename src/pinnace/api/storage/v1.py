@@ -6,13 +6,14 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from pinnace.api.core import v1 as core
+from pinnace.api.integers import Int32, Int64
 from pinnace.api.meta import v1 as meta
 
 
 class CSIDriverSpec(Struct, kw_only=True, omit_defaults=True, gc=False):
     attachRequired: bool | None = None
     fsGroupPolicy: str | None = None
-    nodeAllocatableUpdatePeriodSeconds: int | None = None
+    nodeAllocatableUpdatePeriodSeconds: Int64 | None = None
     podInfoOnMount: bool | None = None
     preventPodSchedulingIfMissing: bool | None = None
     requiresRepublish: bool | None = None
@@ -90,7 +91,7 @@ class StorageClassList(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class TokenRequest(Struct, kw_only=True, omit_defaults=True, gc=False):
     audience: str = field(default_factory=str)
-    expirationSeconds: int | None = None
+    expirationSeconds: Int64 | None = None
 
 class VolumeAttachmentSource(Struct, kw_only=True, omit_defaults=True, gc=False):
     inlineVolumeSpec: core.PersistentVolumeSpec | None = None
@@ -134,9 +135,9 @@ class VolumeAttributesClassList(Struct, kw_only=True, omit_defaults=True, gc=Fal
     items: list[VolumeAttributesClass] = field(default_factory=lambda: [])
 
 class VolumeError(Struct, kw_only=True, omit_defaults=True, gc=False):
-    errorCode: int | None = None
+    errorCode: Int32 | None = None
     message: str | None = None
     time: str | None = None
 
 class VolumeNodeResources(Struct, kw_only=True, omit_defaults=True, gc=False):
-    count: int | None = None
+    count: Int32 | None = None

@@ -49,7 +49,7 @@ def validate(secret: core.Secret) -> Iterator[FieldError]:
     size = 0
     for key, value in data.items():
         yield from (invalid(f"data[{key}]", key, message) for message in rules.config_key_messages(key))
-        size += decoded_size(value)
+        size += decoded_size("Secret", value)
     if size > MAX_SIZE:
         yield too_long("data", "", MAX_SIZE)
     match secret.type:
