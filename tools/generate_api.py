@@ -214,6 +214,9 @@ def _field(
         if wire:
             return f"{attribute}: {text} | None = field(default=None{wire})"
         return f"{attribute}: {text} | None = None" if text != "Any" else f"{attribute}: Any = None"
+    if "$ref" in schema and _target(schema).endswith(("v1.Time", "v1.MicroTime")):
+        # Go prints a time that is not set as null, and cannot read an empty text.
+        return f"{attribute}: {text} | None = field(default_factory=lambda: None{wire})"
     factory = _factory(text, schema, module)
     if factory is None:
         return f"{attribute}: {text} = field(default=None{wire})" if wire else f"{attribute}: {text} = None"

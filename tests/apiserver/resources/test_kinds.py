@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from pinnace.api import codec
+from pinnace.api.core import v1 as core
 from pinnace.api.errors import BadRequest
 from pinnace.apiserver.resources.columns import human_duration
 from pinnace.apiserver.resources.cronjobs import schedule_error
+from pinnace.apiserver.resources.events import from_core
 from pinnace.apiserver.resources.metadata import validate_object_meta, validate_object_meta_update
 
 TEMPLATE = "template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: 'x:1'}]}}"
@@ -267,3 +270,9 @@ def test_what_is_no_base64_is_refused_as_go_decodes(rows: Any, kind: str, field:
 
 def test_base64_may_be_broken_into_lines(rows: Any) -> None:
     assert rows.errors("secrets", '{metadata: {name: a}, data: {a: "YW\\nJj"}}') == []
+
+
+def test_an_event_without_a_time_says_null_which_go_can_read() -> None:
+    seen = codec.to_dict(from_core(core.Event(series=core.EventSeries(count=1))))
+    assert seen["eventTime"] is None
+    assert seen["series"] == {"count": 1, "lastObservedTime": None}

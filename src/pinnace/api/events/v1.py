@@ -19,7 +19,7 @@ class Event(Struct, kw_only=True, omit_defaults=True, gc=False):
     deprecatedFirstTimestamp: str | None = None
     deprecatedLastTimestamp: str | None = None
     deprecatedSource: core.EventSource = field(default_factory=core.EventSource)
-    eventTime: str = field(default_factory=str)
+    eventTime: str | None = field(default_factory=lambda: None)
     note: str | None = None
     reason: str | None = None
     regarding: core.ObjectReference = field(default_factory=core.ObjectReference)
@@ -37,4 +37,4 @@ class EventList(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 class EventSeries(Struct, kw_only=True, omit_defaults=True, gc=False):
     count: Int32 = field(default_factory=int)
-    lastObservedTime: str = field(default_factory=str)
+    lastObservedTime: str | None = field(default_factory=lambda: None)

@@ -52,7 +52,7 @@ class APIVersions(Struct, kw_only=True, omit_defaults=True, gc=False):
     versions: list[str] = field(default_factory=lambda: [])
 
 class Condition(Struct, kw_only=True, omit_defaults=True, gc=False):
-    lastTransitionTime: str = field(default_factory=str)
+    lastTransitionTime: str | None = field(default_factory=lambda: None)
     message: str = field(default_factory=str)
     observedGeneration: Int64 | None = None
     reason: str = field(default_factory=str)

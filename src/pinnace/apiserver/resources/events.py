@@ -63,14 +63,14 @@ def from_core(event: core.Event) -> events.Event:
         deprecatedFirstTimestamp=event.firstTimestamp,
         deprecatedLastTimestamp=event.lastTimestamp,
         deprecatedSource=event.source,
-        eventTime=event.eventTime or "",
+        eventTime=event.eventTime or None,
         note=event.message,
         reason=event.reason,
         regarding=event.involvedObject,
         related=event.related,
         reportingController=event.reportingComponent,
         reportingInstance=event.reportingInstance,
-        series=events.EventSeries(count=series.count or 0, lastObservedTime=series.lastObservedTime or "")
+        series=events.EventSeries(count=series.count or 0, lastObservedTime=series.lastObservedTime)
         if series is not None
         else None,
         type=event.type,
