@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -32,7 +31,7 @@ from pinnace.client.client import Client
 from pinnace.client.https import client_context
 from pinnace.client.informer import Informers
 from pinnace.client.transport import User
-from pinnace.cluster import bootstrap, log
+from pinnace.cluster import bootstrap, log, processes
 from pinnace.cluster.certificates import (
     Authority,
     KeyPair,
@@ -67,8 +66,7 @@ _MANAGER = User("system:kube-controller-manager", groups=("system:authenticated"
 
 def main(layout: Layout) -> None:
     log.setup(layout.logs / "server.log")
-    gc.freeze()
-    gc.enable()
+    processes.settle_garbage_collector()
     uvloop.run(_run(layout))
 
 

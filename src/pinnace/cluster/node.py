@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from pinnace.cluster import processes
 from pinnace.cluster.credentials import Credentials, read
 from pinnace.cluster.layout import Home
 
@@ -27,8 +28,7 @@ def main() -> None:
     layout = Home(home).cluster(cluster)
     log.setup(layout.logs / f"{name}.log")
     credentials = _await_credentials(layout.node(name).credentials)
-    gc.freeze()
-    gc.enable()
+    processes.settle_garbage_collector()
     node_agent.main(credentials)
 
 
