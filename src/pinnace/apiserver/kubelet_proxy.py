@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, cast
@@ -109,11 +110,18 @@ def _unreachable() -> ServiceUnavailable:
 
 
 class KubeletProxy:
-    """Connects to kubelets with the API server's own certificate, which `context` carries."""
+    """Connects to kubelets with the API server's own certificate, which `context` carries.
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    `pod_socket(family, type)` makes the sockets for pods: their addresses mean something in the cluster's network
+    only, and from the host's own a connection would go to whoever has them there. It may raise OSError.
+    """
+
+    def __init__(
+        self, context: ssl.SSLContext, pod_socket: Callable[[int, int], socket.socket] = socket.socket
+    ) -> None:
         self._context = context
-        self._session: aiohttp.ClientSession | None = None
+        self._pod_socket = pod_socket
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def fetch(self, action: Action, target: KubeletTarget) -> Response:
         host, port = kubelet_address(action.server, target.node)
@@ -127,7 +135,8 @@ class KubeletProxy:
     async def proxy_node(self, action: Action) -> Response:
         scheme, name, port = split_port(action.name)
         host, kubelet_port = kubelet_address(action.server, name)
-        return await self._proxy(action, scheme or "https", host, int(port) if port.isdigit() else kubelet_port)
+        number = int(port) if port.isdigit() else kubelet_port
+        return await self._proxy(action, scheme or "https", host, number, to_pod=False)
 
     async def proxy_pod(self, action: Action) -> Response:
         scheme, name, port = split_port(action.name)
@@ -150,11 +159,12 @@ class KubeletProxy:
         return await self._proxy(action, scheme or "http", host, number)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
 
-    async def _proxy(self, action: Action, scheme: str, host: str, port: int) -> Response:
+    async def _proxy(
+        self, action: Action, scheme: str, host: str, port: int, *, to_pod: bool = True
+    ) -> Response:
         request = action.request
         found = parse(request.path)
         path = "/" + (found.rest if found is not None else "")
@@ -162,21 +172,30 @@ class KubeletProxy:
         if "upgrade" in request.headers:
             context = self._context if scheme == "https" else None
             whole = quote(path, safe="/:@!$&'()*+,;=~")
-            return await self._relay(action, host, port, f"{whole}?{query}" if query else whole, context)
+            whole = f"{whole}?{query}" if query else whole
+            return await self._relay(action, host, port, whole, context, to_pod=to_pod)
         headers = {name: value for name, value in request.headers.items() if not _stays_here(name)}
         headers["x-forwarded-uri"] = request.path
-        return await self._forward(request.method, _url(scheme, host, port, path, query), headers, request.body)
+        url = _url(scheme, host, port, path, query)
+        return await self._forward(request.method, url, headers, request.body, to_pod=to_pod)
 
-    async def _forward(self, method: str, url: URL, headers: Mapping[str, str], body: bytes) -> Response:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
+    def _session(self, to_pod: bool) -> aiohttp.ClientSession:
+        if to_pod not in self._sessions:
+            factory = (lambda info: self._pod_socket(info[0], info[1])) if to_pod else None
+            self._sessions[to_pod] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(socket_factory=factory),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
+        return self._sessions[to_pod]
+
+    async def _forward(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes, *, to_pod: bool = False
+    ) -> Response:
         try:
-            answer = await self._session.request(
+            answer = await self._session(to_pod).request(
                 method, url, headers=headers, data=body or None, ssl=self._context, allow_redirects=False
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -185,14 +204,14 @@ class KubeletProxy:
         return Response(answer.status, kept, stream=_chunks(answer))
 
     async def _relay(
-        self, action: Action, host: str, port: int, path: str, context: ssl.SSLContext | None
+        self, action: Action, host: str, port: int, path: str, context: ssl.SSLContext | None, *, to_pod: bool = False
     ) -> Response:
         upgrade = cast("Upgrading | None", action.request.upgrade)
         if upgrade is None:
             raise BadRequest("Upgrade request required")
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=_HEAD_LIMIT)
+                reader, writer = await self._connect(host, port, context, to_pod=to_pod)
         except (OSError, TimeoutError) as error:
             raise InternalError(f"error dialing backend: {host}:{port}: {error}") from error
         try:
@@ -209,6 +228,22 @@ class KubeletProxy:
             raise InternalError(f"error dialing backend: {host}:{port}: {error}") from error
         finally:
             writer.close()
+
+    async def _connect(
+        self, host: str, port: int, context: ssl.SSLContext | None, *, to_pod: bool
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if not to_pod:
+            return await asyncio.open_connection(host, port, ssl=context, limit=_HEAD_LIMIT)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        connection = self._pod_socket(family, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(connection, (host, port))
+            name = host if context is not None else None
+            return await asyncio.open_connection(sock=connection, ssl=context, server_hostname=name, limit=_HEAD_LIMIT)
+        except BaseException:
+            connection.close()
+            raise
 
 
 def kubelet_address(server: ApiServer, name: str) -> tuple[str, int]:

@@ -129,6 +129,14 @@ class _Ground:
     def url(self) -> str:
         return f"https://127.0.0.1:{self.settings.api_port}"
 
+    def pod_socket(self, family: int, kind: int) -> socket.socket:
+        """A socket from which pods can be reached: a node's. Several clusters have the same pod addresses."""
+        if not self.nodes:
+            raise OSError("simulated pods have no network")
+        from pinnace.network import namespaces  # which simulated clusters need not load
+
+        return namespaces.run_in(self.nodes[0].path, socket.socket, family, kind)
+
 
 class ControlPlane:
     """One cluster's server process from its start to its end."""
@@ -230,7 +238,7 @@ class ControlPlane:
             RESOURCES,
             self._clock,
             self._randomness.fork(),
-            kubelets=KubeletProxy(self._kubelet_context(ground)),
+            kubelets=KubeletProxy(self._kubelet_context(ground), ground.pod_socket),
             address=f"{ground.gateway or '127.0.0.1'}:{settings.api_port}",
             service_cidr=settings.service_cidr,
         )

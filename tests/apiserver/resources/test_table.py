@@ -150,11 +150,11 @@ def test_bent_objects_are_refused_in_words_and_never_raise(row: Resource[Any]) -
     for _ in range(20):
         try:
             new, old = (codec.from_dict(kind.type, bent(whole, random)) for _ in range(2))
+            row.default(new)
+            row.default(old)
+            found = [str(error) for error in (*row.validate_create(new), *row.validate_update(new, old))]
         except BadRequest:
-            continue        # what cannot be decoded never gets here
-        row.default(new)
-        row.default(old)
-        found = [str(error) for error in (*row.validate_create(new), *row.validate_update(new, old))]
+            continue        # Go's decoder refuses it, some of it (what is no base64) only a row sees
         assert all(": " in text for text in found)
         list(row.warnings(new, old))
         for column in row.columns:
