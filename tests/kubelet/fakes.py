@@ -360,7 +360,11 @@ class FakeRuntime:
 
     async def reopen_log(self, container: str) -> None: ...
 
-    async def update_resources(self, container: str, resources: Resources) -> None: ...
+    async def update_resources(self, container: str, resources: Resources) -> None:
+        self.log.append(f"update {container} {resources.cpu_quota} {resources.memory_limit}")
+
+    async def update_sandbox_resources(self, sandbox: str, resources: Resources) -> None:
+        self.log.append(f"update {sandbox} {resources.cpu_quota} {resources.memory_limit}")
 
     async def events(self) -> AsyncIterator[RuntimeEvent]:
         queue: asyncio.Queue[RuntimeEvent] = asyncio.Queue()

@@ -21,7 +21,7 @@ from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
 from pinnace.client.events import EventRecorder
 from pinnace.client.informer import Deleted, Event, Informers
-from pinnace.kubelet import admission, housekeeping, machine, node_status
+from pinnace.kubelet import admission, housekeeping, machine, node_status, resizing
 from pinnace.kubelet.config import KubeletConfig, Network
 from pinnace.kubelet.hooks import Hooks
 from pinnace.kubelet.images import ImagePuller
@@ -101,6 +101,7 @@ class Kubelet:
             starter=Starter(config, runtime, puller, volumes, self._objects, hooks, surroundings),
             volumes=volumes, hooks=hooks, probes=self._probes, host_resolver=self._host_resolver(),
             sandbox_slots=asyncio.Semaphore(config.parallel_pods), admit=self._admit, finished=self._finished,
+            resize=lambda pod: resizing.obstacle(pod, self._others(pod), self.allocatable),
         )  # fmt: skip
 
     def _host_resolver(self) -> Resolver:
@@ -188,15 +189,20 @@ class Kubelet:
     def _finished(self, uid: str) -> None:
         self._workers.pop(uid, None)
         self._objects.release(uid)
+        for worker in self._workers.values():
+            worker.room_was_made()
 
     def _admit(self, pod: core.Pod) -> admission.Refusal | None:
-        others = [
-            worker.pod for worker in self._workers.values()
+        node = self._nodes.cache.get("", self.config.node_name)
+        return admission.admit(pod, node, self._others(pod), self.allocatable)
+
+    def _others(self, pod: core.Pod) -> list[core.Pod]:
+        """The other pods of this node, with the resources that it granted them."""
+        return [
+            worker.granted for worker in self._workers.values()
             if worker.admitted and worker.uid != pod.metadata.uid
             and worker.pod.status.phase not in ("Succeeded", "Failed")
         ]  # fmt: skip
-        node = self._nodes.cache.get("", self.config.node_name)
-        return admission.admit(pod, node, others, self.allocatable)
 
     async def _health(self) -> node_status.Health:
         return await housekeeping.health(self.config, self._network)

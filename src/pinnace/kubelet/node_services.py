@@ -37,6 +37,7 @@ class NodeServices:
     sandbox_slots: asyncio.Semaphore
     admit: Callable[[core.Pod], tuple[str, str] | None]
     finished: Callable[[str], None]
+    resize: Callable[[core.Pod], tuple[str, str] | None]        # why new resources cannot be granted: (reason, message)
     owners: dict[str, str] = field(default_factory=dict)        # sandbox id → pod uid
 
     async def observe(self, uid: str) -> tuple[tuple[Sandbox, ...], tuple[Container, ...]]:

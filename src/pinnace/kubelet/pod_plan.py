@@ -80,6 +80,7 @@ class Seen:
     networked: bool = True                       # the newest sandbox has what it needs from the network
     blocked_until: float = 0.0                   # no new sandbox before this time
     finishing: bool = False
+    outgrown: frozenset[str] = frozenset()       # ids of containers that get their new resources by a restart
 
     def was_there(self, name: str) -> bool:
         """The API has heard of such a container, though the runtime may have forgotten it."""
@@ -422,6 +423,8 @@ def _kill_if_failed(draft: _Draft, container: core.Container, last: Container, *
     wanted = seen.hashes.get(container.name)
     if wanted and last.annotations.get("io.kubernetes.container.hash", wanted) != wanted:
         reason, restart = f"Container {container.name} definition changed", True
+    elif last.id in seen.outgrown:
+        reason, restart = f"Container {container.name} resize requires restart", True
     elif verdict.failed:
         reason = f"Container {container.name} failed {verdict.failed} probe"
     else:

@@ -22,6 +22,7 @@ from pinnace.kubelet.policy import (
     restart_policy,
     restarts,
 )
+from pinnace.kubelet.resizing import Allotment, Progress
 from pinnace.runtime.cri import Container, ContainerState
 
 _NOT_READY = "ContainersNotReady"
@@ -43,6 +44,9 @@ class Facts:
     doom: Doom | None = None
     terminal: bool = False
     start_time: float | None = None
+    granted: Allotment = field(default_factory=dict)               # resources by container name
+    in_force: Allotment = field(default_factory=dict)              # and those that apply, by container id
+    resize: Progress = field(default_factory=Progress)
 
 
 def timestamp(seconds: float) -> str:
@@ -150,6 +154,7 @@ def _container_status(
             last = state
         state = core.ContainerState(waiting=core.ContainerStateWaiting(reason=waiting.reason, message=waiting.message))
     running = state.running is not None
+    resources = facts.in_force.get(newest.id, facts.granted.get(container.name, container.resources))
     verdict = facts.verdicts.get(newest.id, Verdict()) if running else Verdict(started=False, ready=False)
     ready = running and verdict.ready and verdict.started
     if init and not is_sidecar(container):
@@ -165,8 +170,8 @@ def _container_status(
         imageID=facts.image_ids.get(newest.id, newest.image_id),
         containerID=f"pinnace://{newest.id}",
         volumeMounts=_mounts(container),
-        resources=container.resources if running and container.resources != core.ResourceRequirements() else None,
-        allocatedResources=container.resources.requests if running else None,
+        resources=resources if running and resources != core.ResourceRequirements() else None,
+        allocatedResources=facts.granted.get(container.name, container.resources).requests if running else None,
     )
 
 
@@ -355,7 +360,11 @@ def _conditions(
     put("ContainersReady", ready, reason, message)
     if "PodScheduled" not in old:
         put("PodScheduled", True)
-    ours = {c.type for c in out}
+    if facts.resize.pending is not None:
+        put("PodResizePending", True, *facts.resize.pending)
+    if facts.resize.under_way:
+        put("PodResizeInProgress", True, "Error" if facts.resize.fault else "", facts.resize.fault)
+    ours = {c.type for c in out} | {"PodResizePending", "PodResizeInProgress"}
     if facts.doom is not None and facts.doom.reason in ("Evicted", "Terminated", "NodeShutdown"):
         put("DisruptionTarget", True, "TerminationByKubelet", facts.doom.message)
         ours.add("DisruptionTarget")

@@ -36,6 +36,8 @@ def patch_of(old: S, new: S) -> dict[str, Any]:
         if name == "conditions":
             known = {c["type"]: c for c in was or ()}
             patch[name] = [_condition(c) for c in now or () if known.get(c["type"]) != c]
+            left = {c["type"] for c in now or ()}
+            patch[name] += [{"$patch": "delete", "type": type} for type in known if type not in left]
             if not patch[name]:
                 del patch[name]
         elif name in _MERGED and was and now:

@@ -27,6 +27,8 @@ from pinnace.kubelet.hooks import HookFault
 from pinnace.kubelet.node_services import NodeServices
 from pinnace.kubelet.pod_status import statuses
 from pinnace.kubelet.policy import all_containers, every_container, list_of
+from pinnace.kubelet.resizer import Resizer
+from pinnace.kubelet.resizing import granted_pod
 from pinnace.kubelet.runtime_class import handler_of
 from pinnace.kubelet.starting import StartFault, termination_file
 from pinnace.kubelet.status_writer import StatusWriter
@@ -69,6 +71,7 @@ class PodWorker:
         self._timer: asyncio.TimerHandle | None = None
         self._adopted_ready = frozenset(s.name for s in statuses(pod) if s.ready)
         self._first = True
+        self._resizer = Resizer(pod, services.runtime, self._tell)
         self.status = StatusWriter(services.client, services.clock, pod)
         self._task: asyncio.Task[None] | None = None
 
@@ -98,6 +101,16 @@ class PodWorker:
         self.status.close()
         self._doom_deleted(plans.pod_grace(pod))
         self.wake()
+
+    @property
+    def granted(self) -> core.Pod:
+        """The pod with the resources that the node granted it."""
+        return granted_pod(self.pod, self._resizer.grant)
+
+    def room_was_made(self) -> None:
+        """Another pod has left the node."""
+        if self._resizer.deferred:
+            self.wake()
 
     def evict(self, reason: str, message: str, grace: float = 0.0) -> None:
         """The node needs what the pod has."""
@@ -166,6 +179,8 @@ class PodWorker:
         if self._finished:        # while we looked
             return
         self._probe(sandboxes, containers)
+        if self._doom is None and self._resizer.consider(self.pod, containers, self._services.resize):
+            self._op("resize", self._resize())
         seen = self._see(sandboxes, containers)
         plan = plans.plan(seen)
         if plan.doom is not None:
@@ -205,6 +220,7 @@ class PodWorker:
             networked=networked or "sandbox" in self._ops,
             blocked_until=self._blocked_until,
             finishing="finish" in self._ops,
+            outgrown=frozenset(self._resizer.outgrown),
         )
 
     def _leftovers(self) -> bool:
@@ -288,6 +304,9 @@ class PodWorker:
             doom=self._doom,
             terminal=plan.terminal,
             start_time=self._started_at,
+            granted=self._resizer.grant,
+            in_force=self._resizer.in_force,
+            resize=self._resizer.progress,
         )
         base = self.status.base
         merged = self.pod if base.metadata.uid != self.uid else base
@@ -378,6 +397,11 @@ class PodWorker:
             self._tell("Warning", "FailedMount", str(fault))
             self._mounted = replace(self._mounted or Mounted({}), refresh_at=self._now() + 10.0)
 
+    async def _resize(self) -> None:
+        sandboxes, _ = await self._services.observe(self.uid)
+        if sandboxes:
+            await self._resizer.apply(self.granted, sandboxes[0], self._services.config.pids_limit)
+
     async def _unmount(self) -> None:
         self._unmounting = True
         try:
@@ -388,7 +412,7 @@ class PodWorker:
 
     async def _create_sandbox(self, attempt: int) -> None:
         services = self._services
-        pod = self.pod
+        pod = self.granted
         sandbox: Sandbox | None = None
         if attempt > 0:
             self._tell("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
@@ -422,7 +446,8 @@ class PodWorker:
         self._services.disowns(id)
 
     async def _start_container(self, name: str, attempt: int, after_crash: bool) -> None:
-        container = next(c for c in every_container(self.pod.spec) if c.name == name)
+        pod = self.granted
+        container = next(c for c in every_container(pod.spec) if c.name == name)
         sandboxes, _ = await self._services.observe(self.uid)
         memory = self._memory.get(name, plans.Memory())
         if after_crash:
@@ -431,13 +456,14 @@ class PodWorker:
         if not sandboxes or self._mounted is None:
             return
         try:
-            await self._services.starter.start(
-                self.pod, container, attempt, sandboxes[0], self._mounted,
+            id = await self._services.starter.start(
+                pod, container, attempt, sandboxes[0], self._mounted,
                 lambda kind, reason, message: self._tell(cast(Any, kind), reason, message, name),
             )  # fmt: skip
         except StartFault as fault:
             self._failed(name, memory, fault, container.image or "")
             return
+        self._resizer.in_force[id] = container.resources
         self._memory[name] = replace(memory, failure=None, restart_count=None)
         self._pull_backoff.forget(name)
         self._waiting.pop(name, None)

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from pinnace.base.clock import Clock
 from pinnace.base.randomness import Randomness
-from pinnace.runtime import adoption, conmon, containers, execs, linux, oci, pause, sandboxes, streams
+from pinnace.runtime import adoption, conmon, containers, execs, limits, linux, oci, pause, sandboxes, streams
 from pinnace.runtime.cgroups import Cgroups
 from pinnace.runtime.cri import (
     Container,
@@ -543,13 +543,12 @@ class BuiltinRuntime:
     async def update_resources(self, container: str, resources: Resources) -> None:
         live = self._live(container)
         async with live.lock:
-            record = live.record
-            try:
-                await asyncio.to_thread(self.cgroups.update, record.cgroup, resources)
-            except OSError as error:
-                raise RuntimeFault(f"failed to update resources of container {container}: {error}") from error
-            record.resources = merged(record.resources, resources)
-            self._layout.write(record)
+            await limits.apply(self.cgroups, live.record.cgroup, resources, f"container {container}")
+            live.record.resources = merged(live.record.resources, resources)
+            self._layout.write(live.record)
+
+    async def update_sandbox_resources(self, sandbox: str, resources: Resources) -> None:
+        await limits.apply(self.cgroups, self._pod_cgroup(self._sandbox(sandbox)), resources, f"sandbox {sandbox}")
 
     async def stats(self, container: str) -> ContainerStats:
         record, live = self._running(container), self._live(container)
