@@ -222,3 +222,8 @@ def test_many_services_get_different_addresses(rows: Any) -> None:
         made.append(named(rows, f"s{i}"))
         ours.reserve(made[-1], made[:-1])
     assert len({thing.spec.clusterIP for thing in made}) == 200
+
+
+def test_an_empty_cluster_ip_is_none(rows: Any) -> None:
+    thing = rows.defaulted("services", service("{type: ExternalName, externalName: a.example, clusterIP: ''}"))
+    assert "clusterIP" not in thing["spec"]

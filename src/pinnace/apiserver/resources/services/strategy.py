@@ -34,6 +34,7 @@ def externally_accessible(spec: core.ServiceSpec) -> bool:
 
 def default(service: core.Service) -> None:
     spec = service.spec
+    spec.clusterIP = spec.clusterIP or None      # Go leaves out what is empty
     if not spec.sessionAffinity:
         spec.sessionAffinity = "None"
     if spec.sessionAffinity == "None":
