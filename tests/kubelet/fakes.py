@@ -190,6 +190,9 @@ def _merge(old: Any, patch: Any) -> Any:
             elif key == "conditions":
                 known = {c["type"]: c for c in old.get(key, [])}
                 for c in value:
+                    if c.get("$patch") == "delete":
+                        known.pop(c["type"], None)
+                        continue
                     known[c["type"]] = {k: v for k, v in {**known.get(c["type"], {}), **c}.items() if v is not None}
                 out[key] = list(known.values())
             elif isinstance(value, list):
