@@ -1,0 +1,1 @@
+"""Shipped to users: clusters for tests, on simulated time, from a seed."""

@@ -1,0 +1,186 @@
+"""A deterministic event loop: virtual time, a seeded order of what is ready, and no way to the outside.
+
+Everything under test runs in one thread on this loop. When nothing is ready, time jumps to the next timer, so
+that a day of sleeping costs nothing; what is ready at the same moment runs in an order drawn from the seed.
+The order within one task, and of the timers of different moments, is as it always is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+class OutsideWorld(RuntimeError):
+    """Something under simulated time wanted a thread, a socket or a process: neither can wait in virtual time."""
+
+
+class Stuck(RuntimeError):
+    """Nothing is ready and no timer is set: what is awaited can never happen."""
+
+
+class _VirtualSelector(selectors.BaseSelector):
+    """Watches no files. To wait is to move the loop's time."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self._loop._pass(timeout)
+        return []
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> NoReturn:
+        raise OutsideWorld("simulated time has no real files or sockets to wait for")
+
+    def unregister(self, fileobj: Any) -> NoReturn:
+        raise KeyError(fileobj)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return {}
+
+    def close(self) -> None:
+        return
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """The loop. `seed` decides the order of callbacks that are ready at the same moment."""
+
+    # Of BaseEventLoop, on every supported Python; the type stubs leave them out.
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+        self.steps = 0                    # turns of the loop so far: a cheap fingerprint of a run
+        self._virtual = 0.0
+        self._order = random.Random(seed)
+        self._resting: list[asyncio.Future[None]] = []
+        self._selector = _VirtualSelector(self)
+        # asyncio rounds timers to the clock's resolution; virtual time has none to speak of.
+        self._clock_resolution = 1e-9
+
+    def time(self) -> float:
+        return self._virtual
+
+    def _pass(self, timeout: float | None) -> None:
+        """Called once a turn, before timers that are due become ready. None: there is nothing to wait for."""
+        self.steps += 1
+        if timeout is None:
+            if self._resting:
+                self._rested()
+                return
+            raise Stuck("nothing is ready and no timer is set: what is awaited can never happen")
+        if timeout > 0:
+            if self._resting:
+                self._rested()
+                return
+            # Straight to the timer: adding the difference would round, and wake a hair too early. (asyncio
+            # waits a day at most at a time.)
+            timer = self._next_timer()
+            self._virtual = timer if timer - self._virtual <= timeout + 1e-6 else self._virtual + timeout
+        if len(self._ready) > 1:
+            self._shuffle()
+
+    async def rest(self) -> None:
+        """Return when nothing is ready any more: everything that can happen without time passing has happened."""
+        future = self.create_future()
+        self._resting.append(future)
+        await future
+
+    def _rested(self) -> None:
+        waiting, self._resting = self._resting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _next_timer(self) -> float:
+        return self._scheduled[0].when() if self._scheduled else float("inf")
+
+    def _shuffle(self) -> None:
+        """Reorder the steps of tasks; other callbacks keep their places, which transports and futures rely on."""
+        ready = self._ready
+        places = [place for place, handle in enumerate(ready) if _is_step(handle)]
+        if len(places) < 2:
+            return
+        handles = list(ready)
+        steps = [handles[place] for place in places]
+        self._order.shuffle(steps)
+        for place, step in zip(places, steps, strict=True):
+            handles[place] = step
+        ready.clear()
+        ready.extend(handles)
+
+    # BaseEventLoop leaves these to the loops of the platforms.
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        return
+
+    def _write_to_self(self) -> None:
+        return
+
+    # What would leave the simulation.
+
+    def run_in_executor(  # type: ignore[override]  # it never returns
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> NoReturn:
+        name = getattr(func, "__qualname__", repr(func))
+        raise OutsideWorld(f"simulated time has no threads: {name} was to run in an executor")
+
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> NoReturn:
+        raise OutsideWorld(f"simulated time has no network: the address of {host}:{port} was asked for")
+
+    async def create_connection(self, *args: Any, **options: Any) -> NoReturn:
+        raise OutsideWorld("simulated time has no network: a connection was to be opened")
+
+    async def create_server(self, *args: Any, **options: Any) -> NoReturn:
+        raise OutsideWorld("simulated time has no network: a server was to listen")
+
+    async def create_datagram_endpoint(self, *args: Any, **options: Any) -> NoReturn:
+        raise OutsideWorld("simulated time has no network: a datagram socket was to be opened")
+
+    async def sock_connect(self, sock: Any, address: Any) -> NoReturn:
+        raise OutsideWorld(f"simulated time has no network: a socket was to connect to {address}")
+
+    async def sock_recv(self, sock: Any, n: int) -> NoReturn:
+        raise OutsideWorld("simulated time has no network: a socket was to be read")
+
+    async def sock_sendall(self, sock: Any, data: Any) -> NoReturn:
+        raise OutsideWorld("simulated time has no network: a socket was to be written")
+
+    async def subprocess_exec(self, *args: Any, **options: Any) -> NoReturn:
+        raise OutsideWorld("simulated time has no processes")
+
+    async def subprocess_shell(self, *args: Any, **options: Any) -> NoReturn:
+        raise OutsideWorld("simulated time has no processes")
+
+
+def _is_step(handle: asyncio.Handle) -> bool:
+    return isinstance(getattr(getattr(handle, "_callback", None), "__self__", None), asyncio.Task)
+
+
+def simulate(main: Callable[[], Coroutine[Any, Any, T]], *, seed: int = 0) -> T:
+    """Run `main` on a loop of its own; what it leaves behind is cancelled."""
+    loop = VirtualLoop(seed)
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        try:
+            _cancel_all(loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+
+
+def _cancel_all(loop: VirtualLoop) -> None:
+    left = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))

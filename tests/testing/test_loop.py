@@ -1,0 +1,130 @@
+"""The deterministic loop: order by seed, time that costs nothing, no way out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pinnace.testing.loop import OutsideWorld, Stuck, simulate
+
+_TRACE = """
+import asyncio
+from pinnace.testing.loop import simulate
+async def main():
+    seen = []
+    async def part(name):
+        for _ in range(3):
+            await asyncio.sleep(1)
+            seen.append(name)
+    await asyncio.gather(*(asyncio.create_task(part(n)) for n in "abcd"))
+    return "".join(seen)
+print(simulate(main, seed=11))
+"""
+
+
+async def _race() -> str:
+    seen: list[str] = []
+
+    async def part(name: str) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+            seen.append(name)
+
+    await asyncio.gather(*(part(name) for name in "abcdef"))
+    return "".join(seen)
+
+
+def test_the_seed_decides_the_order() -> None:
+    runs = [simulate(_race, seed=seed) for seed in range(8)]
+    assert runs == [simulate(_race, seed=seed) for seed in range(8)]
+    assert len(set(runs)) == 8
+
+
+def test_a_day_of_sleep_costs_nothing() -> None:
+    async def day() -> float:
+        for _ in range(24):
+            await asyncio.sleep(3600)
+        return asyncio.get_running_loop().time()
+
+    begun = time.perf_counter()
+    assert simulate(day) == 24 * 3600
+    assert time.perf_counter() - begun < 0.5
+
+
+def test_timeouts_are_virtual() -> None:
+    async def wait() -> float:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(600):
+                await asyncio.get_running_loop().create_future()
+        return asyncio.get_running_loop().time()
+
+    assert simulate(wait) == 600
+
+
+def test_timers_run_in_the_order_of_their_moments() -> None:
+    async def timers() -> list[float]:
+        seen: list[float] = []
+
+        async def after(seconds: float) -> None:
+            await asyncio.sleep(seconds)
+            seen.append(seconds)
+
+        await asyncio.gather(*(after(seconds) for seconds in (3, 1, 0.5, 2)))
+        return seen
+
+    assert simulate(timers, seed=5) == [0.5, 1, 2, 3]
+
+
+def test_what_can_never_happen_is_said() -> None:
+    async def forever() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(Stuck, match="never happen"):
+        simulate(forever)
+
+
+def test_there_are_no_threads_and_no_network() -> None:
+    async def leave() -> None:
+        with pytest.raises(OutsideWorld, match="no threads"):
+            await asyncio.to_thread(time.perf_counter)
+        with pytest.raises(OutsideWorld, match="no network"):
+            await asyncio.open_connection("127.0.0.1", 1)
+        with pytest.raises(OutsideWorld, match="no network"):
+            await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+        with pytest.raises(OutsideWorld, match="no processes"):
+            await asyncio.create_subprocess_exec("true")
+
+    simulate(leave)
+
+
+def test_tasks_left_behind_are_ended() -> None:
+    ended: list[bool] = []
+
+    async def leave() -> None:
+        async def stay() -> None:
+            try:
+                await asyncio.sleep(1e9)
+            finally:
+                ended.append(True)
+
+        task = asyncio.create_task(stay())
+        await asyncio.sleep(0)
+        assert not task.done()
+
+    simulate(leave)
+    assert ended == [True]
+
+
+def test_the_hash_seed_changes_nothing() -> None:
+    def run(hash_seed: str) -> bytes:
+        environment = dict(os.environ, PYTHONHASHSEED=hash_seed)
+        return subprocess.run(
+            [sys.executable, "-c", _TRACE], env=environment, check=True, capture_output=True, timeout=60
+        ).stdout
+
+    assert run("1") == run("2") != b""
