@@ -206,7 +206,8 @@ class Registry:
         await write.mutate(new, before)
         if part is None:
             resource.prepare_update(new, before, context)
-        if resource.generation and not metadata.same_content(new, before):
+        counted = resource.generation and (part is None or part.generation)
+        if counted and not metadata.same_content(new, before):
             new.metadata.generation = (before.metadata.generation or 0) + 1
         self._validate_change(new, before, part)
         write.warn(resource.warnings(new, before))

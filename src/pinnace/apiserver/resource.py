@@ -71,6 +71,8 @@ class Subresource(Generic[K]):
     prepare: Callable[[K, K, Context], None] | None = None
     validate: Callable[[K, K], Iterable[FieldError]] | None = None
     act: Callable[[Action], Awaitable[Response]] | None = None
+    # Whether what it changes outside the status counts in metadata.generation (a binding does not).
+    generation: bool = True
 
 
 @dataclass(frozen=True, slots=True)

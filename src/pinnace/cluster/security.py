@@ -8,6 +8,7 @@ from pinnace.apiserver.admission.escalation import EscalationCheck
 from pinnace.apiserver.admission.lifecycle import NamespaceLifecycle
 from pinnace.apiserver.admission.node_restriction import NodeRestriction
 from pinnace.apiserver.admission.priority import PriorityAdmission
+from pinnace.apiserver.admission.runtime_class import RuntimeClassAdmission
 from pinnace.apiserver.admission.service_account import ServiceAccountAdmission
 from pinnace.apiserver.admission.tolerations import DefaultTolerationSeconds, TaintNodesByCondition
 from pinnace.apiserver.authentication.certificates import CertificateAuthenticator
@@ -34,6 +35,7 @@ def secure(server: ApiServer, issuer: TokenIssuer, clock: Clock, randomness: Ran
         NodeRestriction(objects, server.authorizer),
         PriorityAdmission(objects),
         DefaultTolerationSeconds(),
+        RuntimeClassAdmission(objects),
         EscalationCheck(objects, rbac, server.authorizer),
         CertificateRequests(server.authorizer),
     )

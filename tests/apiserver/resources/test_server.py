@@ -75,6 +75,7 @@ async def test_a_pod_is_created_bound_and_reported(call: Caller) -> None:
     assert code == 409 and 'pod a is already assigned to node "n1"' in answer["message"]
     _, bound = await call("GET", f"{PODS}/a")
     assert bound["spec"]["nodeName"] == "n1" and bound["status"]["conditions"][0]["type"] == "PodScheduled"
+    assert bound["metadata"]["generation"] == 1, "a binding is no change of what was asked for"
     bound["status"] |= {"phase": "Running", "podIP": "10.1.0.3"}
     bound["spec"]["nodeName"] = "n2"
     code, reported = await call("PUT", f"{PODS}/a/status", bound)

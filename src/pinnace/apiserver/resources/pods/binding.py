@@ -82,7 +82,7 @@ def _keep(*_: object) -> None:
     """`bind` has written what it may, spec and status both."""
 
 
-_BIND: Subresource[core.Pod] = Subresource("binding", prepare=_keep)
+_BIND: Subresource[core.Pod] = Subresource("binding", prepare=_keep, generation=False)
 BINDING: Subresource[core.Pod] = Subresource(
     "binding", verbs=("create",), kind=kind_of(core.Binding), act=_act
 )
