@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -78,3 +82,27 @@ def _trace(seed: int) -> str:
 
 def test_the_same_seed_gives_the_same_run() -> None:
     assert _trace(3) == _trace(3) != _trace(4)
+
+
+def test_the_hash_seed_changes_nothing() -> None:
+    def run(hash_seed: str) -> bytes:
+        program = f"import runpy; print(runpy.run_path({__file__!r})['_trace'](3))"
+        return subprocess.run(
+            [sys.executable, "-c", program], env=dict(os.environ, PYTHONHASHSEED=hash_seed), check=True,
+            capture_output=True, timeout=120,
+        ).stdout  # fmt: skip
+
+    assert run("1") == run("2") != b""
+
+
+def test_fifty_side_by_side_know_nothing_of_each_other() -> None:
+    async def one(number: int) -> list[str]:
+        async with Cluster(nodes=1, seed=number) as cluster:
+            await cluster.apply(WEB.replace("name: web}", f"name: web-{number}}}", 1))
+            await cluster.settle()
+            return [deployment.metadata.name for deployment in await cluster.list("deploy")]
+
+    async def all_of_them() -> list[list[str]]:
+        return await asyncio.gather(*(one(number) for number in range(50)))
+
+    assert simulate(all_of_them) == [[f"web-{number}"] for number in range(50)]
