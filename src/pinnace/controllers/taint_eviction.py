@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pinnace.api.core import v1 as core
+from pinnace.api.placement import tolerates
 from pinnace.api.times import format as format_time
 from pinnace.base.clock import Clock
 from pinnace.client.informer import Event, Informers
@@ -73,17 +74,6 @@ def _by_node(pod: core.Pod) -> Iterable[str]:
 def _no_execute(node: core.Node) -> tuple[core.Taint, ...]:
     taints = (node.spec.taints if node.spec is not None else None) or ()
     return tuple(taint for taint in taints if taint.effect == "NoExecute")
-
-
-def tolerates(toleration: core.Toleration, taint: core.Taint) -> bool:
-    """Whether a toleration accepts a taint: no key or effect means any."""
-    if toleration.effect and toleration.effect != taint.effect:
-        return False
-    if toleration.key and toleration.key != taint.key:
-        return False
-    if toleration.operator == "Exists":
-        return True
-    return bool(toleration.key) and (toleration.value or "") == (taint.value or "")
 
 
 def stay(pod: core.Pod, taints: Iterable[core.Taint]) -> float | None:

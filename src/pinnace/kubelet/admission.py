@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pinnace.api.core import v1 as core
+from pinnace.api.placement import matches_node, tolerated
 from pinnace.kubelet.policy import all_containers, amount, pod_request
 
 SAFE_SYSCTLS = frozenset((
@@ -80,45 +81,9 @@ def _resources(pod: core.Pod, others: list[core.Pod], allocatable: Mapping[str, 
 
 
 def _affinity(pod: core.Pod, node: core.Node) -> Refusal | None:
-    labels = node.metadata.labels or {}
-    selector = pod.spec.nodeSelector or {}
-    fits = all(labels.get(key) == value for key, value in selector.items())
-    affinity = pod.spec.affinity.nodeAffinity if pod.spec.affinity is not None else None
-    required = affinity.requiredDuringSchedulingIgnoredDuringExecution if affinity is not None else None
-    if fits and required is not None:
-        fits = any(_term(term, labels, node.metadata.name or "") for term in required.nodeSelectorTerms or ())
-    if fits:
+    if matches_node(pod.spec, node):
         return None
     return "NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
-
-
-def _term(term: core.NodeSelectorTerm, labels: Mapping[str, str], name: str) -> bool:
-    if not term.matchExpressions and not term.matchFields:
-        return False
-    return all(_matches(r, labels) for r in term.matchExpressions or ()) and all(
-        _matches(r, {"metadata.name": name}) for r in term.matchFields or ()
-    )
-
-
-def _matches(requirement: core.NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
-    value, values = labels.get(requirement.key), requirement.values or []
-    match requirement.operator:
-        case "In":
-            return value is not None and value in values
-        case "NotIn":
-            return value is None or value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt":
-            try:
-                have, want = int(value or ""), int(values[0])
-            except (ValueError, IndexError):
-                return False
-            return have > want if requirement.operator == "Gt" else have < want
-        case _:
-            return False
 
 
 def _ports(pod: core.Pod, others: list[core.Pod]) -> Refusal | None:
@@ -141,18 +106,8 @@ def _host_ports(pod: core.Pod) -> list[tuple[str, str, int]]:
 
 def _taints(pod: core.Pod, node: core.Node) -> Refusal | None:
     for taint in node.spec.taints or ():
-        if taint.effect == "NoExecute" and not any(_tolerates(t, taint) for t in pod.spec.tolerations or ()):
+        if taint.effect == "NoExecute" and not tolerated(pod.spec, taint):
             return "TaintToleration", (
                 f"Predicate TaintToleration failed: node(s) had untolerated taint {{{taint.key}: {taint.value or ''}}}"
             )
     return None
-
-
-def _tolerates(toleration: core.Toleration, taint: core.Taint) -> bool:
-    if toleration.effect and toleration.effect != taint.effect:
-        return False
-    if toleration.key and toleration.key != taint.key:
-        return False
-    if toleration.operator == "Exists":
-        return True
-    return bool(toleration.key) and (toleration.value or "") == (taint.value or "")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from pinnace.api.core import v1 as core
-from pinnace.controllers.taint_eviction import tolerates
+from pinnace.api.placement import matches_node, tolerated
 
 _NAME_FIELD = "metadata.name"
 
@@ -23,54 +23,16 @@ def fit(spec: core.PodSpec, node: core.Node) -> Fit:
     """How a daemon's pod (with its tolerations) fits a node."""
     if spec.nodeName and spec.nodeName != node.metadata.name:
         return Fit(False, False)
-    if not _matches(spec, node):
+    if not matches_node(spec, node):
         return Fit(False, False)
     taints = (node.spec.taints if node.spec is not None else None) or ()
     refused = {
         taint.effect
         for taint in taints
         if taint.effect in ("NoSchedule", "NoExecute")
-        and not any(tolerates(toleration, taint) for toleration in spec.tolerations or ())
+        and not tolerated(spec, taint)
     }
     return Fit(not refused, "NoExecute" not in refused)
-
-
-def _matches(spec: core.PodSpec, node: core.Node) -> bool:
-    labels = node.metadata.labels or {}
-    if any(labels.get(key) != value for key, value in (spec.nodeSelector or {}).items()):
-        return False
-    affinity = spec.affinity.nodeAffinity if spec.affinity is not None else None
-    required = affinity.requiredDuringSchedulingIgnoredDuringExecution if affinity is not None else None
-    if required is None:
-        return True
-    return any(_term(term, node) for term in required.nodeSelectorTerms)
-
-
-def _term(term: core.NodeSelectorTerm, node: core.Node) -> bool:
-    if not term.matchExpressions and not term.matchFields:
-        return False
-    labels = node.metadata.labels or {}
-    fields = {_NAME_FIELD: node.metadata.name or ""}
-    return all(_requirement(r, labels) for r in term.matchExpressions or ()) and all(
-        _requirement(r, fields) for r in term.matchFields or ()
-    )
-
-
-def _requirement(requirement: core.NodeSelectorRequirement, values: dict[str, str]) -> bool:
-    value, wanted = values.get(requirement.key), requirement.values or []
-    match requirement.operator:
-        case "In":
-            return value in wanted
-        case "NotIn":
-            return value not in wanted
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt":
-            return _compares(requirement.operator, value, wanted)
-        case _:
-            return False
 
 
 def _compares(operator: str, value: str | None, wanted: list[str]) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pinnace.api.core import v1 as core
+from pinnace.api.placement import tolerated
 from pinnace.scheduler.nodes import NodeInfo, Nodes
 from pinnace.scheduler.plugins.framework import Base, Misfit
-from pinnace.scheduler.plugins.taints import tolerates
 from pinnace.scheduler.podinfo import PodInfo
 
 _OTHER = (Misfit("node(s) didn't match the requested node name"),)
@@ -30,6 +30,6 @@ class NodeUnschedulable(Base):
     name: ClassVar[str] = "NodeUnschedulable"
 
     def filter(self, state: Any, pod: PodInfo, node: NodeInfo) -> Sequence[Misfit]:
-        if not node.node.spec.unschedulable or tolerates(pod.pod.spec.tolerations or (), _UNSCHEDULABLE):
+        if not node.node.spec.unschedulable or tolerated(pod.pod.spec, _UNSCHEDULABLE):
             return ()
         return _CLOSED

@@ -13,10 +13,9 @@ from typing import Any, ClassVar
 
 from pinnace.api import labels
 from pinnace.api.core import v1 as core
+from pinnace.api.placement import matches_node, tolerated
 from pinnace.scheduler.nodes import NodeInfo, Nodes
 from pinnace.scheduler.plugins.framework import Base, Misfit, lowest_is_best
-from pinnace.scheduler.plugins.node_affinity import matches_node
-from pinnace.scheduler.plugins.taints import tolerates
 from pinnace.scheduler.podinfo import PodInfo
 
 _UNEVEN = (Misfit("node(s) didn't match pod topology spread constraints", preemptible=True),)
@@ -122,11 +121,11 @@ def _selector(given: core.TopologySpreadConstraint, own: dict[str, str]) -> Call
 
 
 def _eligible(pod: core.Pod, given: core.TopologySpreadConstraint, node: NodeInfo) -> bool:
-    if (given.nodeAffinityPolicy or "Honor") == "Honor" and not matches_node(pod, node.node):
+    if (given.nodeAffinityPolicy or "Honor") == "Honor" and not matches_node(pod.spec, node.node):
         return False
     if given.nodeTaintsPolicy == "Honor":
         return all(
-            taint.effect == "PreferNoSchedule" or tolerates(pod.spec.tolerations or (), taint)
+            taint.effect == "PreferNoSchedule" or tolerated(pod.spec, taint)
             for taint in node.node.spec.taints or ()
         )
     return True
