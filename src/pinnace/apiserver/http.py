@@ -90,6 +90,7 @@ class HttpFront:
         for listener in self._listeners:
             listener.close()
         if self._protocol is not None:
+            self._protocol.pre_shutdown()       # connections that wait for a next request end now
             await self._protocol.shutdown(2.0)
         for listener in self._listeners:
             await listener.wait_closed()
