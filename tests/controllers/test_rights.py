@@ -24,7 +24,7 @@ from .test_manager import deployment, make_ready, roll_out
 from .test_nodes import node
 from .test_statefulset import stateful
 
-ROLES = Path("/work/shared/reference/rbac/controller-roles.yaml")
+ROLES = Path(__file__).resolve().parents[3] / "shared" / "reference" / "rbac" / "controller-roles.yaml"
 
 
 def allowed() -> dict[str, list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ from pinnace.apiserver.resource import Context, Resource
 from pinnace.apiserver.resources.table import RESOURCES
 from pinnace.client.transport import User
 
-REFERENCE = Path("/work/shared/reference")
+REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "reference"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CONTEXT = Context(User("someone"), NOW)
 

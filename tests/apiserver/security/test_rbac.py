@@ -13,11 +13,11 @@ from pinnace.api import codec
 from pinnace.api.rbac import v1 as rbac
 from pinnace.apiserver.access import AnyOf
 from pinnace.apiserver.authorization.policy import roles
-from pinnace.apiserver.authorization.rbac import RbacAuthorizer, allows, covers
+from pinnace.apiserver.authorization.rbac import RbacAuthorizer, allowed_names, allows, covers
 
 from .world import RBAC, World, ask, named, rule, user
 
-REFERENCE = Path("/work/shared/reference/rbac")
+REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "reference" / "rbac"
 ANN = user("ann", "staff")
 
 
@@ -57,7 +57,18 @@ ANN = user("ann", "staff")
     ],
 )
 def test_one_rule(given: rbac.PolicyRule, request_: str, allowed: bool) -> None:
-    assert allows(given, ask(ANN, request_)) is allowed
+    asked = ask(ANN, request_)
+    assert allows(given, asked) is allowed
+    names = allowed_names([given], asked)
+    assert (names is None or asked.name in names) is allowed
+
+
+def test_what_is_remembered_holds_for_its_name_only() -> None:
+    rules = (rule("get", "-", "secrets", "a b"), rule("get", "-", "secrets", "c"))
+    authorizer = RbacAuthorizer(World(cluster_role("r", *rules), bind("ClusterRole/r", "User/ann")))
+    answers = [authorizer.authorize(ask(ANN, f"get - secrets ns {name}")).allowed for name in "axbcy"]
+    assert answers == [True, False, True, True, False]
+    assert not authorizer.authorize(ask(ANN, "list - secrets ns")).allowed
 
 
 def cluster_role(name: str, *rules: rbac.PolicyRule) -> rbac.ClusterRole:

@@ -16,6 +16,7 @@ from pinnace.client.transport import User
 
 _KINDS = (rbac.ClusterRole, rbac.ClusterRoleBinding, rbac.Role, rbac.RoleBinding)
 _MOST_REMEMBERED = 50_000
+_UNKNOWN: frozenset[str] = frozenset({"?"})      # no object's name
 _ACCOUNT_PREFIX = "system:serviceaccount:"
 
 Rules = tuple[rbac.PolicyRule, ...]
@@ -47,22 +48,23 @@ class RbacAuthorizer:
         self._objects = objects
         self._index = _Index()
         self._versions: tuple[int, ...] = ()
-        self._decisions: dict[tuple[object, ...], bool] = {}
+        # What was asked, but for the object's name -> the names for which it is allowed; None: for all.
+        self._decisions: dict[tuple[object, ...], frozenset[str] | None] = {}
 
     def authorize(self, attributes: Attributes) -> Decision:
         index = self._current()
         user = attributes.user
         key = (
             user.name, user.groups, attributes.verb, attributes.group, attributes.resource, attributes.subresource,
-            attributes.namespace, attributes.name, "" if attributes.resource else attributes.path,
+            attributes.namespace, "" if attributes.resource else attributes.path,
         )  # fmt: skip
-        allowed = self._decisions.get(key)
-        if allowed is None:
-            allowed = any(allows(rule, attributes) for rule in index.rules(user, attributes.namespace))
+        names = self._decisions.get(key, _UNKNOWN)
+        if names is _UNKNOWN:
+            names = allowed_names(index.rules(user, attributes.namespace), attributes)
             if len(self._decisions) >= _MOST_REMEMBERED:
                 self._decisions.clear()
-            self._decisions[key] = allowed
-        return Decision(allowed, "")
+            self._decisions[key] = names
+        return Decision(names is None or attributes.name in names, "")
 
     def rules(self, user: User, namespace: str) -> tuple[rbac.PolicyRule, ...]:
         """Every rule that the user has in the namespace, as SelfSubjectRulesReview lists them."""
@@ -111,14 +113,29 @@ def subjects(bound: Iterable[rbac.Subject], namespace: str) -> Iterator[str]:
 
 def allows(rule: rbac.PolicyRule, attributes: Attributes) -> bool:
     """One rule against one request."""
+    named = rule.resourceNames if attributes.resource else None
+    return concerns(rule, attributes) and (not named or attributes.name in named)
+
+
+def allowed_names(rules: Iterable[rbac.PolicyRule], attributes: Attributes) -> frozenset[str] | None:
+    """The names for which some rules allow a request, whatever name it has itself; None: all names, and none."""
+    names: set[str] = set()
+    for rule in rules:
+        if concerns(rule, attributes):
+            if not rule.resourceNames or not attributes.resource:
+                return None
+            names.update(rule.resourceNames)
+    return frozenset(names)
+
+
+def concerns(rule: rbac.PolicyRule, attributes: Attributes) -> bool:
+    """Whether a rule speaks of such a request, its object's name aside."""
     if not _has(rule.verbs, attributes.verb):
         return False
     if not attributes.resource:
         return any(_path_matches(pattern, attributes.path) for pattern in rule.nonResourceURLs or ())
-    return (
-        _has(rule.apiGroups, attributes.group)
-        and _resource_matches(rule.resources or (), attributes.resource, attributes.subresource)
-        and (not rule.resourceNames or attributes.name in rule.resourceNames)
+    return _has(rule.apiGroups, attributes.group) and _resource_matches(
+        rule.resources or (), attributes.resource, attributes.subresource
     )
 
 
