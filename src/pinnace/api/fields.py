@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 _TEXT = {
     "FieldValueNotFound": "Not found",
     "FieldValueRequired": "Required value",
@@ -17,7 +19,6 @@ _TEXT = {
     "FieldValueTooLong": "Too long",
     "FieldValueTooMany": "Too many",
     "InternalError": "Internal error",
-    "FieldValueTypeInvalid": "Invalid value",
 }
 _WITHOUT_VALUE = frozenset({"FieldValueRequired", "FieldValueForbidden", "FieldValueTooLong", "InternalError"})
 
@@ -53,11 +54,8 @@ def render(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     if value is None:
         return "null"
-    if not isinstance(value, dict | list | tuple):
-        import msgspec
-
-        value = msgspec.to_builtins(value)
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # Lists and maps may hold wire objects too.
+    return json.dumps(msgspec.to_builtins(value), separators=(",", ":"), ensure_ascii=False)
 
 
 def not_found(path: str, value: Any) -> FieldError:
@@ -74,10 +72,6 @@ def duplicate(path: str, value: Any) -> FieldError:
 
 def invalid(path: str, value: Any, detail: str = "") -> FieldError:
     return FieldError("FieldValueInvalid", path, value, detail)
-
-
-def type_invalid(path: str, value: Any, detail: str = "") -> FieldError:
-    return FieldError("FieldValueTypeInvalid", path, value, detail)
 
 
 def not_supported(path: str, value: Any, supported: Iterable[str]) -> FieldError:

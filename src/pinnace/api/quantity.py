@@ -100,10 +100,6 @@ def canonical(text: str | int | float) -> str:
     return str(parse_quantity(text))
 
 
-def from_milli(milli: int) -> Quantity:
-    return Quantity(milli * 10**6)
-
-
 def from_bytes(amount: int) -> Quantity:
     return Quantity(amount * NANO, "binary")
 

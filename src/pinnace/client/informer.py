@@ -533,6 +533,3 @@ class Informers:
                 await asyncio.get_running_loop().create_future()
             finally:
                 self._supervisor = None
-
-
-InformerSet = Informers

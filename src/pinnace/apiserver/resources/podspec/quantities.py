@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from pinnace.api.core import v1 as core
 from pinnace.api.fields import FieldError, duplicate, forbidden, invalid, not_supported, required
@@ -127,13 +127,6 @@ def validate_quantity(name: str, quantity: str | int | float, path: str) -> Iter
         yield invalid(path, str(quantity), NEGATIVE)
     if (name in _INTEGER or ("/" in name and "kubernetes.io/" not in name)) and value.milli % 1000:
         yield invalid(path, str(quantity), WHOLE)
-
-
-def quantities_by_name(
-    resources: Mapping[str, str | int | float] | None, path: str
-) -> Iterator[tuple[str, str | int | float, str]]:
-    for name, quantity in (resources or {}).items():
-        yield name, quantity, f"{path}[{name}]"
 
 
 ZERO = parse_quantity("0")
