@@ -1,7 +1,6 @@
 """A whole control plane in this process, on the simulated time of the loop that runs the test.
 
-`Cluster` puts together what `cluster.control_plane` does for a server process, over a memory store and with
-simulated nodes: API server with its security, bootstrap objects, all controllers, the scheduler.
+`Cluster` puts a `ControlPlane` over a memory store, simulated nodes, and the verbs that a test wants.
 """
 
 from __future__ import annotations
@@ -14,37 +13,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from pinnace.api import codec, errors, yaml
 from pinnace.api.kinds import KINDS, Kind, kind_of
-from pinnace.apiserver.authentication.tokens import TokenIssuer
-from pinnace.apiserver.inprocess import ADMIN, InProcessTransport
-from pinnace.apiserver.resources.table import RESOURCES
-from pinnace.apiserver.server import ApiServer
+from pinnace.apiserver.inprocess import ADMIN
 from pinnace.base.clock import LoopClock
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client, WatchEvent
-from pinnace.client.informer import Informers
-from pinnace.client.transport import User
-from pinnace.cluster import bootstrap
-from pinnace.cluster.certificates import private_pem
-from pinnace.cluster.security import secure
 from pinnace.cluster.settings import Settings
-from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.kubelet.simulated import LEASES, Life, SimulatedNodes
-from pinnace.scheduler.scheduler import Scheduler
 from pinnace.store import MemoryStore
+from pinnace.testing.control_plane import ControlPlane
 from pinnace.testing.loop import VirtualLoop
 
 START = datetime(2026, 1, 1, tzinfo=UTC)     # when a simulated cluster begins
 
-_ISSUER = "https://kubernetes.default.svc.cluster.local"
-_MANAGER = User("system:kube-controller-manager", groups=("system:authenticated",))
-_SCHEDULER = User("system:kube-scheduler", groups=("system:authenticated",))
 _STARTING = 60.0          # virtual seconds a cluster has to come up
-_KEYS: list[bytes] = []   # the signing key is drawn once a process: it signs nothing that is compared
 
 Manifest = str | Path | Mapping[str, Any] | object
 
@@ -64,7 +48,6 @@ class Cluster:
         self._life = life or Life()
         self._settings = Settings(nodes=0, simulated_nodes=nodes, store="memory")
         self._stack = AsyncExitStack()
-        self._parts: dict[str, Supervisor] = {}
 
     async def __aenter__(self) -> Cluster:
         loop = asyncio.get_running_loop()
@@ -85,38 +68,20 @@ class Cluster:
         await self._stack.aclose()
 
     async def _start(self, randomness: Randomness) -> None:
-        if not _KEYS:
-            _KEYS.append(private_pem(ec.generate_private_key(ec.SECP256R1())))
         clock = self.clock
         self.store = MemoryStore(clock)
         self._stack.push_async_callback(self.store.close)
-        server = ApiServer(self.store, RESOURCES, clock, randomness.fork(), service_cidr=self._settings.service_cidr)
-        secure(server, TokenIssuer(_ISSUER, _KEYS[0], clock, randomness.fork()), clock, randomness)
-        await server.start()
-        self._stack.push_async_callback(server.close)
-        self.client = Client(InProcessTransport(server), agent="pinnace-testing", user=ADMIN)
-        await bootstrap.ensure_access(self.client)
-        await bootstrap.ensure(self.client, self._settings, address="", port=0)
-
-        def client(agent: str, user: User | None) -> Client:
-            return Client(InProcessTransport(server), agent=agent, user=user or _MANAGER)
-
-        options = Options(cluster_cidr=self._settings.pod_cidr)
-        self._manager = ControllerManager(client, clock, randomness.fork(), options)
-        scheduling = client("kube-scheduler", _SCHEDULER)
-        informers = Informers(scheduling, clock, randomness.fork())
-        self._scheduler = Scheduler(scheduling, informers, clock, randomness.fork())
+        self.control_plane = ControlPlane(self.store, self._settings, clock, randomness)
+        self._stack.push_async_callback(self.control_plane.close)
+        await self.control_plane.start()
+        self.client = Client(self.control_plane.transport("user"), agent="pinnace-testing", user=ADMIN)
         parts = await self._stack.enter_async_context(Supervisor(clock))
-        parts.start("controllers", self._manager.run)
-        parts.start("scheduler's informers", informers.run)
-        parts.start("scheduler", self._scheduler.run)
         names, chance = self._settings.simulated_names(), randomness.fork()
-        admin = Client(InProcessTransport(server), agent="simulated-nodes", user=ADMIN)
-        simulated = SimulatedNodes(admin, names, clock=clock, randomness=chance, life=self._life)
-        parts.start("simulated nodes", simulated.run)
+        admin = Client(self.control_plane.transport("kubelet"), agent="simulated-nodes", user=ADMIN)
+        self.nodes = SimulatedNodes(admin, names, clock=clock, randomness=chance, life=self._life)
+        parts.start("simulated nodes", self.nodes.run)
         async with asyncio.timeout(_STARTING):
-            await self._manager.ready.wait()
-            await simulated.registered.wait()
+            await self.nodes.registered.wait()
 
     # ------------------------------------------------------------------------------------------------------ verbs
 
@@ -195,7 +160,7 @@ class Cluster:
             while True:
                 before = await self._latest()
                 await self.advance(seconds=quiet)
-                if self._manager.idle and self._scheduler.idle and await self._latest() == before:
+                if self.control_plane.idle and await self._latest() == before:
                     return
 
     async def _latest(self) -> int:
