@@ -19,7 +19,7 @@ from pinnace.apiserver.registry import Registry, Write
 from pinnace.apiserver.resource import Action, Context, Subresource
 from pinnace.apiserver.selection import select
 from pinnace.apiserver.tables import TableEvents, Tables, metadata_event
-from pinnace.apiserver.watching import Watch, WatchOptions, duration, watch_options
+from pinnace.apiserver.watching import Stream, Watch, duration, watch_options
 from pinnace.client.transport import Request, Response, User
 from pinnace.store.store import Cause
 
@@ -148,12 +148,13 @@ async def watch(call: Call) -> Response:
         asked,
         current=server.current_revision,
         seconds=duration(asked, server.randomness.jitter),
-        render=_render(call, format, asked),
+        bookmarks=server.bookmarks,
+        render=_render(call, format),
     )
-    return Response(200, {"content-type": "application/json"}, watch=server.follow(watching))
+    return Response(200, {"content-type": "application/json"}, watch=Stream(watching, server.watches))
 
 
-def _render(call: Call, format: Format, asked: WatchOptions) -> Any:
+def _render(call: Call, format: Format) -> Any:
     match format.view:
         case "":
             return None

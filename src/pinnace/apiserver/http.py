@@ -312,8 +312,8 @@ async def _send_watch(raw: web.BaseRequest, response: Response) -> web.StreamRes
         async for batch in response.watch:
             yield b"".join([line.line for line in batch])
 
-    answer = await _begin(raw, response)
     try:
+        answer = await _begin(raw, response)
         await _pour(answer, chunks())
     finally:
         close = getattr(response.watch, "aclose", None)
@@ -324,8 +324,8 @@ async def _send_watch(raw: web.BaseRequest, response: Response) -> web.StreamRes
 
 async def _send_stream(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
     assert response.stream is not None
-    answer = await _begin(raw, response)
     try:
+        answer = await _begin(raw, response)
         await _pour(answer, response.stream)
     finally:
         close = getattr(response.stream, "aclose", None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pinnace.api import errors
@@ -41,10 +41,10 @@ from pinnace.apiserver.options import flag, text
 from pinnace.apiserver.paths import Target, parse, verb_of
 from pinnace.apiserver.registry import Admit, Registry
 from pinnace.apiserver.resource import Resource
-from pinnace.apiserver.watching import Watch
+from pinnace.apiserver.watching import Bookmarks, Watch
 from pinnace.base.clock import Clock
 from pinnace.base.randomness import Randomness
-from pinnace.client.transport import Request, Response, User, WatchLine
+from pinnace.client.transport import Request, Response, User
 from pinnace.store.store import Store
 
 log = logging.getLogger("pinnace.apiserver")
@@ -99,7 +99,8 @@ class ApiServer:
             self._serve(resource)
         self.objects = CachedObjects(self)
         self.documents = Documents(self, address)
-        self._watches: set[Watch] = set()
+        self.watches: dict[Watch, None] = {}
+        self.bookmarks = Bookmarks()
         self.expiry = Expiry(self)
         self.ready = False
 
@@ -126,7 +127,7 @@ class ApiServer:
     async def close(self) -> None:
         """End all watches and stop following the store, which stays open."""
         self.ready = False
-        for watch in tuple(self._watches):
+        for watch in tuple(self.watches):
             watch.end()
         await self.expiry.close()
         await self.feed.close()
@@ -164,17 +165,6 @@ class ApiServer:
     def allow_create(self, call: Call) -> None:
         """An update that would create needs the right to create. Raises Forbidden."""
         self._authorize(_attributes(call.user, call.target, "create", call.request))
-
-    async def follow(self, watch: Watch) -> AsyncGenerator[tuple[WatchLine, ...], None]:
-        """A watch's batches, counted among those that end with the server."""
-        self._watches.add(watch)
-        batches = watch.batches()
-        try:
-            async for batch in batches:
-                yield batch
-        finally:
-            self._watches.discard(watch)
-            await batches.aclose()
 
     # The front door
 
@@ -246,7 +236,7 @@ class ApiServer:
             raise forbidden(attributes, decision.reason)
 
     def _expire_watches(self) -> None:
-        for watch in tuple(self._watches):
+        for watch in tuple(self.watches):
             watch.end(errors.Expired("too old resource version: the server had to read everything anew"))
 
 

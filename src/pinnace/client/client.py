@@ -8,13 +8,13 @@ in-process they are the server's own decoded objects, shared and never to be cha
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from pinnace.api import codec, errors
 from pinnace.api.kinds import Kind, kind_of
-from pinnace.client.transport import Request, Response, Transport, User
+from pinnace.client.transport import DirectWatch, Request, Response, Transport, User
 
 K = TypeVar("K")
 
@@ -180,8 +180,13 @@ class Client:
         field_selector: str = "",
         timeout_seconds: int = 0,
         send_initial_events: bool = False,
+        directly: Callable[[WatchEvent[K]], None] | None = None,
     ) -> AsyncGenerator[tuple[WatchEvent[K], ...], None]:
-        """Batches of events, until the server ends the watch. An ERROR event is raised (e.g. Expired)."""
+        """Batches of events, until the server ends the watch. An ERROR event is raised (e.g. Expired).
+
+        Where the transport leads straight into a server of this process, `directly` (if given) gets the events
+        instead, each in the call that makes it; see `client.transport.DirectWatch`. One empty batch says that this
+        is so, and no other follows; the server's limit of time does not hold then."""
         query = _query(
             watch="true",
             allowWatchBookmarks="true",
@@ -196,6 +201,11 @@ class Client:
         if response.watch is None:
             raise errors.InternalError("the server did not answer with a watch")
         try:
+            if directly is not None and isinstance(response.watch, DirectWatch):
+                over = response.watch.subscribe(lambda name, obj: directly(WatchEvent(name, cast("K", obj))))
+                yield ()
+                await over
+                return
             async for batch in response.watch:
                 yield tuple(_event(kind, line.type, line.object, line.line) for line in batch)
         finally:

@@ -381,7 +381,7 @@ class Informer(Generic[K]):
         seconds = int(self.randomness.jitter(_WATCH_SECONDS, 1.0))
         started = self.clock.monotonic()
         try:
-            async with asyncio.timeout(seconds + _WATCH_GRACE):
+            async with asyncio.timeout(seconds + _WATCH_GRACE) as limit:
                 watch = self.client.watch(
                     self.kind,
                     self.namespace,
@@ -389,14 +389,25 @@ class Informer(Generic[K]):
                     label_selector=self.label_selector,
                     field_selector=self.field_selector,
                     timeout_seconds=seconds,
+                    directly=self._told,
                 )
                 async with contextlib.aclosing(watch) as batches:
                     async for batch in batches:
-                        self._take(Batch(batch))
+                        if batch:
+                            self._take(Batch(batch))
+                        else:
+                            limit.reschedule(None)      # the source is in this process: it cannot die silently
         except (errors.StatusError, OSError, TimeoutError) as error:
             log.debug("watching %s: %s", self.kind.__name__, error)
             return self._take(Failed(error))
         return self._take(Ended()) or self.clock.monotonic() - started < _SHORT_WATCH
+
+    def _told(self, event: WatchEvent[K]) -> None:
+        """One event, in the call that made it; what `advance` makes of a batch of one."""
+        revision = codec.metadata(event.object).resourceVersion or ""
+        self.state = Watching(revision)
+        self._apply(event)
+        self.cache._seen(revision_number(revision))
 
     def _take(self, message: Input[K]) -> bool:
         """Advance by one input; whether to wait before the next request."""
