@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -200,11 +200,12 @@ async def update(call: Call, part: Subresource[Any] | None = None) -> Response:
     resource.default(obj)
     if registry.find(call.namespace, call.name) is None:
         await registry.catch_up()
-    if registry.find(call.namespace, call.name) is None and part is None and resource.allow_create_on_update:
-        return await _create_on_update(call, obj, given, format)
+        absent = registry.find(call.namespace, call.name) is None
+        if absent and part is None and resource.allow_create_on_update:
+            return await _create_on_update(call, obj, given, format)
     write = call.write(given.dry_run, "UPDATE", given.as_dict("UpdateOptions"))
     pinned = obj.metadata.resourceVersion not in (None, "", "0")
-    change = patching.fresh_copies(obj)
+    change = patching.fresh_copies(obj, again=not pinned)
     entry = await registry.update(call.namespace, call.name, change, write, part=part, pinned=pinned)
     return call.answer(entry, format)
 
@@ -224,7 +225,8 @@ async def _create_on_update(call: Call, obj: Any, given: WriteOptions, format: F
 
 async def patch(call: Call, part: Subresource[Any] | None = None) -> Response:
     format, given = call.format(), call.write_options()
-    change, pinned = patching.change_for(call.request, call.registry, given.validation, call.warnings)
+    status = part is not None and part.name == "status"
+    change, pinned = patching.change_for(call.request, call.registry, given.validation, call.warnings, status=status)
     write = call.write(given.dry_run, "UPDATE", given.as_dict("PatchOptions"))
     if call.registry.find(call.namespace, call.name) is None:
         await call.registry.catch_up()
@@ -272,7 +274,7 @@ def _delete_options(request: Request) -> DeleteOptions:
     return options.delete_options(request.query, body)
 
 
-VERBS: dict[str, Callable[[Call], Awaitable[Response]]] = {
+VERBS: dict[str, Callable[[Call], Coroutine[Any, Any, Response]]] = {
     "get": get,
     "list": list_,
     "watch": watch,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pinnace.api import codec, errors, fields, times
+from pinnace.api.fields import FieldError
 from pinnace.apiserver import metadata
 from pinnace.apiserver.cache import Entry, Form, View, WatchCache
 from pinnace.apiserver.deletion import Deletion
@@ -306,12 +307,11 @@ class Registry:
 
     def _validate_change(self, new: Any, before: Any, part: Subresource[Any] | None) -> None:
         resource = self.resource
-        findings = [
-            *validate_object_meta(
-                new.metadata, namespaced=self.kind.namespaced, name_rule=resource.validate_name
-            ),
-            *validate_object_meta_update(new.metadata, before.metadata),
-        ]
+        findings: list[FieldError] = []
+        if new.metadata != before.metadata:      # what is there was found good before
+            rule = resource.validate_name
+            findings += validate_object_meta(new.metadata, namespaced=self.kind.namespaced, name_rule=rule)
+            findings += validate_object_meta_update(new.metadata, before.metadata)
         if part is None:
             findings.extend(resource.validate_update(new, before))
         elif part.validate is not None:

@@ -6,9 +6,8 @@ of the documents (discovery, OpenAPI, health, metrics). Two fronts call it: `htt
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from pinnace.api import errors
@@ -24,6 +23,7 @@ from pinnace.apiserver.access import (
     Authorizer,
     Unguarded,
     forbidden,
+    unconcerned,
 )
 from pinnace.apiserver.authentication.tokens import TokenIssuer
 from pinnace.apiserver.cache import Form, WatchCache
@@ -43,6 +43,7 @@ from pinnace.apiserver.registry import Admit, Registry
 from pinnace.apiserver.resource import Resource
 from pinnace.apiserver.watching import Bookmarks, Watch
 from pinnace.base.clock import Clock
+from pinnace.base.deadline import within
 from pinnace.base.randomness import Randomness
 from pinnace.client.transport import Request, Response, User
 from pinnace.store.store import Store
@@ -54,6 +55,7 @@ REQUEST_SECONDS = 60.0
 _INDEXED = {("", "pods"): ("spec.nodeName",)}
 # Reads come from memory: only the wait for a revision takes time, and has a bound of its own.
 _UNTIMED = frozenset({"get", "list", "watch"})
+_LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 _LATE = "Timeout: request did not complete within the allotted timeout"
 
 
@@ -83,7 +85,7 @@ class ApiServer:
         self.randomness = randomness
         self.authenticator: Authenticator = authenticator or Unguarded()
         self.authorizer: Authorizer = authorizer or AllowAll()
-        self.admission: tuple[AdmissionPlugin, ...] = tuple(admission)
+        self.admission = tuple(admission)
         self.kubelets: Kubelets = kubelets or NoKubelets()
         self.service_cidr = service_cidr
         self.token_issuer: TokenIssuer | None = None
@@ -145,20 +147,28 @@ class ApiServer:
     def current_revision(self) -> int:
         return self.feed.revision
 
+    @property
+    def admission(self) -> tuple[AdmissionPlugin, ...]:
+        return self._admission
+
+    @admission.setter
+    def admission(self, plugins: tuple[AdmissionPlugin, ...]) -> None:
+        self._admission = plugins
+        self._mutating = tuple(plugin.mutate for plugin in plugins if type(plugin).mutate is not unconcerned)
+        self._validating = tuple(plugin.validate for plugin in plugins if type(plugin).validate is not unconcerned)
+
     def admit(self, admission: Admission) -> tuple[Admit, Admit]:
         """The two halves of admission for one write."""
-        plugins = self.admission
-
         async def mutate(new: Any, old: Any) -> None:
             admission.object, admission.old_object = new, old
             admission.name = admission.name or (new.metadata.name or "" if new is not None else "")
-            for plugin in plugins:
-                await plugin.mutate(admission)
+            for plugin in self._mutating:
+                await plugin(admission)
 
         async def validate(new: Any, old: Any) -> None:
             admission.object, admission.old_object = new, old
-            for plugin in plugins:
-                await plugin.validate(admission)
+            for plugin in self._validating:
+                await plugin(admission)
 
         return mutate, validate
 
@@ -191,8 +201,10 @@ class ApiServer:
         user = await self.authenticator.authenticate(request)
         if user is None:
             raise errors.Unauthorized()
-        if any(name.startswith("impersonate-") for name in request.headers):
-            user = impersonate(user, request.headers, self._authorize)
+        for name in request.headers:
+            if name.startswith("impersonate-"):
+                user = impersonate(user, request.headers, self._authorize)
+                break
         if target is None:
             self._authorize(Attributes(user, verb, path=request.path))
             return await self.documents.answer(request)
@@ -208,14 +220,11 @@ class ApiServer:
         self._check_scope(call)
         return await self._timed(call, calls.VERBS[verb])
 
-    async def _timed(self, call: Call, run: Callable[[Call], Any]) -> Response:
+    async def _timed(self, call: Call, run: Callable[[Call], Coroutine[Any, Any, Response]]) -> Response:
         """Within the request's deadline, if it has one: watches, logs and connections last longer."""
-        if call.verb in _UNTIMED or _long_running(call):
-            response: Response = await run(call)
-            return response
-        async with asyncio.timeout(_deadline(call.request)):
-            response = await run(call)
-            return response
+        if call.verb in _UNTIMED or call.target.subresource in _LONG_RUNNING:
+            return await run(call)
+        return await within(_deadline(call.request), run(call))
 
     def _check_scope(self, call: Call) -> None:
         kind, target = call.registry.kind, call.target
@@ -238,10 +247,6 @@ class ApiServer:
     def _expire_watches(self) -> None:
         for watch in tuple(self.watches):
             watch.end(errors.Expired("too old resource version: the server had to read everything anew"))
-
-
-def _long_running(call: Call) -> bool:
-    return call.target.subresource in ("log", "exec", "attach", "portforward", "proxy")
 
 
 def _deadline(request: Request) -> float:

@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
+import msgspec
+
 from pinnace.api import codec, errors
 from pinnace.api.kinds import Kind, kind_of
 from pinnace.client.transport import DirectWatch, Request, Response, Transport, User
@@ -37,8 +39,7 @@ class ObjectList(Generic[K]):
     remainingItemCount: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WatchEvent(Generic[K]):
+class WatchEvent(msgspec.Struct, Generic[K], frozen=True):
     """`type` is ADDED, MODIFIED, DELETED or BOOKMARK (whose object carries only its resourceVersion)."""
 
     type: str
@@ -139,7 +140,7 @@ class Client:
         response = await self.call(
             "PATCH",
             object_path(kind_of(kind), namespace, name, subresource),
-            body=json.dumps(patch).encode(),
+            body=codec.encode(patch),
             content_type=_PATCH_MEDIA[type],
             because=because,
             query=query,
@@ -168,7 +169,7 @@ class Client:
         if conditions:
             options["preconditions"] = conditions
         path = object_path(kind_of(kind), namespace, name)
-        await self.call("DELETE", path, body=json.dumps(options).encode(), because=because)
+        await self.call("DELETE", path, body=codec.encode(options), because=because)
 
     async def watch(
         self,

@@ -21,6 +21,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, assert_never, cast
 
+import msgspec
+
 from pinnace.api import codec, errors
 from pinnace.base.backoff import Backoff
 from pinnace.base.clock import Clock
@@ -44,20 +46,17 @@ _FAILURES = "failures"   # the one key of an informer's backoff
 # ----------------------------------------------------------------------------------------- what handlers see
 
 
-@dataclass(frozen=True, slots=True)
-class Added(Generic[K]):
+class Added(msgspec.Struct, Generic[K], frozen=True):
     new: K
     old: None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Updated(Generic[K]):
+class Updated(msgspec.Struct, Generic[K], frozen=True):
     new: K
     old: K
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted(Generic[K]):
+class Deleted(msgspec.Struct, Generic[K], frozen=True):
     """`old` is the object's last state; after a lost watch it may be older than its very last."""
 
     old: K
@@ -448,10 +447,11 @@ class Informer(Generic[K]):
                 log.error("watching %s: event of unknown type %r", self.kind.__name__, unknown)
 
     def _upsert(self, obj: K) -> None:
-        key = key_of(obj)
-        old = self.cache.get(*key)
+        after = codec.metadata(obj)
+        key = (after.namespace or "", after.name or "")
+        old = self.cache._objects.get(key)
         if old is not None:
-            before, after = codec.metadata(old), codec.metadata(obj)
+            before = codec.metadata(old)
             if before.resourceVersion == after.resourceVersion:
                 return
             if before.uid != after.uid:   # deleted and made anew while no watch was open
@@ -467,7 +467,10 @@ class Informer(Generic[K]):
 
     def _tell(self, event: Event[K]) -> None:
         for handler in tuple(self._handlers.values()):
-            self._call(handler, event)
+            try:
+                handler(event)
+            except Exception:
+                log.exception("a handler of %s failed", self.kind.__name__)
 
     def _call(self, handler: Handler[K], event: Event[K]) -> None:
         try:

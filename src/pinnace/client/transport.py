@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -40,8 +42,7 @@ class Request:
     upgrade: object = None                 # the HTTP front's handle for WebSocket and raw upgrades
 
 
-@dataclass(frozen=True, slots=True)
-class WatchLine:
+class WatchLine(msgspec.Struct, frozen=True):
     """One watch event: its kind, the object as decoded by the server (shared: never change it), its line."""
 
     type: str          # ADDED, MODIFIED, DELETED, BOOKMARK, ERROR

@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+
+class Entry(msgspec.Struct, frozen=True):
     """A key's value, as of one revision."""
 
     key: str
@@ -32,8 +33,7 @@ class Page:
     remaining: int            # how many; exact
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One commit, as a watcher sees it."""
 
     key: str
