@@ -156,7 +156,8 @@ def test_the_widest_numbers_that_fit() -> None:
 
 @pytest.mark.parametrize("space", ["", " ", "\n", "\t", "\r"])
 def test_empties_are_found_however_they_are_written(space: str) -> None:
-    text = '{"metadata":{"labels":{%s},"finalizers":[%s]},"spec":{"containers":[{"resources":{"limits":{"cpu":".5"}}}]}}'
+    container = '{"resources":{"limits":{"cpu":".5"}}}'
+    text = '{"metadata":{"labels":{%s},"finalizers":[%s]},"spec":{"containers":[' + container + "]}}"
     pod = codec.decode(core.Pod, (text % (space, space)).encode())
     assert (pod.metadata.labels, pod.metadata.finalizers) == (None, None)
     assert pod.spec.containers[0].resources.limits == {"cpu": "500m"}
