@@ -6,6 +6,7 @@ found what; only those moments become timers.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def _end(pod: core.Pod, container: core.Container, life: Life, attempt: int) -> 
     if run is None:
         init = any(container is one for one in init_containers(pod.spec))
         lasting = is_sidecar(container) or (not init and restart_policy(pod.spec) == "Always")
-        run = FOREVER if lasting else ENDING
+        run = FOREVER if lasting or life.oom_after is not None else ENDING
     if life.oom_after is not None and life.oom_after <= run:
         return life.oom_after, Exit(OOM_CODE, "OOMKilled", life.message)
     if run == FOREVER:
@@ -162,7 +163,7 @@ def _readiness(
         return changes, told
     if _first(probe, started) < life.ready:
         told.append((_first(probe, started), _words("Readiness", probe)))
-    for (at, value), (until, _) in zip(able, [*able[1:], (FOREVER, True)], strict=True):
+    for (at, value), (until, _) in itertools.pairwise([*able, (FOREVER, True)]):
         noticed = _probed(probe, started, at)
         if noticed >= until:
             continue
