@@ -254,6 +254,8 @@ class SimulatedKubelets:
             options = options_of(query, self._nodes.now() + machine.drift)
         except ValueError as error:
             raise errors.BadRequest(f"Invalid request: {error}") from error
+        if tracked.staged:
+            return Response(200, {"content-type": "text/plain"}, b"")       # Stages say nothing of logs
         found = find(self._nodes, tracked, container, previous=query.get("previous") in TRUE)
         return Response(
             200, {"content-type": "text/plain"}, stream=Log(self._nodes, tracked, found).read(options)

@@ -45,7 +45,11 @@ class Tracked:
     newer: core.Pod | None = None  # what the API told meanwhile
     failures: int = 0             # writes in a row that did not succeed
     deleted: bool = False         # the API has been told that nothing is left of it
-    stage: str = ""               # kwok's: what is to happen at `timer`
+    staged: bool | None = None    # led by kwok's Stages; None: not asked yet
+    stage: str = ""               # … by which next …
+    due: float = 0.0              # … and when
+    entered: str = ""             # the one entered last …
+    entered_at: float = 0.0       # … and when
     readers: list[asyncio.Future[None]] = field(default_factory=list)     # of its logs
 
 

@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pinnace.api import errors
 from pinnace.api.core import v1 as core
@@ -57,21 +57,21 @@ class SimulatedNodes:
         informers: Informers | None = None, kubelets: SimulatedKubelets | None = None,
         pod_network: str = "10.128.0.0/9", host_network: str = "10.64.0.0/12",
     ) -> None:  # fmt: skip
-        self._client = client.acting_as("kubelet")
+        self.client = client.acting_as("kubelet")
         self._clock = clock
-        self._randomness = randomness
+        self.randomness = randomness
         self.lives = life if isinstance(life, Lives) else Lives(life or Life())
         self._parallel = parallel
         self._own_informers = informers is None
-        self._informers = informers or Informers(self._client, clock, randomness)
-        self._recorder = EventRecorder(self._client, "kubelet", clock=clock, randomness=randomness)
+        self.informers = informers or Informers(self.client, clock, randomness)
+        self._recorder = EventRecorder(self.client, "kubelet", clock=clock, randomness=randomness)
         self._addresses = itertools.cycle(range(1, IPv4Network(pod_network).num_addresses - 1))
         self._first_pod = int(IPv4Network(pod_network).network_address)
         self._hosts = itertools.count(int(IPv4Network(host_network).network_address) + 1)
         self._machines = {name: Machine(name, node or SimulatedNode(), self._host_ip()) for name in names}
         self._staging = self._staging_of(stages)
         self._hearts = Heartbeats(
-            self._client, clock, every=lease_every, status_every=status_every, parallel=parallel,
+            self.client, clock, every=lease_every, status_every=status_every, parallel=parallel,
             own_status=lambda machine: self._staging is None or not self._staging.leads_node(machine.name),
         )  # fmt: skip
         self._pods: dict[str, Tracked] = {}
@@ -91,8 +91,8 @@ class SimulatedNodes:
         """Until cancelled."""
         async with Supervisor(self._clock) as parts:
             if self._own_informers:
-                parts.start("informers", self._informers.run)
-            known = self._informers.of(core.Pod)
+                parts.start("informers", self.informers.run)
+            known = self.informers.of(core.Pod)
             await known.wait_synced()
             if not self.registered.is_set():
                 await self._hearts.each(self._machines.values(), self._hearts.register)
@@ -150,7 +150,7 @@ class SimulatedNodes:
             machine.up = True
             machine.boots += 1
             if machine.reachable:
-                self._spawn(self._come_back(machine, rebooted=True))
+                self.spawn(self._come_back(machine, rebooted=True))
 
     def partition(self, name: str) -> None:
         """The node cannot reach the API server, nor the server the node. Its containers go on."""
@@ -164,7 +164,7 @@ class SimulatedNodes:
         if not machine.reachable:
             machine.reachable = True
             if machine.up:
-                self._spawn(self._come_back(machine, rebooted=False))
+                self.spawn(self._come_back(machine, rebooted=False))
 
     def drift(self, name: str, seconds: float) -> None:
         """The node's clock is so far ahead of the cluster's (behind, if negative); 0 sets it right."""
@@ -191,7 +191,7 @@ class SimulatedNodes:
         for tracked in tuple(machine.pods.values()):
             self._forget(tracked)
         try:
-            await self._client.delete(core.Node, name)
+            await self.client.delete(core.Node, name)
         except errors.NotFound:
             log.info("node %s was deleted already", name)
 
@@ -206,6 +206,14 @@ class SimulatedNodes:
     def now(self) -> float:
         """True time, in seconds since the epoch."""
         return self._clock.now().timestamp()
+
+    # What the stages need
+
+    async def pause(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+
+    def tell(self, about: Any, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        self._recorder.event(about, type, reason, message)
 
     # ------------------------------------------------------------------------------------------------ the nodes
 
@@ -223,13 +231,15 @@ class SimulatedNodes:
         await self._hearts.beat(machine)
         if not machine.connected:
             return
-        known = {p.metadata.uid or "": p for p in self._informers.of(core.Pod).cache if p.spec.nodeName == machine.name}
+        known = {p.metadata.uid or "": p for p in self.informers.of(core.Pod).cache if p.spec.nodeName == machine.name}
         for uid in [uid for uid in machine.pods if uid not in known]:
             self._forget(machine.pods[uid])
         for pod in known.values():
             self._take(machine, pod)
+        if self._staging is not None:
+            self._staging.look_at(machine)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -270,9 +280,9 @@ class SimulatedNodes:
         old, tracked.pod = tracked.pod, pod
         before, after = old.metadata, pod.metadata
         if (
-            tracked.stage or before.generation != after.generation or old.status != pod.status
+            tracked.staged or before.generation != after.generation or old.status != pod.status
             or before.deletionTimestamp != after.deletionTimestamp or old.spec != pod.spec
-            or before.deletionGracePeriodSeconds != after.deletionGracePeriodSeconds or self._staging is not None
+            or before.deletionGracePeriodSeconds != after.deletionGracePeriodSeconds
         ):  # fmt: skip
             self._look(tracked)
 
@@ -319,9 +329,9 @@ class SimulatedNodes:
         if machine.reachable:
             for told in done.told:
                 self._tell(tracked, told)
-        self._set_timer(tracked, done.again)
+        self.set_timer(tracked, done.again)
         if write and machine.reachable and (done.again is None or done.again - now > SOON or done.state.finished):
-            self._queue(tracked)
+            self.queue(tracked)
         if tracked.readers:
             tell_readers(tracked)
 
@@ -335,7 +345,7 @@ class SimulatedNodes:
 
     # ------------------------------------------------------------------------------------------------ the wheel
 
-    def _set_timer(self, tracked: Tracked, when: float | None) -> None:
+    def set_timer(self, tracked: Tracked, when: float | None) -> None:
         if when is None:
             tracked.timer = 0.0
         elif when != tracked.timer:
@@ -369,14 +379,14 @@ class SimulatedNodes:
 
     # ------------------------------------------------------------------------------------------------ the writes
 
-    def _queue(self, tracked: Tracked) -> None:
+    def queue(self, tracked: Tracked) -> None:
         tracked.moved = True
         if not tracked.queued:
             tracked.queued = True
             self._writes.append(tracked)
             if self._writers < self._parallel:
                 self._writers += 1
-                self._spawn(self._write_all())
+                self.spawn(self._write_all())
 
     async def _write_all(self) -> None:
         """One writer: until nothing is left to write."""
@@ -399,7 +409,7 @@ class SimulatedNodes:
             again = self.now() + min(_RETRY_LAST, _RETRY_FIRST * 2 ** min(tracked.failures, 8))
             tracked.failures += 1
             if not tracked.timer or again < tracked.timer:
-                self._set_timer(tracked, again)
+                self.set_timer(tracked, again)
         finally:
             tracked.queued = False
         newer, tracked.newer = tracked.newer, None
@@ -413,18 +423,19 @@ class SimulatedNodes:
     async def _send(self, tracked: Tracked) -> None:
         pod, state, about = tracked.pod, tracked.state, tracked.pod.metadata
         name, namespace, uid = about.name or "", about.namespace or "", about.uid or ""
-        if self._staging is not None and tracked.stage:
-            await self._staging.apply(tracked)
+        if self._staging is not None and tracked.staged:
+            if tracked.stage:
+                await self._staging.apply(tracked)
             return
         if not state.finished or about.finalizers:
             patch = patch_of(pod.status, pods.status(pod, state, tracked.place, self.now()))
             if patch:
                 body = {"metadata": {"uid": uid}, "status": patch}
-                tracked.pod = await self._client.patch(
+                tracked.pod = await self.client.patch(
                     core.Pod, name, namespace, body, type="strategic", subresource="status"
                 )
                 # The deadline counts from the start that the API knows.
                 tracked.moved = tracked.moved or pod.spec.activeDeadlineSeconds is not None
         if state.finished:
-            await self._client.delete(core.Pod, name, namespace, grace_period=0, uid=uid)
+            await self.client.delete(core.Pod, name, namespace, grace_period=0, uid=uid)
             tracked.deleted = True
