@@ -230,6 +230,20 @@ def test_one_status_leads_from_pending_to_running() -> None:
     play(test)
 
 
+def test_a_container_ends_when_it_is_told_to() -> None:
+    async def test(cluster: Cluster) -> None:
+        await cluster.apply(pod("web", ONE))
+        await cluster.advance(seconds=10)
+        cluster.nodes.crash("web", exit_code=137, reason="OOMKilled")
+        await cluster.advance(seconds=1)
+        status = (await cluster.get("pods", "web")).status.containerStatuses[0]
+        assert status.restartCount == 1 and status.lastState.terminated.reason == "OOMKilled"
+        with pytest.raises(KeyError, match="container 'db' does not run"):
+            cluster.nodes.crash("web", container="db")
+
+    play(test)
+
+
 def test_a_finished_job_and_one_that_gives_up() -> None:
     async def test(cluster: Cluster) -> None:
         def job(name: str) -> dict[str, Any]:

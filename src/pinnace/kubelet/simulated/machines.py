@@ -49,7 +49,7 @@ class Tracked:
     stage: str = ""               # … by which next …
     due: float = 0.0              # … and when
     entered: str = ""             # the one entered last …
-    entered_at: float = 0.0       # … and when
+    again: float = 0.0            # … and when it may be entered again at the earliest
     readers: list[asyncio.Future[None]] = field(default_factory=list)     # of its logs
 
 

@@ -25,6 +25,7 @@ from pinnace.client.events import EventRecorder
 from pinnace.client.informer import Added, Deleted, Event, Informers, revision_number
 from pinnace.kubelet.policy import list_of
 from pinnace.kubelet.simulated import pods
+from pinnace.kubelet.simulated.course import Exit
 from pinnace.kubelet.simulated.heartbeats import TRANSIENT, Heartbeats
 from pinnace.kubelet.simulated.life import Life, Lives
 from pinnace.kubelet.simulated.logs import SimulatedKubelets, tell_readers
@@ -131,6 +132,15 @@ class SimulatedNodes:
         """One more rule, for containers that start from now on: `on(labels={"app": "web"}, start=30)`. See
         `Lives.on`."""
         self.lives = self.lives.on(**rule)
+
+    def crash(
+        self, name: str, namespace: str = "default", *, container: str = "", exit_code: int = 1, reason: str = "Error"
+    ) -> None:
+        """End a running container of a pod now; without a name its first one. KeyError if it does not run here."""
+        tracked = self._names[namespace, name]
+        wanted = container or tracked.pod.spec.containers[0].name
+        tracked.state = pods.crashed(tracked.state, wanted, Exit(exit_code, reason), self.now())
+        self._look(tracked)
 
     def lose(self, name: str) -> None:
         """The machine is gone, with all that ran on it. Nothing if it is gone already."""

@@ -138,6 +138,14 @@ def machine_lost(state: State, now: float, drift: float) -> State:
     )  # fmt: skip
 
 
+def crashed(state: State, container: str, result: Exit, now: float) -> State:
+    """The running container of that name ends now, so. KeyError if none runs."""
+    running = [c for c in state.containers if c.name == container and c.state is ContainerState.RUNNING]
+    if not running:
+        raise KeyError(f"container {container!r} does not run")
+    return replace(state, endings={**state.endings, running[0].id: Ending(now, FOREVER, result)})
+
+
 def adopted(pod: core.Pod, place: Place, now: float) -> State:
     """The state of a pod that is new to us. If the API knows it from before this process, its containers have
     gone on meanwhile."""

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pinnace.api import codec, errors, times
+from pinnace.api import codec, errors, times, yaml
 from pinnace.api.core import v1 as core
 from pinnace.client.client import PatchType
 from pinnace.client.informer import Deleted, Event
@@ -78,7 +78,7 @@ class Staging:
             tracked.stage = stage.name
             tracked.due = now + delay_of(stage, obj, now, nodes.randomness.uniform)
             if tracked.entered == stage.name:
-                tracked.due = max(tracked.due, tracked.entered_at + AGAIN)
+                tracked.due = max(tracked.due, tracked.again)
         if tracked.due > now + 2e-6:
             nodes.set_timer(tracked, tracked.due)
         elif tracked.machine.reachable:
@@ -90,12 +90,14 @@ class Staging:
         stage, obj, now = self._by_name["Pod", tracked.stage], codec.to_dict(tracked.pod), self._nodes.now()
         if tracked.due > now + 2e-6 or not stage.selects(obj):
             return
-        tracked.stage, tracked.entered, tracked.entered_at = "", stage.name, now
+        tracked.stage, tracked.entered, tracked.again = "", stage.name, now + RETRY
         tracked.moved = True
         pod = await self._enter(stage, tracked.pod, obj, self._functions(tracked.machine, tracked.place.pod_ip))
         if pod is None:
             tracked.deleted = tracked.deleted or not tracked.pod.metadata.finalizers
         else:
+            if pod is not tracked.pod:
+                tracked.again = now + AGAIN
             tracked.pod = pod
 
     async def _enter(self, stage: Stage, obj: Any, data: Any, functions: Mapping[str, Function]) -> Any:
@@ -229,6 +231,6 @@ def _quote(value: Any) -> str:
 
 
 def _yaml(value: Any, indent: Any = 0) -> str:
-    """A value in YAML's flow style, which may stand wherever a block could."""
-    text = json.dumps(value)
-    return "\n" + "  " * int(text_of(indent)) + text if indent else text
+    """A value in YAML, each line so many steps of two blanks further in."""
+    text = yaml.dump(value)
+    return f"\n{text}".replace("\n", "\n" + "  " * int(text_of(indent))) if indent else text
