@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client, WatchEvent
 from pinnace.cluster.settings import Settings
-from pinnace.kubelet.simulated import LEASES, Life, SimulatedNodes
+from pinnace.kubelet.simulated import LEASES, Life, Lives, SimulatedKubelets, SimulatedNodes
 from pinnace.store import MemoryStore
 from pinnace.testing.control_plane import ControlPlane
 from pinnace.testing.loop import VirtualLoop
@@ -43,9 +43,13 @@ class Cluster:
     ```
     """
 
-    def __init__(self, *, nodes: int = 1, seed: int = 0, life: Life | None = None) -> None:
+    def __init__(
+        self, *, nodes: int = 1, seed: int = 0, life: Life | Lives | None = None,
+        stages: Sequence[Mapping[str, Any] | str] | str = (),
+    ) -> None:  # fmt: skip
         self.seed = seed
-        self._life = life or Life()
+        self._life = life
+        self._stages = stages
         self._settings = Settings(nodes=0, simulated_nodes=nodes, store="memory")
         self._stack = AsyncExitStack()
 
@@ -71,14 +75,17 @@ class Cluster:
         clock = self.clock
         self.store = MemoryStore(clock)
         self._stack.push_async_callback(self.store.close)
-        self.control_plane = ControlPlane(self.store, self._settings, clock, randomness)
+        kubelets = SimulatedKubelets()
+        self.control_plane = ControlPlane(self.store, self._settings, clock, randomness, kubelets=kubelets)
         self._stack.push_async_callback(self.control_plane.close)
         await self.control_plane.start()
         self.client = Client(self.control_plane.transport("user"), agent="pinnace-testing", user=ADMIN)
         parts = await self._stack.enter_async_context(Supervisor(clock))
         names, chance = self._settings.simulated_names(), randomness.fork()
         admin = Client(self.control_plane.transport("kubelet"), agent="simulated-nodes", user=ADMIN)
-        self.nodes = SimulatedNodes(admin, names, clock=clock, randomness=chance, life=self._life)
+        self.nodes = SimulatedNodes(
+            admin, names, clock=clock, randomness=chance, life=self._life, stages=self._stages, kubelets=kubelets
+        )
         parts.start("simulated nodes", self.nodes.run)
         async with asyncio.timeout(_STARTING):
             await self.nodes.registered.wait()
