@@ -12,10 +12,20 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 
-from pinnace.store.store import Cause, Change, Compacted, Entry, FutureRevision, Page, StoreFailure
+import msgspec
+
+from pinnace.store.store import (
+    MOST_BECAUSE,
+    Cause,
+    Change,
+    Compacted,
+    Entry,
+    FutureRevision,
+    Page,
+    StoreFailure,
+)  # fmt: skip
 
 MOST_BEHIND = 20_000               # changes that a watcher may be behind before it is cut off
-_MOST_CAUSES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,7 @@ class History:
         self._keys: list[str] = []                      # of the live entries, sorted
         self._versions: dict[str, list[tuple[int, Entry | None]]] = {}     # of keys changed since `compacted`
         self._log: deque[Change] = deque()              # revisions compacted+1 … revision, one each
-        self._causes: dict[int, Cause] = {}
+        self._causes: dict[int, tuple[str, Cause]] = {}  # with the key that was written
         self._bytes = 0
         self._marks: deque[tuple[float, int]] = deque()  # (when, revision then), for the bound on age
         self._watchers: dict[_Watcher, None] = {}
@@ -92,7 +102,24 @@ class History:
         return Page(tuple(shown), moment, len(shown) < len(found), len(found) - len(shown))
 
     def cause(self, revision: int) -> Cause | None:
-        return self._causes.get(revision)
+        found = self._causes.get(revision)
+        return found[1] if found is not None else None
+
+    def change(self, revision: int) -> Change | Entry | None:
+        """See Store.change."""
+        if self.compacted < revision <= self.revision:
+            return self._log[revision - self.compacted - 1]
+        found = self._causes.get(revision)
+        entry = self._at(found[0], self.compacted) if found is not None else None
+        return entry if entry is not None and entry.modified == revision else None
+
+    def latest(self, key: str) -> int:
+        """See Store.latest."""
+        versions = self._versions.get(key)
+        if versions is not None:
+            return versions[-1][0]
+        entry = self._live.get(key)
+        return entry.modified if entry is not None else 0
 
     def _range(self, prefix: str) -> list[str]:
         start = bisect_left(self._keys, prefix)
@@ -126,7 +153,7 @@ class History:
         self._log.append(change)
         self._bytes += len(value or b"") + len(key)
         if cause is not None:
-            self._causes[revision] = bounded(cause)
+            self._causes[revision] = key, bounded(cause)
         if not self._marks or now - self._marks[-1][0] >= self._bounds.seconds / 10:
             self._marks.append((now, revision))
         for watcher in self._watchers:
@@ -138,7 +165,7 @@ class History:
         self._put(entry.key, entry, None)
         self._versions.clear()
         if cause is not None:
-            self._causes[entry.modified] = bounded(cause)
+            self._causes[entry.modified] = entry.key, bounded(cause)
 
     def due(self, now: float) -> int:
         """The revision before which the bounds want history forgotten; `compacted` if there is nothing to do."""
@@ -242,9 +269,9 @@ class History:
 
 def bounded(cause: Cause) -> Cause:
     """The cause, with no more revisions than are kept."""
-    if len(cause.because) <= _MOST_CAUSES:
+    if len(cause.because) <= MOST_BECAUSE:
         return cause
-    return Cause(cause.actor, cause.verb, cause.because[:_MOST_CAUSES])
+    return msgspec.structs.replace(cause, because=cause.because[:MOST_BECAUSE])
 
 
 def _behind(prefix: str) -> str:

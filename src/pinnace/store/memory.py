@@ -54,6 +54,12 @@ class MemoryStore:
     async def cause(self, revision: int) -> Cause | None:
         return self._history.cause(revision)
 
+    async def change(self, revision: int) -> Change | Entry | None:
+        return self._history.change(revision)
+
+    async def latest(self, key: str) -> int:
+        return self._history.latest(key)
+
     async def close(self) -> None:
         self._closed = True
         self._history.close()

@@ -31,12 +31,14 @@ from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailu
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (
     revision INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB, created INTEGER NOT NULL,
-    actor TEXT, verb TEXT, because TEXT
+    actor TEXT, verb TEXT, because TEXT, told TEXT
 );
 CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
 """
-_COLUMNS = "revision, key, value, created, actor, verb, because"
-_INSERT = f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+# Files made before causes told more than actor, verb and revisions lack the last column.
+_ADD_COLUMN = "ALTER TABLE record ADD COLUMN told TEXT"
+_COLUMNS = "revision, key, value, created, actor, verb, because, told"
+_INSERT = f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _SELECT = f"SELECT {_COLUMNS} FROM record"
 _MARK = """INSERT INTO mark VALUES ('compacted', ?)
 ON CONFLICT (name) DO UPDATE SET revision = MAX(revision, excluded.revision)"""
@@ -44,7 +46,7 @@ _LARGEST_BATCH = 512                # commits in one transaction
 _MOST_WAITING = 20_000              # commits on their way; more wait outside
 _DELETE_BATCH = 500                 # rows that one transaction forgets
 
-_Row = tuple[int, str, bytes | None, int, str | None, str | None, str | None]
+_Row = tuple[int, str, bytes | None, int, str | None, str | None, str | None, str | None]
 
 log = logging.getLogger("pinnace.store")
 
@@ -155,6 +157,12 @@ class SqliteStore:
 
     async def cause(self, revision: int) -> Cause | None:
         return self._history.cause(revision)
+
+    async def change(self, revision: int) -> Change | Entry | None:
+        return self._history.change(revision)
+
+    async def latest(self, key: str) -> int:
+        return self._history.latest(key)
 
     async def close(self) -> None:
         """Write what is on its way, and let go of the file."""
@@ -316,12 +324,12 @@ def _fail(future: asyncio.Future[Any], error: StoreFailure) -> None:
 
 
 def _row(write: _Write) -> tuple[object, ...]:
-    cause = write.cause
-    return (
-        write.revision, write.key, write.value, write.created or write.revision,
-        cause.actor if cause else None, cause.verb if cause else None,
-        ",".join(map(str, cause.because)) if cause and cause.because else None,
-    )  # fmt: skip
+    cause, created = write.cause, write.created or write.revision
+    if cause is None:
+        return write.revision, write.key, write.value, created, None, None, None, None
+    because = ",".join(map(str, cause.because)) if cause.because else None
+    told = f"{cause.at}\t{cause.agent}\t{cause.about}\t{cause.subresource}"
+    return write.revision, write.key, write.value, created, cause.actor, cause.verb, because, told
 
 
 def _take_lock(path: Path) -> int:
@@ -346,6 +354,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 2000")
         connection.execute("PRAGMA cache_size = -4096")
         connection.executescript(_SCHEMA)
+        if all(column[1] != "told" for column in connection.execute("PRAGMA table_info(record)")):
+            connection.execute(_ADD_COLUMN)
     except BaseException:
         connection.close()
         raise
@@ -377,26 +387,28 @@ def _load(connection: sqlite3.Connection, bounds: Bounds, now: float) -> _Loaded
     newest: dict[str, tuple[Entry, Cause | None]] = {}
     superseded: list[int] = []
     rows = connection.execute(_SELECT + " WHERE revision <= ? ORDER BY revision", (compacted,))
-    for revision, key, value, created, actor, verb, because in rows:
+    for revision, key, value, created, *cause in rows:
         before = newest.pop(key, None)
         if before is not None:
             superseded.append(before[0].modified)
         if value is None:
             superseded.append(revision)
         else:
-            newest[key] = Entry(key, value, created, revision), _cause(actor, verb, because)
-    for entry, cause in newest.values():
-        history.restore(entry, cause)
+            newest[key] = Entry(key, value, created, revision), _cause(*cause)
+    for entry, known in newest.values():
+        history.restore(entry, known)
     history.revision = history.compacted = compacted
     rows = connection.execute(_SELECT + " WHERE revision > ? ORDER BY revision", (compacted,))
-    for revision, key, value, _, actor, verb, because in rows:
+    for revision, key, value, _, *cause in rows:
         if revision != history.revision + 1:
             raise StoreFailure(f"the record of revision {history.revision + 1} is missing: the file is damaged")
-        history.apply(key, value, revision, _cause(actor, verb, because), now)
+        history.apply(key, value, revision, _cause(*cause), now)
     return _Loaded(history, tuple(superseded))
 
 
-def _cause(actor: str | None, verb: str | None, because: str | None) -> Cause | None:
+def _cause(actor: str | None, verb: str | None, because: str | None, told: str | None) -> Cause | None:
     if actor is None:
         return None
-    return Cause(actor, verb or "", tuple(map(int, because.split(","))) if because else ())
+    revisions = tuple(map(int, because.split(","))) if because else ()
+    at, agent, about, subresource = (*(told or "0").split("\t"), "", "", "")[:4]
+    return Cause(actor, verb or "", revisions, agent, about, subresource, int(at))
