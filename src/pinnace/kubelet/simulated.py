@@ -27,7 +27,8 @@ from pinnace.base.clock import Clock
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
-from pinnace.client.informer import Deleted, Event, Informers
+from pinnace.client.informer import Deleted, Event, Informers, revision_number
+from pinnace.client.transport import TIMER
 from pinnace.kubelet import node_status
 from pinnace.kubelet.config import KubeletConfig
 from pinnace.kubelet.pod_status import Facts, pod_status
@@ -246,7 +247,8 @@ class SimulatedNodes:
                     self._leases[name] = await self._take_lease(name, now)
                     return
                 spec = msgspec.structs.replace(lease.spec, renewTime=now)
-                self._leases[name] = await self._client.update(msgspec.structs.replace(lease, spec=spec))
+                renewed = msgspec.structs.replace(lease, spec=spec)
+                self._leases[name] = await self._client.update(renewed, because=(TIMER,))
         except (errors.Conflict, errors.NotFound):
             self._leases.pop(name, None)
         except _TRANSIENT as error:
@@ -337,11 +339,12 @@ class SimulatedNodes:
         if tracked is None:
             return
         meta_ = tracked.pod.metadata
+        because = (revision_number(meta_.resourceVersion),)
         try:
             async with self._slots:
                 if action == "delete":
                     await self._client.delete(
-                        core.Pod, meta_.name or "", meta_.namespace or "", grace_period=0, uid=uid
+                        core.Pod, meta_.name or "", meta_.namespace or "", grace_period=0, uid=uid, because=because
                     )
                 else:
                     status = self._status(tracked, ended=action == "end")
@@ -349,7 +352,8 @@ class SimulatedNodes:
                         "metadata": {"uid": uid}, "status": patch_of(tracked.pod.status, status),
                     }  # fmt: skip
                     tracked.pod = await self._client.patch(
-                        core.Pod, meta_.name or "", meta_.namespace or "", patch, type="strategic", subresource="status"
+                        core.Pod, meta_.name or "", meta_.namespace or "", patch, type="strategic",
+                        subresource="status", because=because,
                     )
         except (errors.NotFound, errors.Conflict):
             self._pods.pop(uid, None)
