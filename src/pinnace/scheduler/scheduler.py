@@ -88,6 +88,12 @@ class Scheduler:
                     task.cancel()
                 await asyncio.gather(*self._writes, return_exceptions=True)
 
+    def refusals(self, pod: core.Pod) -> dict[str, tuple[str, ...]]:
+        """Why each node would not take the pod now; no reasons where one would. For those who ask why a pod waits:
+        a walk over all nodes, which changes nothing."""
+        found = self._cycle.refusals(pod_info(pod), self._nodes)
+        return {node: tuple(misfit.reason for misfit in misfits) for node, misfits in found.items()}
+
     # ------------------------------------------------------------------------------------------ what happens
 
     def _on_pod(self, event: Event[core.Pod]) -> None:

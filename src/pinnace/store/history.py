@@ -113,13 +113,13 @@ class History:
         entry = self._at(found[0], self.compacted) if found is not None else None
         return entry if entry is not None and entry.modified == revision else None
 
-    def latest(self, key: str) -> int:
-        """See Store.latest."""
+    def revisions(self, key: str) -> tuple[int, ...]:
+        """See Store.revisions."""
         versions = self._versions.get(key)
         if versions is not None:
-            return versions[-1][0]
+            return tuple(revision for revision, _ in versions)
         entry = self._live.get(key)
-        return entry.modified if entry is not None else 0
+        return (entry.modified,) if entry is not None else ()
 
     def _range(self, prefix: str) -> list[str]:
         start = bisect_left(self._keys, prefix)

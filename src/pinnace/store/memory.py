@@ -57,8 +57,8 @@ class MemoryStore:
     async def change(self, revision: int) -> Change | Entry | None:
         return self._history.change(revision)
 
-    async def latest(self, key: str) -> int:
-        return self._history.latest(key)
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return self._history.revisions(key)
 
     async def close(self) -> None:
         self._closed = True

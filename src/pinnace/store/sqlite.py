@@ -161,8 +161,8 @@ class SqliteStore:
     async def change(self, revision: int) -> Change | Entry | None:
         return self._history.change(revision)
 
-    async def latest(self, key: str) -> int:
-        return self._history.latest(key)
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return self._history.revisions(key)
 
     async def close(self) -> None:
         """Write what is on its way, and let go of the file."""

@@ -154,8 +154,8 @@ class Store(Protocol):
         is not known. It is found only if that write carried a cause."""
         ...
 
-    async def latest(self, key: str) -> int:
-        """The revision of the newest commit of that key which is kept, be it its deletion; 0 if there is none."""
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        """The commits of that key which are kept, oldest first; a deletion is one too."""
         ...
 
     async def close(self) -> None:
