@@ -29,7 +29,8 @@ _HIDDEN = "(hidden)"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[FieldChange], int]:
-    """The first changes, spec before metadata before status, and how many more there are."""
+    """The first changes, spec before metadata before status, and how many more there are. Why a condition changed is
+    told only where its status did not."""
     secret = new.get("kind") == "Secret" or old.get("kind") == "Secret"
     found = []
     for path, before, after in _walk("", _without_copy(old), _without_copy(new), 0):
@@ -37,6 +38,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[Fi
             continue
         hidden = secret and path.startswith(("data", "stringData"))
         found.append(FieldChange(path[:200], _text(before, hidden), _text(after, hidden)))
+    turned = {change.field.removesuffix(".status") for change in found if change.field.endswith("].status")}
+    found = [
+        change for change in found
+        if change.field.endswith("].status") or change.field.rpartition(".")[0] not in turned
+    ]
     found.sort(key=lambda change: _weight(change.field))
     return found[:MOST], max(0, len(found) - MOST)
 
@@ -52,7 +58,9 @@ def _without_copy(obj: Mapping[str, Any]) -> dict[str, Any]:
 
 def _weight(path: str) -> int:
     top = path.partition(".")[0]
-    return {"metadata": 1, "status": 2}.get(top, 0)
+    if top == "status":
+        return 2 if path == "status.phase" else 3 if path.endswith("[Ready].status") else 4 if "[" in path else 5
+    return 1 if top == "metadata" else 0
 
 
 def _walk(path: str, old: Any, new: Any, depth: int) -> Iterator[tuple[str, Any, Any]]:
@@ -64,6 +72,10 @@ def _walk(path: str, old: Any, new: Any, depth: int) -> Iterator[tuple[str, Any,
             dotted = f"[{name}]" if not _plain(name) else f".{name}" if path else name
             yield from _walk(path + dotted, old.get(name), new.get(name), depth + 1)
         return
+    if old is None and isinstance(new, list):
+        old = [] if _identity([], new) else None
+    elif new is None and isinstance(old, list):
+        new = [] if _identity(old, []) else None
     identity = _identity(old, new) if isinstance(old, list) and isinstance(new, list) else ""
     if depth < _DEEPEST and identity:
         before = {str(item[identity]): item for item in old}

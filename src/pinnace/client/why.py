@@ -1,20 +1,18 @@
 """What the API server answers when it is asked why an object is as it is, and how that reads.
 
 The server fills these in (`apiserver/causes.py`); `pinnace why` and `pinnace.testing.story` ask, and `render` makes
-the same text for both.
+the same text for both. Imports no client, so that the command line is quick.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 from msgspec import field
 
 from pinnace.api import times
-from pinnace.api.kinds import Kind
-from pinnace.client.client import Client, object_path
 from pinnace.client.transport import TIMER
 
 ROOT = "/pinnace.dev/v1/why"      # and behind it the path of an object: /pinnace.dev/v1/why/api/v1/nodes/node-0
@@ -101,21 +99,6 @@ class Why(msgspec.Struct, omit_defaults=True):
     truncated: bool = False       # there was more than is looked at for one answer
 
 
-def why_path(kind: Kind, namespace: str, name: str) -> str:
-    return ROOT + object_path(kind, namespace, name)
-
-
-async def ask(
-    client: Client, kind: Kind, name: str, namespace: str = "", *, revision: int = 0, depth: int = MOST_DEPTH
-) -> Why:
-    """Raises what `get` of the object raises; NotFound also for an object that was never there, or is forgotten."""
-    query: dict[str, tuple[str, ...]] = {"depth": (str(depth),)}
-    if revision:
-        query["revision"] = (str(revision),)
-    response = await client.call("GET", why_path(kind, namespace, name), query=query)
-    return decode(response.body)
-
-
 def decode(body: bytes) -> Why:
     return msgspec.json.decode(body, type=Why)
 
@@ -123,10 +106,12 @@ def decode(body: bytes) -> Why:
 # ---------------------------------------------------------------------------------------------------- as text
 
 
-def render(why: Why, *, width: int = 0) -> str:
+def render(why: Why, *, everything: bool = False, width: int = 0) -> str:
     """For people: the newest write first, and below each what it reacted to, back to somebody's request. Every write
-    stands there once. At most 400 lines; each at most `width` letters, if that is given."""
-    lines = list(_Text(why).lines())
+    stands there once. Where a write reacted to several, the one is followed that leads to a request most directly,
+    and the others are counted; with `everything` they are branches. At most 400 lines; each at most `width` letters,
+    if that is given."""
+    lines = list(_Text(why, everything).lines())
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"… and {len(lines) - _MOST_LINES} lines more"]
     if width:
@@ -135,11 +120,16 @@ def render(why: Why, *, width: int = 0) -> str:
 
 
 class _Text:
-    def __init__(self, why: Why) -> None:
+    def __init__(self, why: Why, everything: bool) -> None:
         self._why = why
+        self._everything = everything
         self._now = times.parse(why.now)
         self._links = {link.revision: link for link in (*why.causes, *why.writes)}
+        self._own = {link.revision for link in why.writes}
         self._told: set[int] = set()
+        self._ends: dict[int, int] = {}
+        for revision in sorted(self._links):
+            self._ends[revision] = self._end(self._links[revision])
 
     def lines(self) -> Iterator[str]:
         why = self._why
@@ -174,68 +164,116 @@ class _Text:
             if current.revision in self._told:
                 continue
             self._told.add(current.revision)
+            causes = self._causes(current)
+            others = len(causes) - 1 if not self._everything else 0
+            more = f" (and {others} other {'cause' if others == 1 else 'causes'})" if others > 0 else ""
             yield f"{indent}{lead}{self._sentence(current)}"
             deeper = indent if lead else indent + "  "
-            causes = [revision for revision in current.claimed.because if revision != TIMER]
+            word = "because "
             if TIMER in current.claimed.because:
                 yield f"{deeper}because its time had come"
-                causes = []
-                if current.wanted in self._links:
-                    causes = [current.wanted]
-            known = [self._links[revision] for revision in causes if revision in self._links]
-            fresh = [found for found in known if found.revision not in self._told]
-            if known and not fresh:
-                yield f"{deeper}because of {self._name(known[0])}, above"
-            if causes and not known:
-                yield f"{deeper}because of something that is no longer kept (revision {max(causes)})"
-            if len(fresh) > 1:
-                deeper += "  " if lead else ""
-            word = "as asked: " if current.wanted in causes else "because "
-            waiting.extend((found, deeper, word) for found in sorted(fresh, key=lambda found: found.revision))
+                word = "as asked: "
+            elif current.claimed.because and not causes:
+                yield f"{deeper}because of what is no longer kept (revision {max(current.claimed.because)})"
+            fresh = [found for found in causes if found.revision not in self._told]
+            if not self._everything:
+                # One is followed; if that stands above already, so does all behind it.
+                fresh = fresh[:1] if causes and fresh and causes[0] is fresh[0] else []
+            if causes and not fresh:
+                yield f"{deeper}{word}{self._name(causes[0])}, as above{more}"
+                continue
+            if len(fresh) > 1 and lead:
+                deeper += "  "
+            if more:
+                word = word.rstrip() + more + " "
+            waiting.extend((found, deeper, word) for found in reversed(fresh))
+
+    def _causes(self, link: Link) -> list[Link]:
+        """What is known of what a write reacted to: what leads to a request first, what was asked for before what was
+        only reported, the object itself and the one acted for before others, the newer before the older."""
+        revisions = [link.wanted] if TIMER in link.claimed.because else link.claimed.because
+        known = [self._links[revision] for revision in revisions if revision in self._links]
+        near = (link.object, link.claimed.actingFor)
+
+        def rank(cause: Link) -> tuple[int, bool, bool, int]:
+            reported = cause.subresource == "status"
+            return -self._ends[cause.revision], reported, cause.object not in near, -cause.revision
+
+        return sorted(known, key=rank)
+
+    def _end(self, link: Link) -> int:
+        """How well the way from a write ends: 2 at a request or a timer, 1 at a node that came, 0 in the dark."""
+        if TIMER in link.claimed.because:
+            return 2
+        if not link.claimed.because:
+            node = link.object is not None and link.object.kind in ("Node", "Lease")
+            return 1 if node else 2 if link.user else 0
+        return max((self._ends.get(revision, 0) for revision in link.claimed.because), default=0)
 
     def _sentence(self, link: Link) -> str:
         if link.object is None:
             return f"an object you may not see (revision {link.revision})"
-        own = link.object == self._why.object
-        what = f"{link.object.text} " if not own or link.revision not in {w.revision for w in self._why.writes} else ""
-        by = link.user + (f" ({link.claimed.component})" if link.claimed.component else "")
-        text = f"{what}{_deed(link)}"
+        text = _deed(link) if link.revision in self._own else f"{link.object.text} {_deed(link)}"
         if link.time:
-            text += f" {self._ago(link.time)}"
-        text += f", by {by}" if by else ""
-        if link.claimed.actingFor is not None and link.claimed.actingFor.text != link.object.text:
-            text += f", for {link.claimed.actingFor.kind} {link.claimed.actingFor.name}"
+            comma = "" if link.action in ("created", "deleted") else ","
+            text += f"{comma} {self._ago(link.time)}"
+        text += f" by {_writer(link)}" if link.user else ""
+        acting = link.claimed.actingFor
+        if acting is not None and acting.text != link.object.text:
+            text += f" (for {acting.kind} {acting.name})"
         return text
 
     def _name(self, link: Link) -> str:
-        return f"what {link.object.text} was" if link.object is not None else "an object you may not see"
+        return link.object.text if link.object is not None else "an object you may not see"
 
     def _ago(self, moment: str) -> str:
         return f"{times.human_duration(self._now - times.parse(moment))} ago"
 
 
+_ACCOUNTS = "system:serviceaccount:"
+_CONDITION = re.compile(r"status\.conditions\[(\w+)\]\.(status|reason|message)$")
+
+
+def _writer(link: Link) -> str:
+    """The user, without what all of its sort share, and the component if that says more: "kubernetes-admin (kubectl)",
+    "deployment-controller", "node node-0 (kubelet)"."""
+    user, component = link.user, link.claimed.component
+    if user.startswith(_ACCOUNTS):
+        namespace, _, name = user.removeprefix(_ACCOUNTS).partition(":")
+        user = name if namespace == "kube-system" else f"service account {namespace}/{name}"
+    elif user.startswith("system:node:"):
+        user = f"node {user.removeprefix('system:node:')}"
+    elif component and user == f"system:{component}":
+        user = component
+    return user if not component or component.rpartition("/")[2] == user else f"{user} ({component})"
+
+
 def _deed(link: Link) -> str:
     if link.action in ("created", "deleted"):
         return link.action
-    if link.subresource == "binding":
-        node = next((change.new for change in link.changes if change.field == "spec.nodeName"), "")
-        return f"bound to {node}" if node else "bound to a node"
     if link.action == "deleting":
         return "was told to end"
+    if link.subresource == "binding":
+        node = next((change.new for change in link.changes if change.field == "spec.nodeName"), "")
+        return f"bound to {node or 'a node'}"
     if link.changes:
-        told = ", ".join(_change(change) for change in link.changes[:3])
-        rest = len(link.changes) - 3 + link.moreChanges
+        # A condition's message says more than its reason.
+        explained = {c.field.removesuffix("message") for c in link.changes if c.field.endswith(".message")}
+        changes = [change for change in link.changes if change.field.removesuffix("reason") not in explained]
+        told = ", ".join(_change(change) for change in changes[:3])
+        rest = len(changes) - 3 + link.moreChanges
         return f"{told} and {rest} more" if rest > 0 else told
     part = f"{link.subresource} " if link.subresource else ""
     return f"{part}changed"
 
 
 def _change(change: FieldChange) -> str:
+    condition = _CONDITION.search(change.field)
+    if condition and condition[2] != "status":
+        return f"{condition[1]}: {change.new or 'no ' + condition[2]}"
+    field = condition[1] if condition else change.field
+    if change.new.startswith(("{", "[{")) or change.old.startswith(("{", "[{")):
+        return f"{field} changed" if change.old and change.new else f"{field} {'removed' if change.old else 'set'}"
     if not change.old:
-        return f"{change.field} set to {change.new}" if change.new else f"{change.field} changed"
-    return f"{change.field} {change.old} → {change.new}" if change.new else f"{change.field} {change.old} removed"
-
-
-def plain(why: Why) -> Any:
-    """As dicts and lists, for printing as JSON."""
-    return msgspec.to_builtins(why)
+        return f"{field} = {change.new}" if change.new else f"{field} changed"
+    return f"{field} {change.old} → {change.new}" if change.new else f"{field} {change.old} removed"

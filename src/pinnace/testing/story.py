@@ -9,8 +9,8 @@ from typing import Any
 
 from pinnace.api import codec
 from pinnace.api.kinds import kind_of
-from pinnace.client.client import Client
-from pinnace.client.why import FieldChange, Link, Named, Why, ask
+from pinnace.client.client import Client, object_path
+from pinnace.client.why import ROOT, FieldChange, Link, Named, Why, decode
 from pinnace.client.why import render as render_why
 
 _MOST_LETTERS = 8000
@@ -65,7 +65,8 @@ async def story(client: Client, obj: Any) -> Story:
     """The story of a typed object; it may be gone by now. Raises NotFound if the server knows nothing of it (any
     more)."""
     meta = codec.metadata(obj)
-    return Story(await ask(client, kind_of(obj), meta.name or "", meta.namespace or ""))
+    path = ROOT + object_path(kind_of(obj), meta.namespace or "", meta.name or "")
+    return Story(decode((await client.call("GET", path)).body))
 
 
 def render(story: Story) -> str:
