@@ -103,6 +103,38 @@ def decode(body: bytes) -> Why:
     return msgspec.json.decode(body, type=Why)
 
 
+class Chains:
+    """How the writes of an answer hang together: a walk over `causes` leads from each back to where it began."""
+
+    def __init__(self, why: Why) -> None:
+        self.links = {link.revision: link for link in (*why.causes, *why.writes)}
+        self._ends: dict[int, int] = {}
+        for revision in sorted(self.links):
+            self._ends[revision] = self._end(self.links[revision])
+
+    def causes(self, link: Link) -> list[Link]:
+        """What is known of what a write reacted to: what leads to a request first, what was asked for before what was
+        only reported, the object itself and the one acted for before others, the newer before the older."""
+        revisions = [link.wanted] if TIMER in link.claimed.because else link.claimed.because
+        known = [self.links[revision] for revision in revisions if revision in self.links]
+        near = (link.object, link.claimed.actingFor)
+
+        def rank(cause: Link) -> tuple[int, bool, bool, int]:
+            reported = cause.subresource == "status"
+            return -self._ends[cause.revision], reported, cause.object not in near, -cause.revision
+
+        return sorted(known, key=rank)
+
+    def _end(self, link: Link) -> int:
+        """How well the way from a write ends: 2 at a request or a timer, 1 at a node that came, 0 in the dark."""
+        if TIMER in link.claimed.because:
+            return 2
+        if not link.claimed.because:
+            node = link.object is not None and link.object.kind in ("Node", "Lease")
+            return 1 if node else 2 if link.user else 0
+        return max((self._ends.get(revision, 0) for revision in link.claimed.because), default=0)
+
+
 # ---------------------------------------------------------------------------------------------------- as text
 
 
@@ -124,12 +156,9 @@ class _Text:
         self._why = why
         self._everything = everything
         self._now = times.parse(why.now)
-        self._links = {link.revision: link for link in (*why.causes, *why.writes)}
+        self._chains = Chains(why)
         self._own = {link.revision for link in why.writes}
         self._told: set[int] = set()
-        self._ends: dict[int, int] = {}
-        for revision in sorted(self._links):
-            self._ends[revision] = self._end(self._links[revision])
 
     def lines(self) -> Iterator[str]:
         why = self._why
@@ -164,7 +193,7 @@ class _Text:
             if current.revision in self._told:
                 continue
             self._told.add(current.revision)
-            causes = self._causes(current)
+            causes = self._chains.causes(current)
             others = len(causes) - 1 if not self._everything else 0
             more = f" (and {others} other {'cause' if others == 1 else 'causes'})" if others > 0 else ""
             yield f"{indent}{lead}{self._sentence(current)}"
@@ -187,28 +216,6 @@ class _Text:
             if more:
                 word = word.rstrip() + more + " "
             waiting.extend((found, deeper, word) for found in reversed(fresh))
-
-    def _causes(self, link: Link) -> list[Link]:
-        """What is known of what a write reacted to: what leads to a request first, what was asked for before what was
-        only reported, the object itself and the one acted for before others, the newer before the older."""
-        revisions = [link.wanted] if TIMER in link.claimed.because else link.claimed.because
-        known = [self._links[revision] for revision in revisions if revision in self._links]
-        near = (link.object, link.claimed.actingFor)
-
-        def rank(cause: Link) -> tuple[int, bool, bool, int]:
-            reported = cause.subresource == "status"
-            return -self._ends[cause.revision], reported, cause.object not in near, -cause.revision
-
-        return sorted(known, key=rank)
-
-    def _end(self, link: Link) -> int:
-        """How well the way from a write ends: 2 at a request or a timer, 1 at a node that came, 0 in the dark."""
-        if TIMER in link.claimed.because:
-            return 2
-        if not link.claimed.because:
-            node = link.object is not None and link.object.kind in ("Node", "Lease")
-            return 1 if node else 2 if link.user else 0
-        return max((self._ends.get(revision, 0) for revision in link.claimed.because), default=0)
 
     def _sentence(self, link: Link) -> str:
         if link.object is None:

@@ -3,14 +3,14 @@ and what `Cluster.why` gives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pinnace.api import codec
 from pinnace.api.kinds import kind_of
 from pinnace.client.client import Client, object_path
-from pinnace.client.why import ROOT, FieldChange, Link, Named, Why, decode
+from pinnace.client.transport import TIMER
+from pinnace.client.why import ROOT, Chains, FieldChange, Link, Named, Why, decode
 from pinnace.client.why import render as render_why
 
 _MOST_LETTERS = 8000
@@ -21,8 +21,9 @@ class Write:
     """One write of the object.
 
     `user` was authenticated; `component` and `acting_for` are the writer's own words. `because` is what it reacted
-    to, as far as that is kept: writes of other objects, or earlier ones of this. `timer`: it acted because time had
-    passed. `origin` is where the chain of reactions ends: somebody's request, or a timer.
+    to, as far as that is kept, what leads to a request most directly first: writes of other objects, or earlier ones
+    of this. `timer`: it acted because time had passed, and `because` holds who had asked for that. `origin` is where
+    the chain of reactions begins: somebody's request.
     """
 
     revision: int
@@ -40,7 +41,7 @@ class Write:
 
     @property
     def origin(self) -> Write:
-        """The first cause: along the newest of each write's causes, back to one that has none."""
+        """Along the first of each write's causes, back to one that has none."""
         found = self
         while found.because:
             found = found.because[0]
@@ -52,9 +53,10 @@ class Story(list[Write]):
 
     def __init__(self, why: Why) -> None:
         self.why = why
+        chains = Chains(why)
         known: dict[int, Write] = {}
-        for link in sorted((*why.causes, *why.writes), key=lambda link: link.revision):
-            known[link.revision] = _write(link, known)     # causes come before what reacts to them
+        for revision, link in sorted(chains.links.items()):        # causes come before what reacts to them
+            known[revision] = _write(link, tuple(known[cause.revision] for cause in chains.causes(link)))
         super().__init__(known[link.revision] for link in why.writes)
 
     def __str__(self) -> str:
@@ -77,12 +79,10 @@ def render(story: Story) -> str:
     return text[:_MOST_LETTERS].rpartition("\n")[0] + "\n… and earlier writes"
 
 
-def _write(link: Link, known: dict[int, Write]) -> Write:
-    causes = [link.wanted] if link.wanted else [] if 0 in link.claimed.because else link.claimed.because
-    because: Sequence[Write] = [known[revision] for revision in sorted(causes, reverse=True) if revision in known]
+def _write(link: Link, because: tuple[Write, ...]) -> Write:
     return Write(
         revision=link.revision, time=link.time, action=link.action, object=link.object, user=link.user,
         component=link.claimed.component, verb=link.verb, subresource=link.subresource,
-        acting_for=link.claimed.actingFor, timer=0 in link.claimed.because, changes=tuple(link.changes),
-        because=tuple(because),
+        acting_for=link.claimed.actingFor, timer=TIMER in link.claimed.because, changes=tuple(link.changes),
+        because=because,
     )  # fmt: skip
