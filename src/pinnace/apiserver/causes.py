@@ -39,7 +39,7 @@ from pinnace.client.why import (
     Scheduling,
     Why,
 )  # fmt: skip
-from pinnace.store.store import CLOCK, Cause, Change, Entry
+from pinnace.store.store import CLOCK, Cause, Change, Entry, Trace
 
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
@@ -206,8 +206,21 @@ class Causes:
             case Entry(value=value, created=created):
                 return _Seen(revision, _decode(value), None, "created" if created == revision else "changed",
                              created == revision, cause)  # fmt: skip
+            case Trace(key=key):
+                return self._trace(key, revision, cause)
             case _:
                 return None
+
+    def _trace(self, key: str, revision: int, cause: Cause | None) -> _Seen | None:
+        """Of a live object it is still known who wrote to it, not what."""
+        named = self._server.named(key)
+        if named is None:
+            return None
+        kind, namespace, name = named
+        metadata = {"name": name, "namespace": namespace}
+        identity = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
+        action = "created" if cause is not None and cause.verb == "create" and not cause.subresource else "changed"
+        return _Seen(revision, identity, None, action, False, cause)
 
     async def _link(self, user: User, seen: _Seen) -> Link:
         kind, name, namespace = _identity(seen.value)

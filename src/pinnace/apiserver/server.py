@@ -147,6 +147,14 @@ class ApiServer:
             raise errors.NotFound.path()
         return registry
 
+    def named(self, key: str) -> tuple[Kind, str, str] | None:
+        """Kind, namespace and name of what lies under a key of the store; None for a key of no kind."""
+        for prefix, cache in self._caches.items():
+            if key.startswith(prefix):
+                namespace, _, name = key.removeprefix(prefix).rpartition("/")
+                return cache.form.kind, namespace, name
+        return None
+
     def registries(self) -> Iterable[Registry]:
         return self._registries.values()
 

@@ -271,7 +271,7 @@ def _deed(link: Link) -> str:
         rest = len(changes) - 3 + link.moreChanges
         return f"{told} and {rest} more" if rest > 0 else told
     part = f"{link.subresource} " if link.subresource else ""
-    return f"{part}changed"
+    return f"{part}changed" + (" (how is no longer kept)" if link.forgotten else "")
 
 
 def _change(change: FieldChange) -> str:

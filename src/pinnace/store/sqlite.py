@@ -4,7 +4,8 @@ All live data and the kept history are in memory; the file is their durable log.
 there and what is on its way, gets its revision, and goes to the writer, which puts everything that waits into one
 transaction. Only when that is on the disk do readers and watchers see it, and do callers hear of it.
 
-Rows of `record` are the live values and the history that is kept; a row without value is a deletion.
+Rows of `record` are the live values and the history that is kept; a row without value is a deletion. Rows of `cause`
+are what is still told of values that were overwritten since.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from pinnace.base.clock import Clock
-from pinnace.store.history import Bounds, History, bounded
+from pinnace.store.history import Bounds, Dropped, History, bounded
 from pinnace.store.memory import violates
-from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure
+from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure, Trace
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (
     revision INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB, created INTEGER NOT NULL,
     actor TEXT, verb TEXT, because TEXT, told TEXT
+);
+CREATE TABLE IF NOT EXISTS cause (
+    revision INTEGER PRIMARY KEY, key TEXT NOT NULL, actor TEXT, verb TEXT, because TEXT, told TEXT
 );
 CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
 """
@@ -40,6 +44,9 @@ _ADD_COLUMN = "ALTER TABLE record ADD COLUMN told TEXT"
 _COLUMNS = "revision, key, value, created, actor, verb, because, told"
 _INSERT = f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _SELECT = f"SELECT {_COLUMNS} FROM record"
+_REMEMBER = """INSERT OR REPLACE INTO cause
+SELECT revision, key, actor, verb, because, told FROM record WHERE revision = ?"""
+_REMEMBERED = "SELECT revision, key, actor, verb, because, told FROM cause ORDER BY revision"
 _MARK = """INSERT INTO mark VALUES ('compacted', ?)
 ON CONFLICT (name) DO UPDATE SET revision = MAX(revision, excluded.revision)"""
 _LARGEST_BATCH = 512                # commits in one transaction
@@ -63,10 +70,10 @@ class _Write:
 
 @dataclass(frozen=True, slots=True)
 class _Forget:
-    """Revisions whose rows are no longer needed, now that history begins at `compacted`."""
+    """Rows that are no longer needed, now that history begins at `compacted`."""
 
     compacted: int
-    revisions: tuple[int, ...]
+    dropped: Dropped
     done: asyncio.Future[None] | None = None
 
 
@@ -83,7 +90,7 @@ class SqliteStore:
         self._space: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._writer = _Writer(connection, self._history.revision, self._written, self._forgotten)
-        if loaded.superseded:
+        if loaded.superseded.records or loaded.superseded.forgotten:
             self._writer.put(_Forget(self._history.compacted, loaded.superseded))
 
     @classmethod
@@ -152,13 +159,13 @@ class SqliteStore:
         self._check_open()
         dropped = self._history.compact(revision)
         done: asyncio.Future[None] = self._loop.create_future()
-        self._writer.put(_Forget(self._history.compacted, tuple(dropped), done))
+        self._writer.put(_Forget(self._history.compacted, dropped, done))
         await asyncio.shield(done)
 
     async def cause(self, revision: int) -> Cause | None:
         return self._history.cause(revision)
 
-    async def change(self, revision: int) -> Change | Entry | None:
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
         return self._history.change(revision)
 
     async def revisions(self, key: str) -> tuple[int, ...]:
@@ -201,7 +208,7 @@ class SqliteStore:
         self._make_space()
         due = self._history.due(now)
         if due > self._history.compacted and not self._closed:
-            self._writer.put(_Forget(due, tuple(self._history.compact(due))))
+            self._writer.put(_Forget(due, self._history.compact(due)))
 
     def _finish_forget(self, forget: _Forget, error: Exception | None) -> None:
         if error is not None:
@@ -237,11 +244,13 @@ class _Writer:
         self._connection = connection
         self._last = last                       # newest revision on the disk
         self._written = written
-        self._forgotten = forgotten
+        self._told_forgotten = forgotten
         self._queue: deque[_Write | _Forget] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._superseded: deque[int] = deque()  # rows to delete, in this order
+        self._remembered: set[int] = set()      # those of them whose causes stay
+        self._forgotten: deque[int] = deque()   # causes to delete
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -275,7 +284,7 @@ class _Writer:
             if batch:
                 self._written(batch, self._commit(batch))
             if forget is not None:
-                self._forgotten(forget, self._forget(forget))
+                self._told_forgotten(forget, self._forget(forget))
 
     def _commit(self, batch: Sequence[_Write]) -> Exception | None:
         for revision, write in enumerate(batch, self._last + 1):
@@ -291,16 +300,27 @@ class _Writer:
     def _forget(self, forget: _Forget) -> Exception | None:
         # What could not be deleted the last time comes first: were a deletion forgotten before the value that it
         # deleted, the value would come back.
-        self._superseded.extend(forget.revisions)
+        self._superseded.extend(forget.dropped.records)
+        self._remembered |= forget.dropped.remembered
+        self._forgotten.extend(forget.dropped.forgotten)
         try:
             with self._transaction():
                 self._connection.execute(_MARK, (forget.compacted,))
             while self._superseded:
                 part = list(islice(self._superseded, _DELETE_BATCH))
                 with self._transaction():
+                    staying = [(r,) for r in part if r in self._remembered]
+                    self._connection.executemany(_REMEMBER, staying)
                     self._connection.executemany("DELETE FROM record WHERE revision = ?", [(r,) for r in part])
-                for _ in part:
+                for revision in part:
                     self._superseded.popleft()
+                    self._remembered.discard(revision)
+            while self._forgotten:
+                part = list(islice(self._forgotten, _DELETE_BATCH))
+                with self._transaction():
+                    self._connection.executemany("DELETE FROM cause WHERE revision = ?", [(r,) for r in part])
+                for _ in part:
+                    self._forgotten.popleft()
         except Exception as error:
             return error
         return None
@@ -374,7 +394,7 @@ def _sync(directory: Path) -> None:
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     history: History
-    superseded: tuple[int, ...]         # rows that a compaction did not come to delete, in order
+    superseded: Dropped                 # rows that a compaction did not come to delete
 
 
 def _load(connection: sqlite3.Connection, bounds: Bounds, now: float) -> _Loaded:
@@ -385,25 +405,29 @@ def _load(connection: sqlite3.Connection, bounds: Bounds, now: float) -> _Loaded
     rows: Iterable[_Row]
     # Below the mark there may be rows whose deletion was interrupted: the last of each key counts.
     newest: dict[str, tuple[Entry, Cause | None]] = {}
-    superseded: list[int] = []
+    superseded = Dropped()
     rows = connection.execute(_SELECT + " WHERE revision <= ? ORDER BY revision", (compacted,))
     for revision, key, value, created, *cause in rows:
         before = newest.pop(key, None)
         if before is not None:
-            superseded.append(before[0].modified)
+            superseded.records.append(before[0].modified)
         if value is None:
-            superseded.append(revision)
+            superseded.records.append(revision)
         else:
             newest[key] = Entry(key, value, created, revision), _cause(*cause)
     for entry, known in newest.values():
         history.restore(entry, known)
+    for revision, key, *cause in connection.execute(_REMEMBERED):
+        told = _cause(*cause)
+        if told is None or not history.remember(revision, key, told):
+            superseded.forgotten.append(revision)
     history.revision = history.compacted = compacted
     rows = connection.execute(_SELECT + " WHERE revision > ? ORDER BY revision", (compacted,))
     for revision, key, value, _, *cause in rows:
         if revision != history.revision + 1:
             raise StoreFailure(f"the record of revision {history.revision + 1} is missing: the file is damaged")
         history.apply(key, value, revision, _cause(*cause), now)
-    return _Loaded(history, tuple(superseded))
+    return _Loaded(history, superseded)
 
 
 def _cause(actor: str | None, verb: str | None, because: str | None, told: str | None) -> Cause | None:

@@ -64,6 +64,14 @@ class Cause(msgspec.Struct, frozen=True, gc=False):
     at: int = 0                         # milliseconds since 1970; 0: not known
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A commit of which nothing is kept but its cause."""
+
+    key: str
+    revision: int
+
+
 class Conflict(Exception):
     """`expect` did not hold. Carries what is there now (None: nothing)."""
 
@@ -144,18 +152,20 @@ class Store(Protocol):
         """Who made the commit of that revision, if it was given and the record is kept.
 
         It is kept as long as the history of that revision, and beyond that while some key still holds the value
-        that was written then."""
+        that was written then. Of a key that lives on, some causes of values that were overwritten are kept too: that
+        of its creation and of the three last writes that asked for something, and neither reported a status nor
+        happened by the clock."""
         ...
 
-    async def change(self, revision: int) -> Change | Entry | None:
-        """The commit of that revision; None if it is not kept.
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        """The commit of that revision; None if nothing of it is kept.
 
         An Entry, where a key still holds what was written before the history that is kept: what was there before it
-        is not known. It is found only if that write carried a cause."""
+        is not known. A Trace, if only its cause is left. Both are found only if that write carried a cause."""
         ...
 
     async def revisions(self, key: str) -> tuple[int, ...]:
-        """The commits of that key which are kept, oldest first; a deletion is one too."""
+        """The commits of that key of which `change` knows, oldest first; a deletion is one too."""
         ...
 
     async def close(self) -> None:
