@@ -210,6 +210,8 @@ class EventRecorder:
             return
         self._unsent += 1
         obj = event.involvedObject
+        if not because and (obj.resourceVersion or "").isdecimal():
+            because = (int(obj.resourceVersion or 0),)     # it tells of the object as it was then
         lane = zlib.crc32(f"{obj.namespace}/{obj.name}".encode()) % _LANES
         self._lanes[lane].put_nowait((event, because))
 

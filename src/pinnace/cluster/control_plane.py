@@ -40,6 +40,7 @@ from pinnace.cluster.certificates import (
 )
 from pinnace.cluster.credentials import Credentials, Identity
 from pinnace.cluster.credentials import read as read_credentials
+from pinnace.cluster.explaining import explain
 from pinnace.cluster.layout import Layout, cgroup_root
 from pinnace.cluster.node_processes import NodeProcess
 from pinnace.cluster.progress import Progress
@@ -331,6 +332,7 @@ class ControlPlane:
         scheduling = client("kube-scheduler", _SCHEDULER)
         informers = Informers(scheduling, clock, self._randomness.fork())
         scheduler = Scheduler(scheduling, informers, clock, self._randomness.fork())
+        explain(server, scheduler)
         parts.start("controllers", manager.run)
         parts.start("scheduler's informers", informers.run)
         parts.start("scheduler", scheduler.run)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from pinnace.base.clock import Clock
 from pinnace.store.history import Bounds, History
-from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure
+from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure, Trace
 
 
 class MemoryStore:
@@ -56,6 +56,12 @@ class MemoryStore:
 
     async def cause(self, revision: int) -> Cause | None:
         return self._history.cause(revision)
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        return self._history.change(revision)
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return self._history.revisions(key)
 
     async def close(self) -> None:
         self._closed = True

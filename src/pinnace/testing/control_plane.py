@@ -25,6 +25,7 @@ from pinnace.client.informer import Informers
 from pinnace.client.transport import Request, Response, Transport, User
 from pinnace.cluster import bootstrap
 from pinnace.cluster.certificates import private_pem
+from pinnace.cluster.explaining import explain
 from pinnace.cluster.security import secure
 from pinnace.cluster.settings import Settings
 from pinnace.controllers.manager import ControllerManager, Options
@@ -126,6 +127,7 @@ class ControlPlane:
         scheduling = client("kube-scheduler", _SCHEDULER)
         informers = Informers(scheduling, clock, randomness.fork())
         self.scheduler = Scheduler(scheduling, informers, clock, randomness.fork())
+        explain(server, self.scheduler)
         parts = await self._stack.enter_async_context(Supervisor(clock))
         parts.start("controllers", self.manager.run)
         parts.start("scheduler's informers", informers.run)

@@ -19,6 +19,7 @@ from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
 from pinnace.base.clock import Clock
 from pinnace.client.client import Client
+from pinnace.client.transport import TIMER
 from pinnace.kubelet.simulated.machines import Machine
 from pinnace.kubelet.status_writer import patch_of
 
@@ -106,7 +107,7 @@ class Heartbeats:
             return
         try:
             spec = msgspec.structs.replace(lease.spec, renewTime=now)
-            machine.lease = await self._client.update(msgspec.structs.replace(lease, spec=spec))
+            machine.lease = await self._client.update(msgspec.structs.replace(lease, spec=spec), because=(TIMER,))
         except (errors.Conflict, errors.NotFound):
             machine.lease = None
 
@@ -117,7 +118,7 @@ class Heartbeats:
             spec=coordination.LeaseSpec(holderIdentity=name, leaseDurationSeconds=LEASE_SECONDS, renewTime=now),
         )
         try:
-            return await self._client.create(lease)
+            return await self._client.create(lease, because=(TIMER,))
         except errors.AlreadyExists:
             return await self._client.get(coordination.Lease, name, LEASES)
 
@@ -168,5 +169,5 @@ class Heartbeats:
     async def _patch(self, machine: Machine, node: core.Node, wanted: core.NodeStatus) -> None:
         if patch := patch_of(node.status, wanted):
             await self._client.patch(
-                core.Node, machine.name, "", {"status": patch}, type="strategic", subresource="status"
+                core.Node, machine.name, "", {"status": patch}, type="strategic", subresource="status", because=(TIMER,)
             )

@@ -433,6 +433,7 @@ class SimulatedNodes:
     async def _send(self, tracked: Tracked) -> None:
         pod, state, about = tracked.pod, tracked.state, tracked.pod.metadata
         name, namespace, uid = about.name or "", about.namespace or "", about.uid or ""
+        because = (revision_number(about.resourceVersion),)
         if self._staging is not None and tracked.staged:
             if tracked.stage:
                 await self._staging.apply(tracked)
@@ -442,10 +443,10 @@ class SimulatedNodes:
             if patch:
                 body = {"metadata": {"uid": uid}, "status": patch}
                 tracked.pod = await self.client.patch(
-                    core.Pod, name, namespace, body, type="strategic", subresource="status"
+                    core.Pod, name, namespace, body, type="strategic", subresource="status", because=because
                 )
                 # The deadline counts from the start that the API knows.
                 tracked.moved = tracked.moved or pod.spec.activeDeadlineSeconds is not None
         if state.finished:
-            await self.client.delete(core.Pod, name, namespace, grace_period=0, uid=uid)
+            await self.client.delete(core.Pod, name, namespace, grace_period=0, uid=uid, because=because)
             tracked.deleted = True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pinnace.api import codec, errors, times, yaml
 from pinnace.api.core import v1 as core
 from pinnace.client.client import PatchType
-from pinnace.client.informer import Deleted, Event
+from pinnace.client.informer import Deleted, Event, revision_number
 from pinnace.kubelet.simulated.heartbeats import TRANSIENT
 from pinnace.kubelet.simulated.machines import Machine, Tracked
 from pinnace.kubelet.simulated.stages import Stage, body_of, choose, delay_of, finalizers_of, parse
@@ -104,6 +104,7 @@ class Staging:
         """The object after the stage; None once it was deleted. A stage whose template fails is passed over."""
         about, client, kind = codec.metadata(obj), self._nodes.client, type(obj)
         name, namespace = about.name or "", about.namespace or ""
+        because = (revision_number(about.resourceVersion),)
         effect = stage.effect
         try:
             if effect.event is not None:
@@ -116,16 +117,17 @@ class Staging:
             return obj
         finalizers = finalizers_of(stage, data)
         if finalizers is not None:
-            obj = await client.patch(kind, name, namespace, {"metadata": {"finalizers": finalizers}})
+            obj = await client.patch(kind, name, namespace, {"metadata": {"finalizers": finalizers}}, because=because)
         if effect.delete:
             try:
-                await client.delete(kind, name, namespace, grace_period=0, uid=about.uid or "")
+                await client.delete(kind, name, namespace, grace_period=0, uid=about.uid or "", because=because)
             except errors.NotFound:
                 log.debug("%s %s/%s went with its finalizers", stage.kind, namespace, name)
             return None
         for patch, body in bodies:
             obj = await client.patch(
-                kind, name, namespace, body, type=cast(PatchType, patch.type), subresource=patch.subresource
+                kind, name, namespace, body, type=cast(PatchType, patch.type), subresource=patch.subresource,
+                because=because,
             )
         return obj
 
