@@ -9,20 +9,20 @@ the loop's own `Network`; whatever else would leave raises `OutsideWorld`.
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Literal, NoReturn, TypeVar
+from contextvars import Context
+from typing import Any, NoReturn, TypeVar
 
 from pinnace.testing.network import Network
 from pinnace.testing.outside import OutsideWorld, Refusals, guard
+from pinnace.testing.threads import Threads, Workers, call, refuse
 
 __all__ = ["OutsideWorld", "Stuck", "Threads", "VirtualLoop", "simulate"]
 
 T = TypeVar("T")
-Threads = Literal["refuse", "inline"]
 
 
 class Stuck(RuntimeError):
@@ -57,7 +57,8 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):
 
     `threads`: what becomes of `loop.run_in_executor` and `asyncio.to_thread`. "refuse" raises OutsideWorld. With
     "inline" the function is called at once, in its place: the run stays the same for the same seed, but virtual time
-    and all other tasks stand still until it returns, and what waits for another task never does.
+    and all other tasks stand still until it returns, and what waits for another task never does. anyio's worker
+    threads are waited for in the same way; any other thread is refused.
     `latency`: of the network, in virtual seconds.
 
     Signals cannot be handled (NotImplementedError, as on other loops without them).
@@ -74,6 +75,7 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):
         super().__init__()
         self.seed = seed
         self.threads = threads
+        self._workers = Workers()
         self.network = Network(self, latency=latency)
         self.steps = 0                    # turns of the loop so far: a cheap fingerprint of a run
         self._virtual = 0.0
@@ -89,6 +91,10 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):
     def _pass(self, timeout: float | None) -> None:
         """Called once a turn, before timers that are due become ready. None: there is nothing to wait for."""
         self.steps += 1
+        if self._workers:
+            done = self._workers.finish()
+            self._ready.extend(done)
+            timeout = 0 if done else timeout
         if timeout is None:
             if self._resting:
                 self._rested()
@@ -165,29 +171,25 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):
 
     # What would leave the simulation.
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]  # the stubs wish for type variables that 3.11 has not
+    def run_in_executor(  # type: ignore[override]  # the stubs wish for type variables that 3.11 has not
+        self, executor: Any, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
         if self.threads != "inline":
-            name = _name(func)
-            raise OutsideWorld(
-                f"simulated time has no threads: {name} was to run in an executor"
-                ' (a loop with threads="inline" would call it in its place)'
-            )
-        future: asyncio.Future[T] = self.create_future()
-        try:
-            result = func(*args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-        return future
+            raise refuse(func)
+        return call(self, func, args)
 
-def _name(func: Any) -> str:
-    """Of what was to be called; `asyncio.to_thread` wraps it into a context's `run`."""
-    if isinstance(func, functools.partial):
-        func = func.args[0] if func.args and callable(func.args[0]) else func.func
-    return str(getattr(func, "__qualname__", repr(func)))
+    def admit(self, thread: object) -> bool:
+        """Whether a thread may start: asked by the guard of `outside`."""
+        return self.threads == "inline" and self._workers.admit(thread)
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if self._workers:
+            handle = asyncio.Handle(callback, args, self, context)
+            if self._workers.report(handle):
+                return handle
+        return super().call_soon_threadsafe(callback, *args, context=context)
 
 
 def _is_step(handle: asyncio.Handle) -> bool:

@@ -111,19 +111,18 @@ def _announce_threads() -> None:
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event not in _WATCHED:
         return
-    if not getattr(asyncio._get_running_loop(), "simulated", False):
+    loop: Any = asyncio._get_running_loop()
+    if not getattr(loop, "simulated", False):
         return
     if event in _THREADS:
-        raise OutsideWorld(f"simulated time has no threads: {_thread(arguments)} was to start")
+        thread = getattr(arguments[0], "__self__", None)      # it is given a method of the Thread, or any function
+        if not loop.admit(thread):
+            name = getattr(thread, "name", None) or getattr(arguments[0], "__qualname__", "one")
+            raise OutsideWorld(f"simulated time has no threads: {name!r} was to start")
+        return
     if event == "socket.getaddrinfo":
         host = arguments[0]
         raise OutsideWorld(f"simulated time has no name servers: the address of {host} was asked for without the loop")
     elif arguments[0].family in (socket.AF_INET, socket.AF_INET6):
         raise OutsideWorld(f"simulated time has a network of its own: a real socket was to send to {arguments[-1]}")
 
-
-def _thread(arguments: tuple[Any, ...]) -> str:
-    """Who it was to be. The interpreter is given a method of the Thread, or any function."""
-    target = arguments[0] if arguments else None
-    owner = getattr(target, "__self__", None)
-    return repr(getattr(owner, "name", None) or getattr(target, "__qualname__", "one"))
