@@ -80,6 +80,8 @@ class ControlPlane:
         self._wrap = wrap
         self._door = _Door()
         self._stack = AsyncExitStack()
+        # Told of each server when it is there, and of none (None) when it is not any more.
+        self.followers: list[Callable[[ApiServer | None], None]] = []
         self.manager: ControllerManager | None = None
         self.scheduler: Scheduler | None = None
 
@@ -113,6 +115,8 @@ class ControlPlane:
         await bootstrap.ensure_access(own)
         await bootstrap.ensure(own, self._settings, address="", port=0)
         self._door.server = server
+        for follow in self.followers:
+            follow(server)
         await self._start_loops(server)
 
     async def _start_loops(self, server: ApiServer) -> None:
@@ -137,6 +141,9 @@ class ControlPlane:
 
     async def crash(self) -> None:
         """End the server and its loops where they stand; what they had not committed is lost."""
+        if self._door.server is not None:
+            for follow in self.followers:
+                follow(None)
         self._door.server = None
         self.manager = self.scheduler = None
         await self._stack.aclose()
