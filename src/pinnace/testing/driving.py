@@ -15,6 +15,8 @@ from pinnace.testing.loop import VirtualLoop
 
 T = TypeVar("T")
 
+_ON_ITS_OWN = "the cluster's loop would wait for itself: a coroutine awaits the verbs of the asynchronous cluster"
+
 
 class Driver(Protocol):
     """Runs coroutines on a loop, to their ends."""
@@ -35,6 +37,10 @@ class InPlace:
         self.loop = loop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        __tracebackhide__ = True      # of pytest's reports
+        if self.loop.is_running():
+            coroutine.close()
+            raise RuntimeError(_ON_ITS_OWN)
         return self.loop.run_until_complete(coroutine)
 
     def close(self) -> None:
@@ -56,9 +62,10 @@ class InThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        __tracebackhide__ = True      # of pytest's reports
         if threading.current_thread() is self._thread:
             coroutine.close()
-            raise RuntimeError("the cluster's own loop would wait for itself: await the asynchronous verb instead")
+            raise RuntimeError(_ON_ITS_OWN)
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
             return future.result()

@@ -33,7 +33,7 @@ class SyncVerbs:
 
     def __init__(self, verbs: Verbs, driver: Driver) -> None:
         self._verbs = verbs
-        self._driver = driver
+        self.driver = driver
 
     @property
     def seed(self) -> int:
@@ -50,10 +50,11 @@ class SyncVerbs:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run any coroutine on the cluster's loop."""
-        return self._driver.run(coroutine)
+        __tracebackhide__ = True      # of pytest's reports
+        return self.driver.run(coroutine)
 
     def as_user(self, name: str, *groups: str) -> SyncVerbs:
-        return SyncVerbs(self._verbs.as_user(name, *groups), self._driver)
+        return SyncVerbs(self._verbs.as_user(name, *groups), self.driver)
 
     def now(self) -> datetime:
         return self._verbs.now()
@@ -179,9 +180,9 @@ class SyncCluster(SyncVerbs):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._driver.run(self.asynchronous.__aexit__(kind, error, trace))
+            self.driver.run(self.asynchronous.__aexit__(kind, error, trace))
         finally:
-            self._driver.close()
+            self.driver.close()
 
     @property
     def time(self) -> Time:
