@@ -38,7 +38,8 @@ class Runs:
     def __call__(self, source: str, *args: str, ini: str = "", mode: str = "strict") -> pytest.RunResult:
         self.pytester.makepyprojecttoml(
             f"[tool.pytest.ini_options]\nasyncio_mode = '{mode}'\nasyncio_default_fixture_loop_scope = 'function'\n"
-            f"filterwarnings = ['error']\naddopts = '--strict-markers -p no:cacheprovider -p no:hypothesispytest'\n{ini}"
+            "filterwarnings = ['error']\n"
+            f"addopts = '--strict-markers -p no:cacheprovider -p no:hypothesispytest'\n{ini}"
         )
         self.pytester.makepyfile(test_it=_HEAD + source)
         return self.pytester.runpytest_inprocess(*args)

@@ -153,7 +153,7 @@ def test_ways_to_name_an_object(kube: SyncCluster) -> None:
     assert names == ["web"] * 4
     with pytest.raises(ValueError, match="without a name"):
         kube.get("deploy")
-    with pytest.raises(errors.NotFound, match='deployments.apps "absent" not found'):
+    with pytest.raises(errors.NotFound, match=r'deployments\.apps "absent" not found'):
         kube.get("deploy/absent")
 
 
