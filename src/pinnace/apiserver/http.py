@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import socket
 import ssl
 import zlib
 from collections import deque
@@ -69,9 +70,11 @@ class HttpFront:
         self._protocol: web.Server | None = None
         self._listeners: list[asyncio.Server] = []
 
-    async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
+    async def listen(
+        self, host: str, port: int, context: ssl.SSLContext | None, *, listener: socket.socket | None = None
+    ) -> int:
         """Accept connections; returns the port, which the system chooses if it is 0. May be called again for another
-        address."""
+        address. `listener` is a socket that listens there already."""
         if self._protocol is None:
             self._protocol = web.Server(
                 self._handle,
@@ -85,9 +88,14 @@ class HttpFront:
                 lingering_time=1.0,
             )  # fmt: skip
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(self._connect, host, port, ssl=context, backlog=1024, reuse_address=True)
-        self._listeners.append(listener)
-        found: int = listener.sockets[0].getsockname()[1]
+        if listener is not None:
+            accepting = await loop.create_server(self._connect, sock=listener, ssl=context, backlog=1024)
+        else:
+            accepting = await loop.create_server(
+                self._connect, host, port, ssl=context, backlog=1024, reuse_address=True
+            )
+        self._listeners.append(accepting)
+        found: int = accepting.sockets[0].getsockname()[1]
         return found
 
     async def close(self) -> None:
