@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 
 from .run import run
+
+
+say = functools.partial(print, flush=True)
 
 
 def main() -> int:
@@ -16,11 +20,11 @@ def main() -> int:
             began = time.process_time()
             result = run(seed)
             spent = time.process_time() - began
-            print(f"{seed}: {spent:.2f} s, {result.virtual:.0f} virtual, {result.revisions} revisions, "
-                  f"{result.crashes} crashes, {sum(result.faults.values())} faults")  # noqa: T201  # fmt: skip
+            counts = f"{result.revisions} revisions, {result.crashes} crashes, {sum(result.faults.values())} faults"
+            say(f"{seed}: {spent:.2f} s, {result.virtual:.0f} virtual, {counts}")
             if result.error:
                 bad += 1
-                print(result.error)  # noqa: T201
+                say(result.error)
     return 1 if bad else 0
 
 

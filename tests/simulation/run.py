@@ -166,7 +166,8 @@ def _wrong(invariants: Invariants) -> Iterator[str]:
         pods = world.owned(daemons.metadata.uid)
         if {pod.spec.nodeName for pod in pods} != nodes or len(pods) != len(nodes) or not all(map(is_ready, pods)):
             yield f"daemon set {daemons.metadata.name} is on {[pod.spec.nodeName for pod in pods]}"
-        if (daemons.status.numberReady or 0) != len(nodes) or (daemons.status.updatedNumberScheduled or 0) != len(nodes):
+        told = (daemons.status.numberReady or 0, daemons.status.updatedNumberScheduled or 0)
+        if told != (len(nodes), len(nodes)):
             yield f"daemon set {daemons.metadata.name} tells of {daemons.status.numberReady} ready pods"
     for job in world.all("jobs"):
         yield from _job(world, job)

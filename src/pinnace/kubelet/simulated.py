@@ -91,6 +91,8 @@ def exit_code(pod: core.Pod, life: Life) -> int:
 def next_state(pod: core.Pod, life: Life, *, bound_at: float, deleted_at: float, running_at: float, now: float) -> Step:
     """The pure part. The times are when this process took note; 0: not yet."""
     if pod.metadata.deletionTimestamp:
+        if pod.metadata.deletionGracePeriodSeconds == 0 and pod.metadata.finalizers:
+            return Step()                # it has ended here; others hold the object, and asking again changes nothing
         due = deleted_at + life.stop
         return Step("delete") if now >= due else Step(again=due)
     match pod.status.phase:
