@@ -122,6 +122,7 @@ class _Doom:
 
     rule: Rule
     done: Done
+    over: bool = False      # tasks that were started meanwhile inherit it
 
 
 _DOOM: ContextVar[_Doom | None] = ContextVar("doom", default=None)
@@ -390,10 +391,12 @@ class _Between:
             rule = self.faults.meeting(_CRASHES, self.component, agent, verb, target)
         if rule is None:
             return await self.inner.send(request)
-        token = _DOOM.set(_Doom(rule, self._about(rule, agent, verb, request.path)))
+        doom = _Doom(rule, self._about(rule, agent, verb, request.path))
+        token = _DOOM.set(doom)
         try:
             return await self.inner.send(request)
         finally:
+            doom.over = True
             _DOOM.reset(token)
 
     def _stream(self, response: Response, agent: str, request: Request, target: Target) -> Response:
@@ -453,8 +456,9 @@ class _Doomed:
         self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
     ) -> int:
         doom = _DOOM.get()
-        if doom is None:
+        if doom is None or doom.over:
             return await self.inner.commit(key, value, expect=expect, cause=cause)
+        doom.over = True
         if doom.rule.fault == "crash_before_commit":
             self.faults.crash(doom)
         else:
