@@ -29,7 +29,7 @@ from pinnace.apiserver.paths import Target, parse, verb_of
 from pinnace.apiserver.watching import error_line
 from pinnace.base.randomness import Randomness
 from pinnace.client.transport import Request, Response, Transport, WatchLine
-from pinnace.store.store import Cause, Change, Entry, Page, Store
+from pinnace.store.store import Cause, Change, Entry, Page, Store, Trace
 
 _LOGGED = 2000                 # faults that the log remembers; older ones are forgotten
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
@@ -470,6 +470,15 @@ class _Doomed:
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         return self.inner.watch(prefix, after=after)
+
+    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
+        return self.inner.subscribe(tell, after=after)
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        return await self.inner.change(revision)
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return await self.inner.revisions(key)
 
     async def compact(self, revision: int) -> None:
         await self.inner.compact(revision)
