@@ -192,7 +192,7 @@ class _Wire:
     async def send(self, request: Request) -> Response:
         with self._life.under_way():
             response = await self._inner.send(request)
-        if isinstance(response.watch, DirectWatch):
+        if response.watch is not None and isinstance(response.watch, DirectWatch):
             response.watch = _Followed(self._life, response.watch)
         return response
 
