@@ -129,7 +129,7 @@ class Cluster(Verbs):
     @property
     def elapsed(self) -> float:
         """Seconds of the cluster's time since it was started."""
-        return self._loop.time() - self._begun
+        return round(self._loop.time() - self._begun, 6)      # sums of timers, not their last bits
 
     async def advance(self, *, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
         """Let so much time pass, with everything that happens in it. Simulated time only."""

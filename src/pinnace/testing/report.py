@@ -1,6 +1,6 @@
 """What a failed test's report says of its cluster: at most a screen or two.
 
-The seed and the line that replays it, the time reached, the objects that the test named last, recent warnings, and
+The seed, the time reached, the objects that the test named last, recent warnings, and
 what the cluster still waits for.
 """
 
@@ -23,11 +23,11 @@ _MOST = 8                 # lines of each part
 _WIDTH = 160
 
 
-async def describe(cluster: Cluster, again: str) -> str:
-    """`again` is the command that replays the test. Never raises for what the cluster says."""
+async def describe(cluster: Cluster) -> str:
+    """Never raises for what the cluster says."""
     unit = "virtual seconds" if cluster.time == "virtual" else "seconds"
     reached = f"{times.format(cluster.now())}, {cluster.elapsed:.3f} {unit} after its start"
-    lines = [f"seed {cluster.seed}; the cluster's time was {reached}", f"again: {again}"]
+    lines = [f"seed {cluster.seed}; the cluster's time was {reached}"]
     server = cluster.control_plane.server
     if server is None:
         return "\n".join([*lines, "the API server is down"])
