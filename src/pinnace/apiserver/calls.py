@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pinnace.api import errors
@@ -19,15 +21,16 @@ from pinnace.apiserver.registry import Registry, Write
 from pinnace.apiserver.resource import Action, Context, Subresource
 from pinnace.apiserver.selection import select
 from pinnace.apiserver.tables import TableEvents, Tables, metadata_event
-from pinnace.apiserver.watching import Watch, WatchOptions, duration, watch_options
+from pinnace.apiserver.watching import Stream, Watch, duration, watch_options
 from pinnace.client.transport import Request, Response, User
-from pinnace.store.store import Cause
+from pinnace.store.store import MOST_BECAUSE, Cause
 
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
 
 _OPTIONS_KIND = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
-_MOST_BECAUSE = 16
+_MOST_AGENT = 64          # characters of a component's name that are recorded …
+_MOST_ABOUT = 330         # … and of the object that it acts for: a kind, two names of at most 253 and 63
 DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "", "", module="meta/v1")
 
 
@@ -68,8 +71,16 @@ class Call:
     def context(self, dry_run: bool) -> Context:
         return Context(self.user, self.server.clock.now(), dry_run, self.target.subresource)
 
-    def cause(self) -> Cause:
-        return Cause(self.user.name, self.verb, because(self.request))
+    def cause(self, now: datetime) -> Cause:
+        """What is recorded with the write. Agent, object and revisions are the caller's own words: they are kept
+        within bounds, shown beside the user that was authenticated, and decide nothing."""
+        request = self.request
+        headers = request.headers
+        told = request.about or headers.get("pinnace-about")
+        return Cause(
+            self.user.name, self.verb, because(request), agent(headers.get("user-agent", "")[:256]),
+            printable(told[:_MOST_ABOUT]) if told else "", self.target.subresource, int(now.timestamp() * 1000),
+        )  # fmt: skip
 
     def write(self, dry_run: bool, operation: Operation, given: dict[str, Any], *, name: str = "") -> Write:
         """What the registry needs to know, with admission bound to this call."""
@@ -82,7 +93,8 @@ class Call:
         if kind.plural == "namespaces" and not kind.group:
             admission.namespace = admission.name       # as upstream: a namespace lies in itself
         mutate, validate = self.server.admit(admission)
-        return Write(self.context(dry_run), self.cause(), mutate, validate, self.warnings)
+        context = self.context(dry_run)
+        return Write(context, self.cause(context.now), mutate, validate, self.warnings)
 
     def write_options(self) -> WriteOptions:
         found = options.write_options(self.request.query, _OPTIONS_KIND[self.verb])
@@ -101,14 +113,34 @@ class Call:
 
 
 def because(request: Request) -> tuple[int, ...]:
-    """The revisions that the caller says it reacted to, from the request or its header."""
+    """The revisions that the caller says it reacted to, from the request or its header; 0 stands for the clock."""
     if request.because:
-        return request.because[:_MOST_BECAUSE]
+        return request.because[:MOST_BECAUSE]
     header = request.headers.get("pinnace-because")
     if not header:
         return ()
-    words = header.split(",")[:_MOST_BECAUSE]
-    return tuple(int(word) for word in words if word.strip().isdigit() and len(word) < 20)
+    words = header[:512].split(",")[:MOST_BECAUSE]
+    return tuple(int(word) for word in words if word.isascii() and word.strip().isdigit() and len(word) < 20)
+
+
+@lru_cache(maxsize=1024)
+def agent(header: str) -> str:
+    """The component's name in a User-Agent header: its first word, without the version.
+
+    "kubectl/v1.36.0 (linux/amd64) …" is kubectl; "kube-controller-manager/job-controller" stays what it is."""
+    first = header.partition(" ")[0]
+    name, _, rest = first.partition("/")
+    part = rest.partition("/")[0]
+    if part and not part.lstrip("v")[:1].isdigit():
+        name = f"{name}/{part}"
+    return printable(name[:_MOST_AGENT])
+
+
+def printable(text: str) -> str:
+    """ASCII that can be put on a terminal or into a line of a table; everything else becomes a question mark."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text)
 
 
 async def get(call: Call) -> Response:
@@ -148,12 +180,13 @@ async def watch(call: Call) -> Response:
         asked,
         current=server.current_revision,
         seconds=duration(asked, server.randomness.jitter),
-        render=_render(call, format, asked),
+        bookmarks=server.bookmarks,
+        render=_render(call, format),
     )
-    return Response(200, {"content-type": "application/json"}, watch=server.follow(watching))
+    return Response(200, {"content-type": "application/json"}, watch=Stream(watching, server.watches))
 
 
-def _render(call: Call, format: Format, asked: WatchOptions) -> Any:
+def _render(call: Call, format: Format) -> Any:
     match format.view:
         case "":
             return None
@@ -182,7 +215,7 @@ async def _answer(call: Call, obj: Any, format: Format) -> Response:
     """Kinds that are questions: nothing is stored, the answer is the object itself."""
     answer = call.registry.resource.answer
     assert answer is not None
-    action = Action(call.request, call.server, call.namespace, "", call.context(False))
+    action = Action(call.request, call.server, call.namespace, "", call.context(False), None)
     done = await answer(action, obj)
     if not call.encoded:
         return Response(201, {}, object=done)
@@ -199,11 +232,12 @@ async def update(call: Call, part: Subresource[Any] | None = None) -> Response:
     resource.default(obj)
     if registry.find(call.namespace, call.name) is None:
         await registry.catch_up()
-    if registry.find(call.namespace, call.name) is None and part is None and resource.allow_create_on_update:
-        return await _create_on_update(call, obj, given, format)
+        absent = registry.find(call.namespace, call.name) is None
+        if absent and part is None and resource.allow_create_on_update:
+            return await _create_on_update(call, obj, given, format)
     write = call.write(given.dry_run, "UPDATE", given.as_dict("UpdateOptions"))
     pinned = obj.metadata.resourceVersion not in (None, "", "0")
-    change = patching.fresh_copies(obj)
+    change = patching.fresh_copies(obj, again=not pinned)
     entry = await registry.update(call.namespace, call.name, change, write, part=part, pinned=pinned)
     return call.answer(entry, format)
 
@@ -223,7 +257,8 @@ async def _create_on_update(call: Call, obj: Any, given: WriteOptions, format: F
 
 async def patch(call: Call, part: Subresource[Any] | None = None) -> Response:
     format, given = call.format(), call.write_options()
-    change, pinned = patching.change_for(call.request, call.registry, given.validation, call.warnings)
+    status = part is not None and part.name == "status"
+    change, pinned = patching.change_for(call.request, call.registry, given.validation, call.warnings, status=status)
     write = call.write(given.dry_run, "UPDATE", given.as_dict("PatchOptions"))
     if call.registry.find(call.namespace, call.name) is None:
         await call.registry.catch_up()
@@ -271,7 +306,7 @@ def _delete_options(request: Request) -> DeleteOptions:
     return options.delete_options(request.query, body)
 
 
-VERBS: dict[str, Callable[[Call], Awaitable[Response]]] = {
+VERBS: dict[str, Callable[[Call], Coroutine[Any, Any, Response]]] = {
     "get": get,
     "list": list_,
     "watch": watch,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pinnace.api import times
 from pinnace.api.core import v1 as core
 from pinnace.apiserver.cache import Entry
-from pinnace.store.store import Cause, Conflict
+from pinnace.store.store import CLOCK, Cause, Conflict
 
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
@@ -66,18 +66,20 @@ class Expiry:
         """Remove what has expired; returns how many events that were."""
         server = self._server
         cache = server.registry(core.Event).cache
-        gone = expired(cache.entries.values(), server.clock.now())
+        now = server.clock.now()
+        gone = expired(cache.entries.values(), now)
+        cause = Cause("system:apiserver", "delete", (CLOCK,), agent="kube-apiserver", at=int(now.timestamp() * 1000))
         for entry in gone:
             try:
-                await server.store.commit(
-                    entry.key, None, expect=entry.revision, cause=Cause("system:apiserver", "expire")
-                )
+                await server.store.commit(entry.key, None, expect=entry.revision, cause=cause)
             except Conflict:
                 continue      # it was written again in the meantime, and lives on
         return len(gone)
 
     def _due(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="apiserver-expiry")
+        server = self._server
+        if expired(server.registry(core.Event).cache.entries.values(), server.clock.now()):
+            self._task = asyncio.create_task(self._run(), name="apiserver-expiry")
         self.start()
 
     async def _run(self) -> None:

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
+
 from pinnace.api.fields import FieldError
 from pinnace.api.kinds import Kind
 from pinnace.client.transport import Request, Response, User
+from pinnace.store.store import Cause
 
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
@@ -21,8 +24,7 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """What strategies may know of the request. All of it is data: no clock, no IO."""
 
     user: User
@@ -52,6 +54,7 @@ class Action:
     namespace: str
     name: str
     context: Context
+    cause: Cause | None       # of what the action writes
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,29 @@ bounded by age, by number of revisions and by bytes; what falls out is compacted
 from __future__ import annotations
 
 import asyncio
+import itertools
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 
-from pinnace.store.store import Cause, Change, Compacted, Entry, FutureRevision, Page, StoreFailure
+import msgspec
+
+from pinnace.store.store import (
+    CLOCK,
+    MOST_BECAUSE,
+    Cause,
+    Change,
+    Compacted,
+    Entry,
+    FutureRevision,
+    Page,
+    StoreFailure,
+    Trace,
+)  # fmt: skip
 
 MOST_BEHIND = 20_000               # changes that a watcher may be behind before it is cut off
-_MOST_CAUSES = 16
+_REMEMBERED = 4                    # causes of overwritten values that are kept of one key
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +39,15 @@ class Bounds:
     seconds: float = 300.0
     revisions: int = 200_000
     nbytes: int = 256 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Dropped:
+    """What a compaction has done with, by revision."""
+
+    records: list[int] = field(default_factory=list)    # of one key in their order
+    remembered: set[int] = field(default_factory=set)   # of these the causes stay
+    forgotten: list[int] = field(default_factory=list)  # causes that had been remembered and are not any more
 
 
 @dataclass(eq=False, slots=True)
@@ -59,10 +82,13 @@ class History:
         self._keys: list[str] = []                      # of the live entries, sorted
         self._versions: dict[str, list[tuple[int, Entry | None]]] = {}     # of keys changed since `compacted`
         self._log: deque[Change] = deque()              # revisions compacted+1 … revision, one each
-        self._causes: dict[int, Cause] = {}
+        self._causes: dict[int, tuple[str, Cause]] = {}  # with the key that was written
+        self._remembered: dict[str, list[int]] = {}     # of live keys: revisions of which the cause alone is kept
         self._bytes = 0
         self._marks: deque[tuple[float, int]] = deque()  # (when, revision then), for the bound on age
         self._watchers: dict[_Watcher, None] = {}
+        self._subscribers: dict[int, Callable[[Change], None]] = {}
+        self._numbers = itertools.count()
         self._closed = False
 
     # ------------------------------------------------------------------------------------------------ reads
@@ -92,7 +118,27 @@ class History:
         return Page(tuple(shown), moment, len(shown) < len(found), len(found) - len(shown))
 
     def cause(self, revision: int) -> Cause | None:
-        return self._causes.get(revision)
+        found = self._causes.get(revision)
+        return found[1] if found is not None else None
+
+    def change(self, revision: int) -> Change | Entry | Trace | None:
+        """See Store.change."""
+        if self.compacted < revision <= self.revision:
+            return self._log[revision - self.compacted - 1]
+        found = self._causes.get(revision)
+        if found is None:
+            return None
+        entry = self._at(found[0], self.compacted)
+        return entry if entry is not None and entry.modified == revision else Trace(found[0], revision)
+
+    def revisions(self, key: str) -> tuple[int, ...]:
+        """See Store.revisions."""
+        remembered = self._remembered.get(key, ())
+        versions = self._versions.get(key)
+        if versions is not None:
+            return (*remembered, *(revision for revision, _ in versions))
+        entry = self._live.get(key)
+        return (*remembered, entry.modified) if entry is not None else ()
 
     def _range(self, prefix: str) -> list[str]:
         start = bisect_left(self._keys, prefix)
@@ -126,9 +172,11 @@ class History:
         self._log.append(change)
         self._bytes += len(value or b"") + len(key)
         if cause is not None:
-            self._causes[revision] = bounded(cause)
+            self._causes[revision] = key, bounded(cause)
         if not self._marks or now - self._marks[-1][0] >= self._bounds.seconds / 10:
             self._marks.append((now, revision))
+        for tell in self._subscribers.values():
+            tell(change)
         for watcher in self._watchers:
             if key.startswith(watcher.prefix):
                 watcher.offer(change)
@@ -138,7 +186,17 @@ class History:
         self._put(entry.key, entry, None)
         self._versions.clear()
         if cause is not None:
-            self._causes[entry.modified] = bounded(cause)
+            self._causes[entry.modified] = entry.key, bounded(cause)
+
+    def remember(self, revision: int, key: str, cause: Cause) -> bool:
+        """Take in a cause that had been kept without its value; only after all `restore` and before any `apply`.
+        False, if it is no longer of use: the key is gone, or has begun anew."""
+        entry = self._live.get(key)
+        if entry is None or not entry.created <= revision < entry.modified:
+            return False
+        self._remembered.setdefault(key, []).append(revision)
+        self._causes[revision] = key, cause
+        return True
 
     def due(self, now: float) -> int:
         """The revision before which the bounds want history forgotten; `compacted` if there is nothing to do."""
@@ -151,12 +209,12 @@ class History:
             due = max(due, self.revision - len(self._log) // 2)
         return min(due, self.revision)
 
-    def compact(self, revision: int) -> list[int]:
+    def compact(self, revision: int) -> Dropped:
         """Forget what was overwritten or deleted up to the revision. Raises FutureRevision.
 
-        Returns the revisions whose records are no longer needed; of one key in their order, so that a deletion
-        is never dropped before what it deleted. The cause of a write lives as long as its record does: that of
-        a key's present value is always there."""
+        Returns what is no longer needed; records of one key in their order, so that a deletion is never dropped
+        before what it deleted. The cause of a write lives as long as its record does: that of a key's present value
+        is always there. Of some it is kept longer (see Store.cause)."""
         if revision > self.revision:
             raise FutureRevision(revision, self.revision)
         touched: dict[str, None] = {}
@@ -165,22 +223,52 @@ class History:
             touched[change.key] = None
             self._bytes -= len(change.value or b"") + len(change.key)
         self.compacted = max(self.compacted, revision)
-        dropped: list[int] = []
+        done = Dropped()
         for key in touched:
             versions = self._versions[key]
             position = bisect_right(versions, revision, key=lambda version: version[0])
-            dropped += [number for number, _ in versions[: position - 1] if number]
+            dropped = [number for number, _ in versions[: position - 1] if number]
             kept = versions[position - 1 :]
+            self._let_go(key, dropped, kept[0][1], done)
             if kept[0][1] is None:
                 dropped.append(kept[0][0])
                 kept = kept[1:]
+            done.records += dropped
             if not kept or (len(kept) == 1 and kept[0][0] <= revision):
                 del self._versions[key]
             else:
                 self._versions[key] = kept
-        for number in dropped:
+        for number in done.records:
+            if number not in done.remembered:
+                self._causes.pop(number, None)
+        for number in done.forgotten:
             self._causes.pop(number, None)
-        return dropped
+        return done
+
+    def _let_go(self, key: str, dropped: list[int], base: Entry | None, done: Dropped) -> None:
+        """Decide which causes stay now that the records go; `base` is what the key holds where history begins."""
+        created = base.created if base is not None else 0
+        before = self._remembered.get(key, [])
+        wanted = [number for number in before if base is not None and number >= created]
+        if base is not None:
+            wanted += [n for n in dropped if n >= created and n in self._causes and self._tells(n, created)]
+        if len(wanted) > _REMEMBERED:
+            first = wanted[:1] if wanted[0] == created else []
+            wanted = [*first, *wanted[len(first) - _REMEMBERED :]]
+        if not wanted and not before:
+            return
+        kept = set(wanted)
+        done.forgotten += [number for number in before if number not in kept]
+        done.remembered |= kept.intersection(dropped)
+        if wanted:
+            self._remembered[key] = wanted
+        else:
+            self._remembered.pop(key, None)
+
+    def _tells(self, number: int, created: int) -> bool:
+        """A write that says what is wanted, not how things are: what one asks for when the values are long gone."""
+        cause = self._causes[number][1]
+        return number == created or (cause.subresource != "status" and CLOCK not in cause.because)
 
     def _put(self, key: str, entry: Entry | None, previous: Entry | None) -> None:
         versions = self._versions.get(key)
@@ -199,12 +287,29 @@ class History:
 
     # -------------------------------------------------------------------------------------------- watchers
 
-    async def watch(self, prefix: str, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
-        """See Store.watch."""
+    def subscribe(self, tell: Callable[[Change], None], after: int) -> Callable[[], None]:
+        """See Store.subscribe."""
+        self._check_kept(after)
+        for change in tuple(self._since("", after)):
+            tell(change)
+        number = next(self._numbers)
+        # A new dictionary each time: somebody may come or go while the others are told of a change.
+        self._subscribers = {**self._subscribers, number: tell}
+
+        def end() -> None:
+            self._subscribers = {n: other for n, other in self._subscribers.items() if n != number}
+
+        return end
+
+    def _check_kept(self, after: int) -> None:
         if self._closed:
             raise StoreFailure("the store is closed")
         if after < self.compacted:
             raise Compacted(after, self.compacted)
+
+    async def watch(self, prefix: str, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
+        """See Store.watch."""
+        self._check_kept(after)
         watcher = _Watcher(prefix)
         watcher.waiting.extend(self._since(prefix, after))
         # A revision that is still to come (a client that was ahead): only what is behind it counts.
@@ -230,6 +335,7 @@ class History:
     def close(self) -> None:
         """End all watches."""
         self._closed = True
+        self._subscribers = {}
         for watcher in self._watchers:
             watcher.rouse()
 
@@ -242,9 +348,9 @@ class History:
 
 def bounded(cause: Cause) -> Cause:
     """The cause, with no more revisions than are kept."""
-    if len(cause.because) <= _MOST_CAUSES:
+    if len(cause.because) <= MOST_BECAUSE:
         return cause
-    return Cause(cause.actor, cause.verb, cause.because[:_MOST_CAUSES])
+    return msgspec.structs.replace(cause, because=cause.because[:MOST_BECAUSE])
 
 
 def _behind(prefix: str) -> str:

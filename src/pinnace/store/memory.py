@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from pinnace.base.clock import Clock
 from pinnace.store.history import Bounds, History
-from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure
+from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure, Trace
 
 
 class MemoryStore:
@@ -46,6 +46,9 @@ class MemoryStore:
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         return self._history.watch(prefix, after)
 
+    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
+        return self._history.subscribe(tell, after)
+
     async def compact(self, revision: int) -> None:
         if self._closed:
             raise StoreFailure("the store is closed")
@@ -53,6 +56,12 @@ class MemoryStore:
 
     async def cause(self, revision: int) -> Cause | None:
         return self._history.cause(revision)
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        return self._history.change(revision)
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return self._history.revisions(key)
 
     async def close(self) -> None:
         self._closed = True

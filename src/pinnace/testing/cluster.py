@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pinnace.apiserver.inprocess import ADMIN
 from pinnace.base.clock import LoopClock, SystemClock
@@ -21,12 +22,16 @@ from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
 from pinnace.cluster.settings import Settings
-from pinnace.kubelet.simulated import LEASES, Life, SimulatedNodes
+from pinnace.kubelet.simulated import LEASES, Life, Lives, SimulatedKubelets, SimulatedNodes
 from pinnace.store import Store, open_store
 from pinnace.testing.control_plane import ControlPlane
 from pinnace.testing.loop import VirtualLoop
 from pinnace.testing.manifests import resolve
+from pinnace.testing.network import Network, serve
 from pinnace.testing.verbs import Verbs
+
+if TYPE_CHECKING:
+    from pinnace.testing.net.serving import Served  # what HTTP needs, which most tests need not load
 
 __all__ = ["START", "Cluster", "resolve"]
 
@@ -37,6 +42,7 @@ _QUIET = {"virtual": 2.0, "real": 0.5}       # seconds without a write, after wh
 
 Time = Literal["virtual", "real"]
 Engine = Literal["memory", "sqlite"]
+Stages = Sequence[Mapping[str, Any] | str] | str
 
 
 class Cluster(Verbs):
@@ -49,15 +55,15 @@ class Cluster(Verbs):
     ```
 
     `time` is "virtual" (needs a `VirtualLoop`) or "real" (any other loop). `store` is "memory", or "sqlite" in real
-    time: its data lies in a temporary directory, which goes with the cluster. `life` says how long things take in
-    simulated pods.
+    time: its data lies in a temporary directory, which goes with the cluster. `life` and `stages` say what becomes of
+    simulated pods (`pinnace.kubelet.simulated`).
     """
 
     client: Client
 
     def __init__(
         self, *, nodes: int = 1, seed: int = 0, time: Time = "virtual", store: Engine = "memory",
-        life: Life | None = None,
+        life: Life | Lives | None = None, stages: Stages = (),
     ) -> None:
         if time not in ("virtual", "real"):
             raise ValueError(f'time must be "virtual" or "real", not {time!r}')
@@ -70,11 +76,13 @@ class Cluster(Verbs):
         self.time: Time = time
         self.seed = seed
         self._engine = store
-        self._life = life or Life()
+        self._life = life
+        self._stages = stages
         self._settings = Settings(nodes=0, simulated_nodes=nodes, store=store)
         self._stack = AsyncExitStack()
         self._directory: Path | None = None
         self._kubeconfig: Path | None = None
+        self._served: dict[str, Served] = {}
 
     async def __aenter__(self) -> Cluster:
         self._loop = asyncio.get_running_loop()
@@ -101,7 +109,8 @@ class Cluster(Verbs):
         clock = LoopClock(START, self._loop) if self.time == "virtual" else SystemClock()
         self.store: Store = await open_store(self._engine, self._directory_of_data(), clock)
         self._stack.push_async_callback(self.store.close)
-        self.control_plane = ControlPlane(self.store, self._settings, clock, randomness)
+        kubelets = SimulatedKubelets()
+        self.control_plane = ControlPlane(self.store, self._settings, clock, randomness, kubelets=kubelets)
         self._stack.push_async_callback(self.control_plane.close)
         await self.control_plane.start()
         user = Client(self.control_plane.transport("user"), agent="pinnace-testing", user=ADMIN)
@@ -110,7 +119,9 @@ class Cluster(Verbs):
         parts = await self._stack.enter_async_context(Supervisor(clock))
         names, chance = self._settings.simulated_names(), randomness.fork()
         admin = Client(self.control_plane.transport("kubelet"), agent="simulated-nodes", user=ADMIN)
-        self.nodes = SimulatedNodes(admin, names, clock=clock, randomness=chance, life=self._life)
+        self.nodes = SimulatedNodes(
+            admin, names, clock=clock, randomness=chance, life=self._life, stages=self._stages, kubelets=kubelets
+        )
         parts.start("simulated nodes", self.nodes.run)
         async with asyncio.timeout(_STARTING):
             await self.nodes.registered.wait()
@@ -159,7 +170,25 @@ class Cluster(Verbs):
         page = await self.store.list("")
         return max((e.modified for e in page.entries if f"/{LEASES}/" not in e.key), default=0)
 
-    # --------------------------------------------------------------------------------------------- other programs
+    # ------------------------------------------------------------------------------------ other clients and programs
+
+    @property
+    def network(self) -> Network:
+        """The network of the loop, in memory. Simulated time only."""
+        if not isinstance(self._loop, VirtualLoop):
+            raise RuntimeError("real time has the machine's own network: clients find the server by the kubeconfig")
+        return self._loop.network
+
+    async def serve(self, name: str = "kubernetes.default.svc") -> Served:
+        """The API server's own HTTPS front on the loop's network, for clients that run on this loop: `url`,
+        `kubeconfig()`, `config()`, `service_account(…)`. It ends with the cluster. Simulated time only; clusters of
+        one loop need different names."""
+        self.network  # noqa: B018  # or it says why not
+        if name not in self._served:
+            served = await serve(self.control_plane, self._loop, name=name, aliases=())
+            self._stack.push_async_callback(served.close)
+            self._served[name] = served
+        return self._served[name]
 
     @property
     def kubeconfig(self) -> Path:
@@ -168,7 +197,7 @@ class Cluster(Verbs):
         if self.time == "virtual":
             raise RuntimeError(
                 'other programs cannot wait in simulated time: a kubeconfig needs time="real". Clients that run on '
-                "the test's own loop reach a simulated cluster in memory"
+                "the test's own loop reach a simulated cluster by its network: see Cluster.serve"
             )
         if self._kubeconfig is None:
             from pinnace.testing.endpoint import Endpoint  # aiohttp's server side, which most tests need not load

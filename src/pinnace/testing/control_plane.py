@@ -25,6 +25,7 @@ from pinnace.client.informer import Informers
 from pinnace.client.transport import Request, Response, Transport, User
 from pinnace.cluster import bootstrap
 from pinnace.cluster.certificates import private_pem
+from pinnace.cluster.explaining import explain
 from pinnace.cluster.security import secure
 from pinnace.cluster.settings import Settings
 from pinnace.controllers.manager import ControllerManager, Options
@@ -79,6 +80,8 @@ class ControlPlane:
         self._wrap = wrap
         self._door = _Door()
         self._stack = AsyncExitStack()
+        # Told of each server when it is there, and of none (None) when it is not any more.
+        self.followers: list[Callable[[ApiServer | None], None]] = []
         self.manager: ControllerManager | None = None
         self.scheduler: Scheduler | None = None
 
@@ -112,6 +115,8 @@ class ControlPlane:
         await bootstrap.ensure_access(own)
         await bootstrap.ensure(own, self._settings, address="", port=0)
         self._door.server = server
+        for follow in self.followers:
+            follow(server)
         await self._start_loops(server)
 
     async def _start_loops(self, server: ApiServer) -> None:
@@ -126,6 +131,7 @@ class ControlPlane:
         scheduling = client("kube-scheduler", _SCHEDULER)
         informers = Informers(scheduling, clock, randomness.fork())
         self.scheduler = Scheduler(scheduling, informers, clock, randomness.fork())
+        explain(server, self.scheduler)
         parts = await self._stack.enter_async_context(Supervisor(clock))
         parts.start("controllers", self.manager.run)
         parts.start("scheduler's informers", informers.run)
@@ -135,6 +141,9 @@ class ControlPlane:
 
     async def crash(self) -> None:
         """End the server and its loops where they stand; what they had not committed is lost."""
+        if self._door.server is not None:
+            for follow in self.followers:
+                follow(None)
         self._door.server = None
         self.manager = self.scheduler = None
         await self._stack.aclose()
