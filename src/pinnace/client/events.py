@@ -276,6 +276,10 @@ class EventRecorder:
                     log.debug("event %s was refused: %s", send.event.reason, error)
                     return
                 repeated = False   # the earlier one has expired: this starts anew
+            except errors.AlreadyExists:
+                # Another component wrote of the object in the same instant, as it happens where time stands still.
+                self._last += 1000
+                send.event.metadata.name = f"{send.event.involvedObject.name}.{self._last:x}"
             except (errors.TooManyRequests, errors.ServiceUnavailable, OSError, TimeoutError) as error:
                 if attempt == _ATTEMPTS - 1:
                     log.warning("event %s was not sent: %s", send.event.reason, error)
