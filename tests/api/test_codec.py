@@ -152,3 +152,15 @@ def test_numbers_wider_than_the_field_are_refused(kind: type[Any], body: Any, fi
 def test_the_widest_numbers_that_fit() -> None:
     assert codec.from_dict(apps.Deployment, {"spec": {"replicas": 2**31 - 1}}).spec.replicas == 2**31 - 1
     assert codec.from_dict(core.PodSpec, {"activeDeadlineSeconds": 2**63 - 1}).activeDeadlineSeconds == 2**63 - 1
+
+
+@pytest.mark.parametrize("space", ["", " ", "\n", "\t", "\r"])
+def test_empties_are_found_however_they_are_written(space: str) -> None:
+    container = '{"resources":{"limits":{"cpu":".5"}}}'
+    text = '{"metadata":{"labels":{%s},"finalizers":[%s]},"spec":{"containers":[' + container + "]}}"
+    pod = codec.decode(core.Pod, (text % (space, space)).encode())
+    assert (pod.metadata.labels, pod.metadata.finalizers) == (None, None)
+    assert pod.spec.containers[0].resources.limits == {"cpu": "500m"}
+    kept = codec.decode(core.Pod, (text % ('"a":"b"', '"c"')).encode())
+    assert (kept.metadata.labels, kept.metadata.finalizers) == ({"a": "b"}, ["c"])
+    assert kept.spec.containers[0].resources.limits == {"cpu": "500m"}

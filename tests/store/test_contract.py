@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from pinnace.base.clock import ManualClock
-from pinnace.store import Cause, Compacted, Conflict, FutureRevision, SqliteStore, Store, StoreFailure, open_store
+from pinnace.store import (
+    Cause,
+    Change,
+    Compacted,
+    Conflict,
+    FutureRevision,
+    SqliteStore,
+    Store,
+    StoreFailure,
+    open_store,
+)  # fmt: skip
 
 ENGINES: dict[str, Callable[[Path], Awaitable[Store]]] = {
     "memory": lambda path: open_store("memory", path, ManualClock()),
@@ -68,6 +78,54 @@ async def test_watch_replays_follows_and_compacts(store: Store) -> None:
         await store.get("/x/1", at=5)
     assert (await store.list("/x/", at=6)).revision == 6
     assert [c.revision for c in await anext(store.watch("/", after=6))] == [7, 8]
+
+
+async def test_a_subscriber_hears_of_each_commit_before_its_caller(store: Store) -> None:
+    await store.commit("/a", b"1")
+    await store.commit("/a", b"2")
+    seen: list[tuple[int, bytes | None]] = []
+
+    def tell(change: Change) -> None:
+        assert store.revision == change.revision, "what is told is visible"
+        seen.append((change.revision, change.value))
+
+    with pytest.raises(AssertionError):
+        store.subscribe(tell, after=0)          # replayed: the store is further on by now
+    end = store.subscribe(lambda change: seen.append((change.revision, change.value)), after=1)
+    assert seen == [(2, b"2")]
+    end()
+    end = store.subscribe(tell, after=2)
+    for n in range(3, 6):
+        assert await store.commit("/a", b"%d" % n) == n
+        assert seen[-1] == (n, b"%d" % n)
+    await asyncio.gather(*(store.commit(f"/b/{n}", b"v") for n in range(50)))
+    await store.commit("/a", None)
+    assert [revision for revision, _ in seen] == list(range(2, 57))
+    assert seen[-1] == (56, None)
+    end()
+    await store.commit("/a", b"unheard")
+    assert len(seen) == 55
+    await store.compact(57)
+    with pytest.raises(Compacted):
+        store.subscribe(tell, after=56)
+    await store.close()
+    with pytest.raises(StoreFailure):
+        store.subscribe(tell, after=57)
+
+
+async def test_subscribers_may_come_and_go_while_they_are_told(store: Store) -> None:
+    seen: list[str] = []
+    ends: list[Callable[[], None]] = []
+
+    def first(change: Change) -> None:
+        seen.append(f"first {change.revision}")
+        ends.pop(0)()
+        ends.append(store.subscribe(lambda change: seen.append(f"second {change.revision}"), after=change.revision))
+
+    ends.append(store.subscribe(first, after=0))
+    await store.commit("/a", b"1")
+    await store.commit("/a", b"2")
+    assert seen == ["first 1", "second 2"]
 
 
 async def test_sqlite_reopens_and_is_locked(tmp_path: Path) -> None:

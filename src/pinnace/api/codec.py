@@ -8,8 +8,10 @@ sent, which is all that already, and only decode. What cannot be decoded is a Ba
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,9 +19,13 @@ from pinnace.api.errors import BadRequest
 from pinnace.api.meta import v1 as meta
 from pinnace.api.quantity import canonical
 
+if TYPE_CHECKING:
+    from pinnace.api.shapes import Shape
+
 K = TypeVar("K")
 
 _encoder = msgspec.json.Encoder()
+_EMPTY = (b"[]", b"{}", b"{ ", b"[ ", b"{\n", b"[\n", b"{\r", b"[\r", b"{\t", b"[\t")
 
 
 @cache
@@ -63,8 +69,13 @@ def decode(kind: type[K], data: bytes) -> K:
         return from_dict(kind, _parsed(kind, data))
     except RecursionError as error:
         raise BadRequest("json: exceeded max depth") from error
-    _settle(obj)
+    _settle(obj, _may_have_empties(data))
     return obj
+
+
+def _may_have_empties(data: bytes) -> bool:
+    """Whether some list or map in a JSON text may be empty. White space behind a bracket may hide that."""
+    return any(word in data for word in _EMPTY)
 
 
 def _parsed(kind: type[Any], data: bytes) -> Any:
@@ -130,7 +141,7 @@ def metadata(obj: Any) -> meta.ObjectMeta:
 
 def _without_nulls(value: Any, kind: type[Any]) -> Any:
     """Nulls out of a body: a field is not set, an item or a map's value is Go's zero value."""
-    from pinnace.api.shapes import Shape, fields_of
+    from pinnace.api.shapes import fields_of
 
     def shaped(inner: Any, shape: Shape) -> Any:
         if inner is None:
@@ -157,24 +168,41 @@ def _without_nulls(value: Any, kind: type[Any]) -> Any:
     return value
 
 
-def _settle(obj: Any) -> None:
-    """Canonical quantities, and None for what Go leaves out when it is empty. Changes the fresh object."""
-    if not isinstance(obj, msgspec.Struct):
+def _settle(obj: Any, empties: bool = True) -> None:
+    """Canonical quantities, and None for what Go leaves out when it is empty. Changes the fresh object.
+
+    Without `empties` it is known that nothing is empty: only the ways to quantities are walked."""
+    if isinstance(obj, msgspec.Struct):
+        _settle_struct(obj, empties)
+
+
+def _settle_struct(obj: msgspec.Struct, empties: bool) -> None:
+    plan = _plan(type(obj), empties)
+    if plan is None:
         return
-    for attribute, optional, quantity, below in _plan(type(obj)):
-        value = getattr(obj, attribute)
+    for value, (attribute, optional, quantity, form) in zip(plan.values(obj), plan.rows, strict=True):
         if value is None:
             continue
         if not value and optional and isinstance(value, list | dict):
             setattr(obj, attribute, None)
         elif quantity:
             setattr(obj, attribute, _quantities(value))
-        elif below:
-            if isinstance(value, msgspec.Struct):
-                _settle(value)
-            elif isinstance(value, list | dict):
-                for item in value if isinstance(value, list) else value.values():
-                    _settle(item)
+        elif form == "struct":
+            _settle_struct(value, empties)
+        elif form == "list":
+            for item in value:
+                _settle(item, empties)
+        elif form:
+            _settle_some(value, empties)
+
+
+def _settle_some(value: Any, empties: bool) -> None:
+    """Maps, and what may be one thing or another."""
+    if isinstance(value, list | dict):
+        for item in value if isinstance(value, list) else value.values():
+            _settle(item, empties)
+    else:
+        _settle(value, empties)
 
 
 def _quantities(value: Any) -> Any:
@@ -188,18 +216,55 @@ def _quantities(value: Any) -> Any:
         raise BadRequest(str(error)) from error
 
 
+class _Plan(NamedTuple):
+    """The attributes of a struct that may need settling: name, left out when empty, quantity, and how what is below
+    is to be walked ("": not at all)."""
+
+    values: Callable[[Any], tuple[Any, ...]]
+    rows: tuple[tuple[str, bool, bool, str], ...]
+
+
 @cache
-def _plan(struct: type[msgspec.Struct]) -> tuple[tuple[str, bool, bool, bool], ...]:
-    """The attributes that may need settling: name, left out when empty, quantity, structs below that need it."""
+def _plan(struct: type[msgspec.Struct], empties: bool) -> _Plan | None:
     from pinnace.api.shapes import fields_of
 
     rows = []
     for field in fields_of(struct).values():
-        container = field.shape.form in ("list", "map")
-        optional = field.optional and container
-        if optional or field.quantity or field.shape.structured:
-            rows.append((field.attribute, optional, field.quantity, field.shape.structured))
-    return tuple(rows)
+        optional = empties and field.optional and field.shape.form in ("list", "map")
+        below = [inner for inner in _structs(field.shape) if empties or _has_quantities(inner)]
+        form = field.shape.form if below else ""
+        if optional or field.quantity or form:
+            rows.append((field.attribute, optional, field.quantity, form))
+    if not rows:
+        return None
+    names = [row[0] for row in rows]
+    if len(names) == 1:
+        one = attrgetter(names[0])
+        return _Plan(lambda obj: (one(obj),), tuple(rows))
+    return _Plan(attrgetter(*names), tuple(rows))
+
+
+def _structs(shape: Shape) -> list[type[msgspec.Struct]]:
+    """The structs that a field may hold, directly or in lists and maps."""
+    found = [shape.struct] if shape.struct is not None else []
+    return found if shape.inner is None else [*found, *_structs(shape.inner)]
+
+
+@cache
+def _has_quantities(struct: type[msgspec.Struct]) -> bool:
+    """Whether there is one in it, at any depth; structs may hold themselves."""
+    from pinnace.api.shapes import fields_of
+
+    seen, waiting = {struct}, [struct]
+    while waiting:
+        for field in fields_of(waiting.pop()).values():
+            if field.quantity:
+                return True
+            for inner in _structs(field.shape):
+                if inner not in seen:
+                    seen.add(inner)
+                    waiting.append(inner)
+    return False
 
 
 # ------------------------------------------------------------------------------------------------------ errors

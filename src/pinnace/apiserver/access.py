@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import msgspec
+
 from pinnace.api.errors import Forbidden, StatusDetails, qualified
 from pinnace.api.kinds import Kind
 from pinnace.client.transport import Request, User
@@ -31,8 +33,7 @@ class Authenticator(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True):
     """What an authorizer decides about.
 
     A resource request has `resource`; any other has only `path` ("/healthz"). `verb` is RBAC's: get, list, watch,
@@ -53,12 +54,15 @@ class Attributes:
     label_selector: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """`reason` is shown to the user when nothing allowed the request."""
 
     allowed: bool
     reason: str = ""
+
+
+ALLOWED = Decision(True)
+NO_OPINION = Decision(False)
 
 
 class Authorizer(Protocol):
@@ -103,6 +107,10 @@ class AdmissionPlugin(Protocol):
     async def validate(self, admission: Admission) -> None: ...
 
 
+async def unconcerned(plugin: Any, admission: Admission) -> None:
+    """`mutate` or `validate` of a plugin that has nothing to do there: the server does not even call it."""
+
+
 class Unguarded:
     """No credentials are asked for: in-process callers say who they are, everybody else is anonymous."""
 
@@ -114,7 +122,7 @@ class AllowAll:
     """Everything is allowed: for tests and for a server that only its own process can reach."""
 
     def authorize(self, attributes: Attributes) -> Decision:
-        return Decision(True)
+        return ALLOWED
 
 
 class AnyOf:
@@ -126,7 +134,7 @@ class AnyOf:
     def authorize(self, attributes: Attributes) -> Decision:
         # Upstream's superuser group passes before any rule is read, so that nobody can lock it out.
         if MASTERS in attributes.user.groups:
-            return Decision(True)
+            return ALLOWED
         reasons = []
         for authorizer in self._authorizers:
             decision = authorizer.authorize(attributes)

@@ -16,6 +16,7 @@ import msgspec
 from pinnace.api import codec
 from pinnace.api.errors import Expired
 from pinnace.api.kinds import Kind
+from pinnace.api.meta import v1 as meta
 from pinnace.client.transport import WatchLine
 
 # Events that a resuming watch can still get; above it has to list again.
@@ -45,7 +46,9 @@ class Form:
             metadata.resourceVersion = kept
 
     def item(self, value: bytes, revision: int) -> bytes:
-        """The object as lists show it, from what the store keeps."""
+        """The object as lists show it, from what the store keeps; without a revision if that is 0."""
+        if not revision:
+            return b"{" + value[len(self.typed) :]
         rest = value[len(self.head) :]
         comma = b"," if rest[:1] != b"}" else b""
         return b'{"metadata":{"resourceVersion":"%d"%b%b' % (revision, comma, rest)
@@ -60,17 +63,27 @@ class Form:
 
 
 class Entry:
-    """An object at one revision. `item` is its JSON without kind and apiVersion."""
+    """An object at one revision. `value` is what the store keeps of it, under the kind's `form`."""
 
-    __slots__ = ("created", "item", "key", "object", "revision", "views")
+    __slots__ = ("_item", "created", "form", "key", "object", "revision", "value", "views")
 
-    def __init__(self, key: str, object: Any, item: bytes, revision: int, created: int) -> None:
+    def __init__(self, key: str, object: Any, value: bytes, revision: int, created: int, form: Form) -> None:
         self.key = key
         self.object = object
-        self.item = item
+        self.value = value
         self.revision = revision
         self.created = created
+        self.form = form
         self.views: dict[str, Entry] | None = None     # the same in other versions, when asked for
+        self._item: bytes | None = None
+
+    @property
+    def item(self) -> bytes:
+        """Its JSON without kind and apiVersion; put together when it is first asked for."""
+        item = self._item
+        if item is None:
+            item = self._item = self.form.item(self.value, self.revision)
+        return item
 
 
 class Event:
@@ -83,7 +96,7 @@ class Event:
         self.revision = revision
         self.entry = entry
         self.previous = previous
-        self._lines: dict[tuple[str, str], WatchLine] = {}
+        self._lines: dict[tuple[str, str], WatchLine] | None = None
 
     def state(self, type: str) -> Entry:
         """What a watcher to whom the event is of the given type gets to see."""
@@ -94,6 +107,8 @@ class Event:
     def line(self, view: View, type: str) -> WatchLine:
         """The event as seen by watchers of that version, to whom it is of the given type."""
         key = (view.name, type)
+        if self._lines is None:
+            self._lines = {}
         line = self._lines.get(key)
         if line is None:
             seen = view.entry(self.state(type))
@@ -104,12 +119,13 @@ class Event:
 class View:
     """One version of what a cache holds. Most kinds have a single one, which costs nothing."""
 
-    __slots__ = ("_convert", "form", "name")
+    __slots__ = ("_convert", "_mark", "form", "name")
 
     def __init__(self, form: Form, convert: Callable[[Any], Any] | None = None) -> None:
         self.form = form
         self.name = form.kind.api_version
         self._convert = convert
+        self._mark: tuple[int, Entry, WatchLine] | None = None
 
     def entry(self, stored: Entry) -> Entry:
         """The entry in this version; shared like the stored one."""
@@ -121,21 +137,35 @@ class View:
         if seen is None:
             obj = self._convert(stored.object)
             obj.metadata = msgspec.structs.replace(stored.object.metadata)
-            item = self.form.item(self.form.value(obj), stored.revision)
-            seen = stored.views[self.name] = Entry(stored.key, obj, item, stored.revision, stored.created)
+            seen = Entry(stored.key, obj, self.form.value(obj), stored.revision, stored.created, self.form)
+            stored.views[self.name] = seen
         return seen
+
+    def bookmark(self, revision: int) -> tuple[Entry, WatchLine]:
+        """The bookmark of a revision: one for all watchers of this version."""
+        if self._mark is None or self._mark[0] != revision:
+            self._mark = (revision, *self.marked(revision, None))
+        return self._mark[1], self._mark[2]
+
+    def marked(self, revision: int, annotations: dict[str, str] | None) -> tuple[Entry, WatchLine]:
+        """A bookmark with annotations."""
+        obj = self.form.type(metadata=meta.ObjectMeta(annotations=annotations))
+        value = self.form.value(obj)
+        obj.metadata.resourceVersion = str(revision)
+        entry = Entry("", obj, value, revision, revision, self.form)
+        return entry, WatchLine("BOOKMARK", obj, self.form.line("BOOKMARK", entry.item))
 
 
 def at_revision(entry: Entry, revision: int) -> Entry:
     """The same state under another revision."""
     metadata = msgspec.structs.replace(entry.object.metadata, resourceVersion=str(revision))
     obj = msgspec.structs.replace(entry.object, metadata=metadata)
-    comma = entry.item.index(b'"', 32)      # {"metadata":{"resourceVersion":"N" …: the quote behind N
-    item = b'{"metadata":{"resourceVersion":"%d%b' % (revision, entry.item[comma:])
-    return Entry(entry.key, obj, item, revision, entry.created)
+    return Entry(entry.key, obj, entry.value, revision, entry.created, entry.form)
 
 
 Sink = Callable[[Event], None]
+_EVERYTHING = ("", "")
+_NONE: Mapping[int, Sink] = {}
 
 
 class WatchCache:
@@ -253,18 +283,21 @@ class WatchCache:
         return self._watchers
 
     def _tell(self, event: Event) -> None:
-        scopes = {("", "")}
+        # In a fixed order, so that equal runs stay equal.
+        for sink in tuple(self._sinks.get(_EVERYTHING, _NONE).values()):
+            sink(event)
+        if len(self._sinks) == (_EVERYTHING in self._sinks):
+            return
+        scopes: dict[tuple[str, str], None] = {}
         if self.form.kind.namespaced:
-            scopes.add(("namespace", event.entry.object.metadata.namespace or ""))
+            scopes["namespace", event.entry.object.metadata.namespace or ""] = None
         for field, value in self.indexed.items():
-            scopes.add((field, value(event.entry.object)))
+            scopes[field, value(event.entry.object)] = None
             if event.previous is not None:
-                scopes.add((field, value(event.previous.object)))
+                scopes[field, value(event.previous.object)] = None
         for scope in scopes:
-            sinks = self._sinks.get(scope)
-            if sinks:
-                for sink in tuple(sinks.values()):
-                    sink(event)
+            for sink in tuple(self._sinks.get(scope, _NONE).values()):
+                sink(event)
 
     def _enter(self, entry: Entry) -> None:
         for field, value in self.indexed.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -21,7 +21,7 @@ from pinnace.apiserver.registry import Registry, Write
 from pinnace.apiserver.resource import Action, Context, Subresource
 from pinnace.apiserver.selection import select
 from pinnace.apiserver.tables import TableEvents, Tables, metadata_event
-from pinnace.apiserver.watching import Watch, WatchOptions, duration, watch_options
+from pinnace.apiserver.watching import Stream, Watch, duration, watch_options
 from pinnace.client.transport import Request, Response, User
 from pinnace.store.store import MOST_BECAUSE, Cause
 
@@ -180,12 +180,13 @@ async def watch(call: Call) -> Response:
         asked,
         current=server.current_revision,
         seconds=duration(asked, server.randomness.jitter),
-        render=_render(call, format, asked),
+        bookmarks=server.bookmarks,
+        render=_render(call, format),
     )
-    return Response(200, {"content-type": "application/json"}, watch=server.follow(watching))
+    return Response(200, {"content-type": "application/json"}, watch=Stream(watching, server.watches))
 
 
-def _render(call: Call, format: Format, asked: WatchOptions) -> Any:
+def _render(call: Call, format: Format) -> Any:
     match format.view:
         case "":
             return None
@@ -231,11 +232,12 @@ async def update(call: Call, part: Subresource[Any] | None = None) -> Response:
     resource.default(obj)
     if registry.find(call.namespace, call.name) is None:
         await registry.catch_up()
-    if registry.find(call.namespace, call.name) is None and part is None and resource.allow_create_on_update:
-        return await _create_on_update(call, obj, given, format)
+        absent = registry.find(call.namespace, call.name) is None
+        if absent and part is None and resource.allow_create_on_update:
+            return await _create_on_update(call, obj, given, format)
     write = call.write(given.dry_run, "UPDATE", given.as_dict("UpdateOptions"))
     pinned = obj.metadata.resourceVersion not in (None, "", "0")
-    change = patching.fresh_copies(obj)
+    change = patching.fresh_copies(obj, again=not pinned)
     entry = await registry.update(call.namespace, call.name, change, write, part=part, pinned=pinned)
     return call.answer(entry, format)
 
@@ -255,7 +257,8 @@ async def _create_on_update(call: Call, obj: Any, given: WriteOptions, format: F
 
 async def patch(call: Call, part: Subresource[Any] | None = None) -> Response:
     format, given = call.format(), call.write_options()
-    change, pinned = patching.change_for(call.request, call.registry, given.validation, call.warnings)
+    status = part is not None and part.name == "status"
+    change, pinned = patching.change_for(call.request, call.registry, given.validation, call.warnings, status=status)
     write = call.write(given.dry_run, "UPDATE", given.as_dict("PatchOptions"))
     if call.registry.find(call.namespace, call.name) is None:
         await call.registry.catch_up()
@@ -303,7 +306,7 @@ def _delete_options(request: Request) -> DeleteOptions:
     return options.delete_options(request.query, body)
 
 
-VERBS: dict[str, Callable[[Call], Awaitable[Response]]] = {
+VERBS: dict[str, Callable[[Call], Coroutine[Any, Any, Response]]] = {
     "get": get,
     "list": list_,
     "watch": watch,

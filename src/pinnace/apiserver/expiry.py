@@ -77,7 +77,9 @@ class Expiry:
         return len(gone)
 
     def _due(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="apiserver-expiry")
+        server = self._server
+        if expired(server.registry(core.Event).cache.entries.values(), server.clock.now()):
+            self._task = asyncio.create_task(self._run(), name="apiserver-expiry")
         self.start()
 
     async def _run(self) -> None:

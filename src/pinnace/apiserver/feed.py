@@ -1,8 +1,7 @@
-"""From the store to the watch caches: one watch over everything, so all caches stand at one revision.
+"""From the store to the watch caches: told of every change in the commit itself, so all caches stand at one revision.
 
-A writer that has committed waits until the feed has passed its revision: whoever reads after an
-acknowledged write finds it in the cache. The writer's own decoded object is taken over, so that
-what was just encoded is not decoded again.
+A writer that has committed finds its write in the cache, and so does whoever reads after an acknowledged write. The
+writer's own decoded object is taken over, so that what was just encoded is not decoded again.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pinnace.api.errors import StatusError
 from pinnace.apiserver.cache import Entry, Event, WatchCache, at_revision
 from pinnace.base.backoff import Backoff
 from pinnace.base.clock import Clock
-from pinnace.store.store import Change, Compacted, Store
+from pinnace.store.store import Change, Store
 from pinnace.store.store import Entry as Stored
 
 log = logging.getLogger("pinnace.apiserver")
@@ -40,14 +39,20 @@ class Feed:
         self._own: dict[int, tuple[bytes, Any]] = {}      # values being committed, with their objects
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None      # fills the caches anew, after a failure
+        self._unsubscribe: Callable[[], None] | None = None
+        self._broken = False
 
     async def start(self) -> None:
         """Fill the caches, then follow the store until `close`."""
         await self._load()
-        self._task = asyncio.create_task(self._run(), name="apiserver-feed")
+        self._broken = False
+        self._unsubscribe = self._store.subscribe(self._changed, after=self.revision)
+        if self._broken:
+            self._stop()
 
     async def close(self) -> None:
+        self._stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -73,25 +78,36 @@ class Feed:
         if self.revision < self._store.revision:
             await self.reached(self._store.revision)
 
-    async def _run(self) -> None:
+    def _changed(self, change: Change) -> None:
+        if self._broken:
+            return
+        try:
+            self._apply(change)
+        except Exception:
+            # The caches may be wrong now. Until they are filled anew they stand still, and writers wait.
+            log.exception("the feed of the watch cache broke; filling it anew")
+            self._broken = True
+            self._stop()
+            self._task = asyncio.create_task(self._refill(), name="apiserver-feed")
+            return
+        self._advance(change.revision)
+
+    def _stop(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+
+    async def _refill(self) -> None:
         backoff = Backoff(initial=0.05, maximum=5.0, reset_after=60.0)
         while True:
-            try:
-                async for batch in self._store.watch(ROOT, after=self.revision):
-                    for change in batch:
-                        self._apply(change)
-                    self._advance(batch[-1].revision)
-            except Compacted as error:
-                log.warning("the watch cache fell behind (%s); filling it anew", error)
-            except Exception:
-                log.exception("the feed of the watch cache broke; filling it anew")
             await self._clock.sleep(backoff.next("feed", self._clock.monotonic()))
             try:
-                await self._load()
+                await self.start()
             except Exception:
                 log.exception("the watch cache could not be filled; trying again")
                 continue
             self._reset()
+            return
 
     async def _load(self) -> None:
         revision, after = 0, ""
@@ -144,7 +160,7 @@ class Feed:
         if own is not None and own[0] is value:
             obj = own[1]
             obj.metadata.resourceVersion = str(change.revision)
-            return Entry(change.key, obj, cache.form.item(value, change.revision), change.revision, created)
+            return Entry(change.key, obj, value, change.revision, created, cache.form)
         return readable(cache, Stored(change.key, value, created, change.revision))
 
     def _advance(self, revision: int) -> None:
@@ -168,4 +184,4 @@ def decode(cache: WatchCache, stored: Stored) -> Entry:
     """An entry from what the store keeps."""
     obj = codec.decode(cache.form.type, stored.value)
     obj.metadata.resourceVersion = str(stored.modified)
-    return Entry(stored.key, obj, cache.form.item(stored.value, stored.modified), stored.modified, stored.created)
+    return Entry(stored.key, obj, stored.value, stored.modified, stored.created, cache.form)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pinnace.api.core import v1 as core
+from pinnace.apiserver.cache import WatchCache
 
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
@@ -18,6 +19,7 @@ class CachedObjects:
 
     def __init__(self, server: ApiServer) -> None:
         self._server = server
+        self._caches: dict[type[Any], WatchCache] = {}
 
     def get(self, kind: type[K], namespace: str, name: str) -> K | None:
         entry = self._server.registry(kind).find(namespace, name)
@@ -33,4 +35,7 @@ class CachedObjects:
 
     def version(self, kind: type[Any]) -> int:
         """Rises whenever an object of the kind is written or deleted."""
-        return self._server.registry(kind).cache.version
+        cache = self._caches.get(kind)
+        if cache is None:
+            cache = self._caches[kind] = self._server.registry(kind).cache
+        return cache.version

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from pinnace.api import codec, errors, strict
 from pinnace.api.patch import PatchError, json_patch, merge_patch, strategic
 from pinnace.apiserver import bodies
@@ -18,22 +20,27 @@ STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 _OFFERED = f"{JSON_PATCH}, {MERGE}, {STRATEGIC}"
 _MOST_OPERATIONS = 10_000
+_TOUCHED = frozenset({"kind", "apiVersion", "metadata", "status"})
 
 
 def change_for(
-    request: Request, registry: Registry, validation: str, warnings: list[str]
+    request: Request, registry: Registry, validation: str, warnings: list[str], *, status: bool = False
 ) -> tuple[Change, bool]:
     """The change that a PATCH asks for, and whether it is for one revision only. Raises BadRequest and
-    UnsupportedMediaType; the change itself raises BadRequest and Invalid."""
+    UnsupportedMediaType; the change itself raises BadRequest and Invalid.
+
+    `status`: of the change, only status and metadata will be taken over."""
     media, _ = media_type(request.headers.get("content-type", ""))
     kind = registry.kind
     check_media(media)
     patch = bodies.plain(request.body, kind.kind)
     apply = patcher(media, patch, kind.type)
     default = registry.resource.default
+    # What else there is need not be taken apart and put together again: of an object, its status is the lesser part.
+    partial = status and media != JSON_PATCH and _TOUCHED.issuperset(patch)
 
     def change(current: Any) -> Any:
-        data = apply(codec.to_dict(current))
+        data = apply(codec.to_dict(_partial(current) if partial else current))
         findings = strict.unknown_fields(kind.type, data) if validation != "Ignore" else []
         obj = bodies.from_dict(data, kind)
         for text in bodies.judge(findings, kind, validation):
@@ -41,9 +48,19 @@ def change_for(
                 warnings.append(text)
         _check_identity(obj, current)
         default(obj)
+        if partial:
+            # What a status lacks by default does not depend on the rest, which is shared with the current object.
+            return msgspec.structs.replace(current, metadata=obj.metadata, status=obj.status)
         return obj
 
     return change, pinned(patch, media)
+
+
+def _partial(current: Any) -> Any:
+    """The object with nothing but metadata and status."""
+    return type(current)(
+        kind=current.kind, apiVersion=current.apiVersion, metadata=current.metadata, status=current.status
+    )
 
 
 def check_media(media: str) -> None:
@@ -114,8 +131,11 @@ def _check_identity(new: Any, current: Any) -> None:
         )
 
 
-def fresh_copies(obj: Any) -> Change:
-    """The change to a whole given object, for an update: the same each time, and each time a fresh one."""
+def fresh_copies(obj: Any, *, again: bool = True) -> Change:
+    """The change to a whole given object, for an update: the same each time, and each time a fresh one. Without
+    `again` it is asked for once only."""
+    if not again:
+        return lambda _: obj
     first = [obj]
     data = codec.encode(obj)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pinnace.api import codec, errors, fields, times
+from pinnace.api.fields import FieldError
 from pinnace.apiserver import metadata
 from pinnace.apiserver.cache import Entry, Form, View, WatchCache
 from pinnace.apiserver.deletion import Deletion
@@ -240,12 +241,12 @@ class Registry:
         form, meta = self.cache.form, obj.metadata
         value = form.value(stored)
         key = self.cache.key(meta.namespace or "", meta.name or "")
-        if old is not None and form.item(value, old.revision) == self._stored(old).item:
+        if old is not None and value == self._stored(old).value:
             return old
         if write.context.dry_run:
             meta.resourceVersion = str(old.revision) if old is not None else None
-            item = codec.encode(obj)[len(self.view.form.typed) :]
-            return Entry(key, obj, b"{" + item, old.revision if old is not None else 0, 0)
+            shown = self.view.form
+            return Entry(key, obj, shown.value(obj), old.revision if old is not None else 0, 0, shown)
         self._feed.announce(value, stored)
         try:
             revision = await self._store.commit(
@@ -264,14 +265,15 @@ class Registry:
         if last is None:
             return old
         last.metadata.resourceVersion = str(old.revision)
-        return Entry(old.key, last, b"{" + codec.encode(last)[len(self.view.form.typed) :], old.revision, old.created)
+        form = self.view.form
+        return Entry(old.key, last, form.value(last), old.revision, old.created, form)
 
     def _committed(self, key: str, value: bytes, obj: Any, revision: int) -> Entry:
         """The entry as it was committed; by now somebody may have changed it again."""
         entry = self.cache.entries.get(key)
         if entry is None or entry.revision != revision:
             obj.metadata.resourceVersion = str(revision)
-            entry = Entry(key, obj, self.cache.form.item(value, revision), revision, revision)
+            entry = Entry(key, obj, value, revision, revision, self.cache.form)
         return self.view.entry(entry)
 
     def _stored(self, seen: Entry) -> Entry:
@@ -305,12 +307,11 @@ class Registry:
 
     def _validate_change(self, new: Any, before: Any, part: Subresource[Any] | None) -> None:
         resource = self.resource
-        findings = [
-            *validate_object_meta(
-                new.metadata, namespaced=self.kind.namespaced, name_rule=resource.validate_name
-            ),
-            *validate_object_meta_update(new.metadata, before.metadata),
-        ]
+        findings: list[FieldError] = []
+        if new.metadata != before.metadata:      # what is there was found good before
+            rule = resource.validate_name
+            findings += validate_object_meta(new.metadata, namespaced=self.kind.namespaced, name_rule=rule)
+            findings += validate_object_meta_update(new.metadata, before.metadata)
         if part is None:
             findings.extend(resource.validate_update(new, before))
         elif part.validate is not None:

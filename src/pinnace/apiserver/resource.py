@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
+
 from pinnace.api.fields import FieldError
 from pinnace.api.kinds import Kind
 from pinnace.client.transport import Request, Response, User
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """What strategies may know of the request. All of it is data: no clock, no IO."""
 
     user: User

@@ -6,9 +6,8 @@ of the documents (discovery, OpenAPI, health, metrics). Two fronts call it: `htt
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from pinnace.api import errors
@@ -24,6 +23,7 @@ from pinnace.apiserver.access import (
     Authorizer,
     Unguarded,
     forbidden,
+    unconcerned,
 )
 from pinnace.apiserver.authentication.tokens import TokenIssuer
 from pinnace.apiserver.cache import Form, WatchCache
@@ -42,10 +42,11 @@ from pinnace.apiserver.options import flag, text
 from pinnace.apiserver.paths import Target, parse, verb_of
 from pinnace.apiserver.registry import Admit, Registry
 from pinnace.apiserver.resource import Resource
-from pinnace.apiserver.watching import Watch
+from pinnace.apiserver.watching import Bookmarks, Watch
 from pinnace.base.clock import Clock
+from pinnace.base.deadline import within
 from pinnace.base.randomness import Randomness
-from pinnace.client.transport import Request, Response, User, WatchLine
+from pinnace.client.transport import Request, Response, User
 from pinnace.store.store import Store
 
 log = logging.getLogger("pinnace.apiserver")
@@ -55,6 +56,7 @@ REQUEST_SECONDS = 60.0
 _INDEXED = {("", "pods"): ("spec.nodeName",)}
 # Reads come from memory: only the wait for a revision takes time, and has a bound of its own.
 _UNTIMED = frozenset({"get", "list", "watch"})
+_LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 _LATE = "Timeout: request did not complete within the allotted timeout"
 
 
@@ -84,7 +86,7 @@ class ApiServer:
         self.randomness = randomness
         self.authenticator: Authenticator = authenticator or Unguarded()
         self.authorizer: Authorizer = authorizer or AllowAll()
-        self.admission: tuple[AdmissionPlugin, ...] = tuple(admission)
+        self.admission = tuple(admission)
         self.kubelets: Kubelets = kubelets or NoKubelets()
         self.service_cidr = service_cidr
         self.token_issuer: TokenIssuer | None = None
@@ -100,8 +102,9 @@ class ApiServer:
             self._serve(resource)
         self.objects = CachedObjects(self)
         self.documents = Documents(self, address)
+        self.watches: dict[Watch, None] = {}
+        self.bookmarks = Bookmarks()
         self.causes = Causes(self)
-        self._watches: set[Watch] = set()
         self.expiry = Expiry(self)
         self.ready = False
 
@@ -128,7 +131,7 @@ class ApiServer:
     async def close(self) -> None:
         """End all watches and stop following the store, which stays open."""
         self.ready = False
-        for watch in tuple(self._watches):
+        for watch in tuple(self.watches):
             watch.end()
         await self.expiry.close()
         await self.feed.close()
@@ -161,37 +164,34 @@ class ApiServer:
     def current_revision(self) -> int:
         return self.feed.revision
 
+    @property
+    def admission(self) -> tuple[AdmissionPlugin, ...]:
+        return self._admission
+
+    @admission.setter
+    def admission(self, plugins: tuple[AdmissionPlugin, ...]) -> None:
+        self._admission = plugins
+        self._mutating = tuple(plugin.mutate for plugin in plugins if type(plugin).mutate is not unconcerned)
+        self._validating = tuple(plugin.validate for plugin in plugins if type(plugin).validate is not unconcerned)
+
     def admit(self, admission: Admission) -> tuple[Admit, Admit]:
         """The two halves of admission for one write."""
-        plugins = self.admission
-
         async def mutate(new: Any, old: Any) -> None:
             admission.object, admission.old_object = new, old
             admission.name = admission.name or (new.metadata.name or "" if new is not None else "")
-            for plugin in plugins:
-                await plugin.mutate(admission)
+            for plugin in self._mutating:
+                await plugin(admission)
 
         async def validate(new: Any, old: Any) -> None:
             admission.object, admission.old_object = new, old
-            for plugin in plugins:
-                await plugin.validate(admission)
+            for plugin in self._validating:
+                await plugin(admission)
 
         return mutate, validate
 
     def allow_create(self, call: Call) -> None:
         """An update that would create needs the right to create. Raises Forbidden."""
         self._authorize(_attributes(call.user, call.target, "create", call.request))
-
-    async def follow(self, watch: Watch) -> AsyncGenerator[tuple[WatchLine, ...], None]:
-        """A watch's batches, counted among those that end with the server."""
-        self._watches.add(watch)
-        batches = watch.batches()
-        try:
-            async for batch in batches:
-                yield batch
-        finally:
-            self._watches.discard(watch)
-            await batches.aclose()
 
     # The front door
 
@@ -218,8 +218,10 @@ class ApiServer:
         user = await self.authenticator.authenticate(request)
         if user is None:
             raise errors.Unauthorized()
-        if any(name.startswith("impersonate-") for name in request.headers):
-            user = impersonate(user, request.headers, self._authorize)
+        for name in request.headers:
+            if name.startswith("impersonate-"):
+                user = impersonate(user, request.headers, self._authorize)
+                break
         if target is None and (asked := self.causes.asked(request.path)) is not None:
             return await self.causes.answer(request, user, asked)       # whoever may get the object
         if target is None:
@@ -235,14 +237,11 @@ class ApiServer:
         self._check_scope(call)
         return await self._timed(call, calls.VERBS[verb])
 
-    async def _timed(self, call: Call, run: Callable[[Call], Any]) -> Response:
+    async def _timed(self, call: Call, run: Callable[[Call], Coroutine[Any, Any, Response]]) -> Response:
         """Within the request's deadline, if it has one: watches, logs and connections last longer."""
-        if call.verb in _UNTIMED or _long_running(call):
-            response: Response = await run(call)
-            return response
-        async with asyncio.timeout(_deadline(call.request)):
-            response = await run(call)
-            return response
+        if call.verb in _UNTIMED or call.target.subresource in _LONG_RUNNING:
+            return await run(call)
+        return await within(_deadline(call.request), run(call))
 
     def _check_scope(self, call: Call) -> None:
         kind, target = call.registry.kind, call.target
@@ -263,12 +262,8 @@ class ApiServer:
             raise forbidden(attributes, decision.reason)
 
     def _expire_watches(self) -> None:
-        for watch in tuple(self._watches):
+        for watch in tuple(self.watches):
             watch.end(errors.Expired("too old resource version: the server had to read everything anew"))
-
-
-def _long_running(call: Call) -> bool:
-    return call.target.subresource in ("log", "exec", "attach", "portforward", "proxy")
 
 
 def _deadline(request: Request) -> float:

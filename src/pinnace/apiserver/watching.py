@@ -2,12 +2,14 @@
 
 Joining a cache and looking at its past happen in one step without a turn of the loop between, so that a watcher
 misses nothing and sees nothing twice. Lines are put together once an event; a watcher's buffer holds references.
+A watcher in this process may take the objects directly instead, without buffer and lines (`Watch.subscribe`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -15,13 +17,14 @@ from typing import Any
 
 from pinnace.api import errors, fields
 from pinnace.api.fields import FieldError
-from pinnace.api.meta import v1 as meta
 from pinnace.apiserver.cache import Entry, Event
 from pinnace.apiserver.listing import candidates, parse_revision
 from pinnace.apiserver.options import Query, flag, number, text
 from pinnace.apiserver.registry import Registry
 from pinnace.apiserver.selection import Selection
-from pinnace.client.transport import WatchLine
+from pinnace.client.transport import Tell, WatchLine
+
+log = logging.getLogger("pinnace.apiserver")
 
 # Events that wait for one watcher; who falls further behind is cut off and has to come again.
 _MOST_WAITING = 20_000
@@ -82,6 +85,7 @@ class Watch:
         *,
         current: Callable[[], int],
         seconds: float,
+        bookmarks: Bookmarks,
         render: Render | None = None,
     ) -> None:
         self._registry = registry
@@ -90,12 +94,16 @@ class Watch:
         self._options = options
         self._current = current
         self._seconds = seconds
+        self._bookmarks = bookmarks
         self._render = render
         self._buffer: deque[WatchLine] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._ended = False
         self._tick = False
         self._after = 0
+        self._shown = 0                          # newest revision that the watcher was told of
+        self._tell: Tell | None = None           # a direct subscriber, and what it waits for
+        self._over: asyncio.Future[None] | None = None
         self._initial: list[Entry] = []
         self._join(namespace, selection)
 
@@ -116,6 +124,7 @@ class Watch:
                 if not namespace or event.entry.object.metadata.namespace == namespace:
                     self._see(event)
         self._namespace = namespace
+        self._shown = 0 if options.initial and not options.marked else self._after
         self._leave = cache.join(_scope(cache.indexed, namespace, selection), self._sink)
 
     def _sink(self, event: Event) -> None:
@@ -123,40 +132,86 @@ class Watch:
             return
         if self._namespace and event.entry.object.metadata.namespace != self._namespace:
             return
+        if self._tell is not None:
+            self._give(self._tell, event)
+            return
         if len(self._buffer) >= _MOST_WAITING:
             self.end()
             return
         self._see(event)
         self._rouse()
 
+    def _type_for(self, event: Event) -> str:
+        """What the event is for this watcher's selectors; "" if it is nothing to it."""
+        if self._match is None:
+            return event.type
+        before = event.previous is not None and self._match(self._view.entry(event.previous).object)
+        after = event.type != "DELETED" and self._match(self._view.entry(event.entry).object)
+        if before and after:
+            return "MODIFIED"
+        return "ADDED" if after else "DELETED" if before else ""
+
     def _see(self, event: Event) -> None:
-        """Put the event into the buffer, as what it is for this watcher's selectors."""
-        type = event.type
-        if self._match is not None:
-            before = event.previous is not None and self._match(self._view.entry(event.previous).object)
-            after = event.type != "DELETED" and self._match(self._view.entry(event.entry).object)
-            if not before and not after:
-                return
-            type = "MODIFIED" if before and after else "ADDED" if after else "DELETED"
+        """Put the event into the buffer."""
+        type = self._type_for(event)
+        if not type:
+            return
+        self._shown = event.revision
         if self._render is not None:
             self._buffer.append(self._render(type, self._view.entry(event.state(type))))
         else:
             self._buffer.append(event.line(self._view, type))
+
+    def _give(self, tell: Tell, event: Event) -> None:
+        type = self._type_for(event)
+        if not type:
+            return
+        try:
+            tell(type, self._view.entry(event.state(type)).object)
+        except Exception as error:
+            log.exception("a watcher in this process failed; its watch ends")
+            self.end(errors.InternalError.of(error))
 
     def end(self, error: errors.StatusError | None = None) -> None:
         """Close the stream, with an ERROR event if there is a reason to give."""
         if error is not None and not self._ended:
             self._buffer.clear()
             self._buffer.append(error_line(error))
+        if self._over is not None and not self._over.done():
+            if error is None:
+                self._over.set_result(None)
+            else:
+                _fail(self._over, error)
         self._ended = True
         self._rouse()
+
+    def subscribe(self, tell: Tell) -> asyncio.Future[None]:
+        """See `client.transport.DirectWatch`."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entries, self._initial = self._initial, []
+        for stored in entries:
+            entry = self._view.entry(stored)
+            if self._match is None or self._match(entry.object):
+                tell("ADDED", entry.object)
+        if self._options.initial and self._options.marked and self._options.bookmarks:
+            tell("BOOKMARK", self._mark(INITIAL_EVENTS_END)[0].object)
+        for line in self._buffer:
+            if line.type == "ERROR":
+                _fail(over, errors.from_status(json.loads(line.line)["object"]))
+                return over
+            tell(line.type, line.object)
+        self._buffer.clear()
+        if self._ended:
+            over.set_result(None)
+        self._tell, self._over = tell, over
+        return over
 
     async def batches(self) -> AsyncGenerator[tuple[WatchLine, ...], None]:
         """Until the time is up, the watcher is too slow, or the server ends it."""
         loop = asyncio.get_running_loop()
-        timers = [loop.call_later(self._seconds, self.end)]
+        timer = loop.call_later(self._seconds, self.end)
         if self._options.bookmarks:
-            timers.append(loop.call_later(_BOOKMARK_SECONDS, self._remind, timers))
+            self._bookmarks.join(self)
         try:
             async for batch in self._beginning():
                 yield batch
@@ -170,19 +225,28 @@ class Watch:
                     return
                 if self._tick:
                     self._tick = False
-                    yield (self._bookmark(self._current()),)
+                    self._shown = self._current()
+                    entry, line = self._view.bookmark(self._shown)
+                    yield (line if self._render is None else self._render("BOOKMARK", entry),)
                     continue
                 self._wake = loop.create_future()
                 await self._wake
         finally:
-            for timer in timers:
-                timer.cancel()
+            timer.cancel()
             self.close()
 
     def close(self) -> None:
         """Leave the cache; `batches` does it by itself once it has begun."""
         self._ended = True
+        self._tell = None
+        self._bookmarks.leave(self)
         self._leave()
+
+    def remind(self) -> None:
+        """Tell the watcher where the server stands, if it does not know."""
+        if self._current() > self._shown:
+            self._tick = True
+            self._rouse()
 
     async def _beginning(self) -> AsyncGenerator[tuple[WatchLine, ...], None]:
         entries, self._initial = self._initial, []
@@ -200,26 +264,81 @@ class Watch:
             if lines:
                 yield tuple(lines)
         if self._options.marked and self._options.bookmarks:
-            yield (self._bookmark(self._after, {INITIAL_EVENTS_END: "true"}),)
+            entry, line = self._mark(INITIAL_EVENTS_END)
+            yield (line if self._render is None else self._render("BOOKMARK", entry),)
 
-    def _bookmark(self, revision: int, annotations: dict[str, str] | None = None) -> WatchLine:
-        form = self._view.form
-        obj = form.type(metadata=meta.ObjectMeta(annotations=annotations))
-        item = form.item(form.value(obj), revision)
-        obj.metadata.resourceVersion = str(revision)
-        if self._render is not None:
-            return self._render("BOOKMARK", Entry("", obj, item, revision, revision))
-        return WatchLine("BOOKMARK", obj, form.line("BOOKMARK", item))
-
-    def _remind(self, timers: list[asyncio.TimerHandle]) -> None:
-        self._tick = True
-        timers[1] = asyncio.get_running_loop().call_later(_BOOKMARK_SECONDS, self._remind, timers)
-        self._rouse()
+    def _mark(self, annotation: str) -> tuple[Entry, WatchLine]:
+        return self._view.marked(self._after, {annotation: "true"})
 
     def _rouse(self) -> None:
         wake = self._wake
         if wake is not None and not wake.done():
             wake.set_result(None)
+
+
+class Bookmarks:
+    """Reminds the watchers that asked for it about once a minute, all with one timer, which runs only while there are
+    some. Who has been told of the newest revision is left in peace."""
+
+    def __init__(self) -> None:
+        self._watches: dict[Watch, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def join(self, watch: Watch) -> None:
+        self._watches[watch] = None
+        self._arm()
+
+    def leave(self, watch: Watch) -> None:
+        if self._watches.pop(watch, watch) is None and not self._watches and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        if self._timer is None and self._watches:
+            self._timer = asyncio.get_running_loop().call_later(_BOOKMARK_SECONDS, self._remind)
+
+    def _remind(self) -> None:
+        self._timer = None
+        for watch in self._watches:
+            watch.remind()
+        self._arm()
+
+
+class Stream:
+    """A watch as the answer to a request: iterated, or subscribed to (`client.transport.DirectWatch`). It is one of
+    the server's `watches` while it lasts."""
+
+    def __init__(self, watch: Watch, watches: dict[Watch, None]) -> None:
+        self._watch = watch
+        self._watches = watches
+        self._batches = watch.batches()
+        watches[watch] = None
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> tuple[WatchLine, ...]:
+        try:
+            return await anext(self._batches)
+        except BaseException:
+            self._leave()
+            raise
+
+    def subscribe(self, tell: Tell) -> asyncio.Future[None]:
+        return self._watch.subscribe(tell)
+
+    async def aclose(self) -> None:
+        await self._batches.aclose()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._watch.close()
+        self._watches.pop(self._watch, None)
+
+
+def _fail(future: asyncio.Future[None], error: errors.StatusError) -> None:
+    future.set_exception(error)
+    future.exception()              # a subscriber that went away does not make it "never retrieved"
 
 
 def error_line(error: errors.StatusError) -> WatchLine:

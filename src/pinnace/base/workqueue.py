@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -30,7 +31,7 @@ class WorkQueue(Generic[K]):
         self._due: dict[K, float] = {}
         self._timers: list[tuple[float, int, K]] = []
         self._order = itertools.count()
-        self._wake = asyncio.Event()
+        self._waiting: deque[asyncio.Future[None]] = deque()      # workers without work
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -47,7 +48,7 @@ class WorkQueue(Generic[K]):
             self._again.add(key)
         elif key not in self._ready:
             self._ready[key] = None
-            self._wake.set()
+            self._rouse()
 
     def add_after(self, key: K, seconds: float) -> None:
         """Work on the key in so many seconds; of several delays for one key the shortest counts."""
@@ -74,12 +75,27 @@ class WorkQueue(Generic[K]):
     async def get(self) -> K:
         """The next key; `done` must be called with it afterwards."""
         while not self._ready:
-            self._wake.clear()
-            await self._wake.wait()
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            try:
+                await future
+            except BaseException:
+                # A worker that goes away leaves what it was woken for to another.
+                if future.done() and not future.cancelled() and self._ready:
+                    self._rouse()
+                raise
         key = next(iter(self._ready))
         del self._ready[key]
         self._active.add(key)
         return key
+
+    def _rouse(self) -> None:
+        """Wake one worker: the others would find nothing."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
 
     def done(self, key: K) -> None:
         self._active.discard(key)

@@ -8,13 +8,15 @@ in-process they are the server's own decoded objects, shared and never to be cha
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
+import msgspec
+
 from pinnace.api import codec, errors
 from pinnace.api.kinds import Kind, kind_of
-from pinnace.client.transport import Request, Response, Transport, User
+from pinnace.client.transport import DirectWatch, Request, Response, Transport, User
 
 K = TypeVar("K")
 
@@ -37,8 +39,7 @@ class ObjectList(Generic[K]):
     remainingItemCount: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WatchEvent(Generic[K]):
+class WatchEvent(msgspec.Struct, Generic[K], frozen=True):
     """`type` is ADDED, MODIFIED, DELETED or BOOKMARK (whose object carries only its resourceVersion)."""
 
     type: str
@@ -146,7 +147,7 @@ class Client:
         response = await self.call(
             "PATCH",
             object_path(kind_of(kind), namespace, name, subresource),
-            body=json.dumps(patch).encode(),
+            body=codec.encode(patch),
             content_type=_PATCH_MEDIA[type],
             because=because,
             query=query,
@@ -175,7 +176,7 @@ class Client:
         if conditions:
             options["preconditions"] = conditions
         path = object_path(kind_of(kind), namespace, name)
-        await self.call("DELETE", path, body=json.dumps(options).encode(), because=because)
+        await self.call("DELETE", path, body=codec.encode(options), because=because)
 
     async def watch(
         self,
@@ -187,8 +188,13 @@ class Client:
         field_selector: str = "",
         timeout_seconds: int = 0,
         send_initial_events: bool = False,
+        directly: Callable[[WatchEvent[K]], None] | None = None,
     ) -> AsyncGenerator[tuple[WatchEvent[K], ...], None]:
-        """Batches of events, until the server ends the watch. An ERROR event is raised (e.g. Expired)."""
+        """Batches of events, until the server ends the watch. An ERROR event is raised (e.g. Expired).
+
+        Where the transport leads straight into a server of this process, `directly` (if given) gets the events
+        instead, each in the call that makes it; see `client.transport.DirectWatch`. One empty batch says that this
+        is so, and no other follows; the server's limit of time does not hold then."""
         query = _query(
             watch="true",
             allowWatchBookmarks="true",
@@ -203,6 +209,11 @@ class Client:
         if response.watch is None:
             raise errors.InternalError("the server did not answer with a watch")
         try:
+            if directly is not None and isinstance(response.watch, DirectWatch):
+                over = response.watch.subscribe(lambda name, obj: directly(WatchEvent(name, cast("K", obj))))
+                yield ()
+                await over
+                return
             async for batch in response.watch:
                 yield tuple(_event(kind, line.type, line.object, line.line) for line in batch)
         finally:

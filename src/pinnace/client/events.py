@@ -200,9 +200,11 @@ class EventRecorder:
         field_path: str = "",
         annotations: Mapping[str, str] | None = None,
         because: tuple[int, ...] = (),
+        host: str = "",
     ) -> None:
-        """Tell about an object (or an ObjectReference). Never waits; dropped when too many are waiting."""
-        event = self._make(reference(about, field_path), type, reason, message, annotations)
+        """Tell about an object (or an ObjectReference). Never waits; dropped when too many are waiting. `host`: of
+        a recorder that speaks for several nodes, which of them."""
+        event = self._make(reference(about, field_path), type, reason, message, annotations, host or self._host)
         if self._unsent >= _QUEUE:
             log.warning("too many events are waiting; dropped %s: %s", reason, message)
             return
@@ -236,6 +238,7 @@ class EventRecorder:
         reason: str,
         message: str,
         annotations: Mapping[str, str] | None,
+        host: str,
     ) -> core.Event:
         now = self._clock.now()
         # Upstream's names carry the nanosecond; ours must differ even where the clock stands still.
@@ -254,9 +257,9 @@ class EventRecorder:
             count=1,
             firstTimestamp=stamp,
             lastTimestamp=stamp,
-            source=core.EventSource(component=self._component, host=self._host or None),
+            source=core.EventSource(component=self._component, host=host or None),
             reportingComponent=self._component,
-            reportingInstance=self._host,
+            reportingInstance=host,
         )
 
     async def _send(self, send: Send, because: tuple[int, ...]) -> None:

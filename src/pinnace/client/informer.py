@@ -21,6 +21,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, assert_never, cast
 
+import msgspec
+
 from pinnace.api import codec, errors
 from pinnace.base.backoff import Backoff
 from pinnace.base.clock import Clock
@@ -44,20 +46,17 @@ _FAILURES = "failures"   # the one key of an informer's backoff
 # ----------------------------------------------------------------------------------------- what handlers see
 
 
-@dataclass(frozen=True, slots=True)
-class Added(Generic[K]):
+class Added(msgspec.Struct, Generic[K], frozen=True):
     new: K
     old: None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Updated(Generic[K]):
+class Updated(msgspec.Struct, Generic[K], frozen=True):
     new: K
     old: K
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted(Generic[K]):
+class Deleted(msgspec.Struct, Generic[K], frozen=True):
     """`old` is the object's last state; after a lost watch it may be older than its very last."""
 
     old: K
@@ -381,7 +380,7 @@ class Informer(Generic[K]):
         seconds = int(self.randomness.jitter(_WATCH_SECONDS, 1.0))
         started = self.clock.monotonic()
         try:
-            async with asyncio.timeout(seconds + _WATCH_GRACE):
+            async with asyncio.timeout(seconds + _WATCH_GRACE) as limit:
                 watch = self.client.watch(
                     self.kind,
                     self.namespace,
@@ -389,14 +388,25 @@ class Informer(Generic[K]):
                     label_selector=self.label_selector,
                     field_selector=self.field_selector,
                     timeout_seconds=seconds,
+                    directly=self._told,
                 )
                 async with contextlib.aclosing(watch) as batches:
                     async for batch in batches:
-                        self._take(Batch(batch))
+                        if batch:
+                            self._take(Batch(batch))
+                        else:
+                            limit.reschedule(None)      # the source is in this process: it cannot die silently
         except (errors.StatusError, OSError, TimeoutError) as error:
             log.debug("watching %s: %s", self.kind.__name__, error)
             return self._take(Failed(error))
         return self._take(Ended()) or self.clock.monotonic() - started < _SHORT_WATCH
+
+    def _told(self, event: WatchEvent[K]) -> None:
+        """One event, in the call that made it; what `advance` makes of a batch of one."""
+        revision = codec.metadata(event.object).resourceVersion or ""
+        self.state = Watching(revision)
+        self._apply(event)
+        self.cache._seen(revision_number(revision))
 
     def _take(self, message: Input[K]) -> bool:
         """Advance by one input; whether to wait before the next request."""
@@ -437,10 +447,11 @@ class Informer(Generic[K]):
                 log.error("watching %s: event of unknown type %r", self.kind.__name__, unknown)
 
     def _upsert(self, obj: K) -> None:
-        key = key_of(obj)
-        old = self.cache.get(*key)
+        after = codec.metadata(obj)
+        key = (after.namespace or "", after.name or "")
+        old = self.cache._objects.get(key)
         if old is not None:
-            before, after = codec.metadata(old), codec.metadata(obj)
+            before = codec.metadata(old)
             if before.resourceVersion == after.resourceVersion:
                 return
             if before.uid != after.uid:   # deleted and made anew while no watch was open
@@ -456,7 +467,10 @@ class Informer(Generic[K]):
 
     def _tell(self, event: Event[K]) -> None:
         for handler in tuple(self._handlers.values()):
-            self._call(handler, event)
+            try:
+                handler(event)
+            except Exception:
+                log.exception("a handler of %s failed", self.kind.__name__)
 
     def _call(self, handler: Handler[K], event: Event[K]) -> None:
         try:

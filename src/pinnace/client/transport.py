@@ -3,9 +3,12 @@ API server's handler is one function of the same shape."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import msgspec
 
 # Among the revisions that a caller reacted to: no write, but time that had passed (a schedule, a deadline, a
 # heartbeat that was due).
@@ -44,13 +47,31 @@ class Request:
     upgrade: object = None                 # the HTTP front's handle for WebSocket and raw upgrades
 
 
-@dataclass(frozen=True, slots=True)
-class WatchLine:
+class WatchLine(msgspec.Struct, frozen=True):
     """One watch event: its kind, the object as decoded by the server (shared: never change it), its line."""
 
     type: str          # ADDED, MODIFIED, DELETED, BOOKMARK, ERROR
     object: object     # the typed object where the server has it; None if only bytes are known
     line: bytes        # the JSON line, newline included
+
+
+Tell = Callable[[str, object], None]      # an event's type, and its object (shared: never change it)
+
+
+@runtime_checkable
+class DirectWatch(Protocol):
+    """A watch whose source lies in this process: `Response.watch` may be one. It is iterated or subscribed to, not
+    both, and closed at the end."""
+
+    def subscribe(self, tell: Tell) -> asyncio.Future[None]:
+        """Call `tell` for every event, in the call that makes it, and at once for those that are there already.
+
+        Nothing is queued, so that there is no bound to exceed; there are no bookmarks but the one after initial
+        events, and no limit of time. `tell` must be quick and must not raise. The future is done when the server
+        ends the watch, with the StatusError that it gives as reason, if any."""
+        ...
+
+    async def aclose(self) -> None: ...
 
 
 @dataclass(slots=True)

@@ -60,6 +60,7 @@ logger = logging.getLogger("pinnace.cluster")
 
 _FIRST_PORT = 6443
 _LAST_REQUESTS = 0.4        # seconds that requests under way have at the server's end
+_TALKATIVE = 100            # so many simulated nodes tell of every container that starts
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
 _SCHEDULER = User("system:kube-scheduler", groups=("system:authenticated",))
 _MANAGER = User("system:kube-controller-manager", groups=("system:authenticated",))
@@ -337,11 +338,14 @@ class ControlPlane:
         parts.start("scheduler", scheduler.run)
         if not settings.simulated_nodes:
             return None
-        from pinnace.kubelet.simulated import SimulatedNodes  # a tenth of the whole process's loading time
+        from pinnace.kubelet.simulated import Life, SimulatedKubelets, SimulatedNodes  # which take long to load
 
         nodes = Client(InProcessTransport(server), agent="simulated-nodes", user=ADMIN)
         names, chance = settings.simulated_names(), self._randomness.fork()
-        simulated = SimulatedNodes(nodes, names, clock=clock, randomness=chance)
+        server.kubelets = kubelets = SimulatedKubelets(server.kubelets)
+        # Events of what goes well would be most of what thousands of nodes write.
+        life = Life(quiet=len(names) > _TALKATIVE)
+        simulated = SimulatedNodes(nodes, names, clock=clock, randomness=chance, life=life, kubelets=kubelets)
         parts.start("simulated nodes", simulated.run)
         return simulated
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar, assert_never, cast
 from pinnace.api import codec, errors
 from pinnace.base.backoff import Backoff
 from pinnace.base.clock import Clock
+from pinnace.base.deadline import within
 from pinnace.base.workqueue import WorkQueue
 from pinnace.client import informer as informers
 from pinnace.client.client import Client
@@ -150,9 +151,11 @@ class Runner(Generic[Seen]):
         self, refs: Callable[[informers.Event[Any]], Sequence[Ref] | Any]
     ) -> Callable[[informers.Event[Any]], None]:
         def changed(event: informers.Event[Any]) -> None:
-            obj = event.old if event.new is None else event.new
-            revision = informers.revision_number(codec.metadata(obj).resourceVersion)
+            revision = -1
             for ref in refs(event):
+                if revision < 0:
+                    obj = event.old if event.new is None else event.new
+                    revision = informers.revision_number(codec.metadata(obj).resourceVersion)
                 self.wake(ref, revision)
 
         return changed
@@ -315,13 +318,16 @@ class Runner(Generic[Seen]):
     async def _caught_up(self, ref: Ref, outcome: _Outcome) -> None:
         """Return when the caches show what was written: the next decision rests on it."""
         try:
-            async with asyncio.timeout(_CATCH_UP_SECONDS):
-                for cache, revision in outcome.written.items():
-                    await cache.wait_for_revision(revision)
-                for deleted in outcome.deleted:
-                    await deleted.cache.wait_until(deleted.shown)
+            await within(_CATCH_UP_SECONDS, _shown(outcome))
         except TimeoutError:
             log.warning("%s: %s/%s: the caches do not show what was written; going on", self.name, *ref)
+
+
+async def _shown(outcome: _Outcome) -> None:
+    for cache, revision in outcome.written.items():
+        await cache.wait_for_revision(revision)
+    for deleted in outcome.deleted:
+        await deleted.cache.wait_until(deleted.shown)
 
 
 def _final(error: errors.StatusError) -> bool:

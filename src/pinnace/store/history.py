@@ -7,9 +7,10 @@ bounded by age, by number of revisions and by bytes; what falls out is compacted
 from __future__ import annotations
 
 import asyncio
+import itertools
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -86,6 +87,8 @@ class History:
         self._bytes = 0
         self._marks: deque[tuple[float, int]] = deque()  # (when, revision then), for the bound on age
         self._watchers: dict[_Watcher, None] = {}
+        self._subscribers: dict[int, Callable[[Change], None]] = {}
+        self._numbers = itertools.count()
         self._closed = False
 
     # ------------------------------------------------------------------------------------------------ reads
@@ -172,6 +175,8 @@ class History:
             self._causes[revision] = key, bounded(cause)
         if not self._marks or now - self._marks[-1][0] >= self._bounds.seconds / 10:
             self._marks.append((now, revision))
+        for tell in self._subscribers.values():
+            tell(change)
         for watcher in self._watchers:
             if key.startswith(watcher.prefix):
                 watcher.offer(change)
@@ -282,12 +287,29 @@ class History:
 
     # -------------------------------------------------------------------------------------------- watchers
 
-    async def watch(self, prefix: str, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
-        """See Store.watch."""
+    def subscribe(self, tell: Callable[[Change], None], after: int) -> Callable[[], None]:
+        """See Store.subscribe."""
+        self._check_kept(after)
+        for change in tuple(self._since("", after)):
+            tell(change)
+        number = next(self._numbers)
+        # A new dictionary each time: somebody may come or go while the others are told of a change.
+        self._subscribers = {**self._subscribers, number: tell}
+
+        def end() -> None:
+            self._subscribers = {n: other for n, other in self._subscribers.items() if n != number}
+
+        return end
+
+    def _check_kept(self, after: int) -> None:
         if self._closed:
             raise StoreFailure("the store is closed")
         if after < self.compacted:
             raise Compacted(after, self.compacted)
+
+    async def watch(self, prefix: str, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
+        """See Store.watch."""
+        self._check_kept(after)
         watcher = _Watcher(prefix)
         watcher.waiting.extend(self._since(prefix, after))
         # A revision that is still to come (a client that was ahead): only what is behind it counts.
@@ -313,6 +335,7 @@ class History:
     def close(self) -> None:
         """End all watches."""
         self._closed = True
+        self._subscribers = {}
         for watcher in self._watchers:
             watcher.rouse()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from pinnace.base.clock import Clock
 from pinnace.store.history import Bounds, History
@@ -45,6 +45,9 @@ class MemoryStore:
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         return self._history.watch(prefix, after)
+
+    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
+        return self._history.subscribe(tell, after)
 
     async def compact(self, revision: int) -> None:
         if self._closed:

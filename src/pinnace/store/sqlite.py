@@ -155,6 +155,9 @@ class SqliteStore:
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         return self._history.watch(prefix, after)
 
+    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
+        return self._history.subscribe(tell, after)
+
     async def compact(self, revision: int) -> None:
         self._check_open()
         dropped = self._history.compact(revision)

@@ -7,7 +7,7 @@ compacted: reads and watches may start at any uncompacted revision.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,8 +17,8 @@ MOST_BECAUSE = 16         # revisions kept of one cause
 CLOCK = 0                 # among the revisions of a cause: no write, but time that had passed
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+
+class Entry(msgspec.Struct, frozen=True):
     """A key's value, as of one revision."""
 
     key: str
@@ -37,8 +37,7 @@ class Page:
     remaining: int            # how many; exact
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One commit, as a watcher sees it."""
 
     key: str
@@ -139,6 +138,14 @@ class Store(Protocol):
         The iteration raises Compacted when `after` is no longer kept, or when the watcher has fallen further
         behind than the engine's bound; and StoreFailure, never a plain end, when the store is closed, because
         what follows is unknown. Closing the iterator (`aclose`) ends the watch."""
+        ...
+
+    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
+        """Every change with a revision above `after`, in order, each once, without a turn of the loop: those that
+        are there in this call; each later one when it is durable and visible, before its commit returns.
+
+        `tell` must be quick, must not raise, and must not write to the store. Returns what ends it. Raises
+        Compacted; StoreFailure when the store is closed. Nothing is told any more once the store is closed."""
         ...
 
     async def compact(self, revision: int) -> None:

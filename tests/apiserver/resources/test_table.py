@@ -90,6 +90,12 @@ def test_a_full_object_passes_through_every_function(row: Resource[object]) -> N
     once = codec.encode(thing)
     row.default(thing)
     assert codec.encode(thing) == once, "defaulting twice is defaulting once"
+    if hasattr(thing, "status"):
+        bare, full = kind.type(), codec.copy(thing)
+        full.status = kind.type().status
+        row.default(bare)
+        row.default(full)
+        assert bare.status == full.status, "what a status lacks does not depend on the rest"
     list(row.validate_create(thing))
     list(row.validate_update(codec.copy(thing), thing))
     list(row.warnings(thing, None))

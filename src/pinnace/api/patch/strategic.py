@@ -7,7 +7,7 @@ to be kept the precedence is: `$setElementOrder`, then the patch, then the live 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pinnace.api.patch import PatchError
@@ -168,6 +168,8 @@ def _key_of(item: Any, key: str) -> Any:
 
 
 def _find(items: list[Any], key: str, value: Any) -> int | None:
+    if isinstance(value, str):
+        return next((i for i, item in enumerate(items) if _key_of(item, key) == value), None)
     return next((i for i, item in enumerate(items) if same(_key_of(item, key), value)), None)
 
 
@@ -219,13 +221,30 @@ def _position(item: Any, order: list[Any], key: str) -> int | None:
     return None
 
 
+def _positions(items: list[Any], key: str) -> Callable[[Any], int | None]:
+    """What `_position` says of items in that list; at once where all are told apart by text, as nearly all are."""
+    table: dict[str, int] = {}
+    for i, entry in enumerate(items):
+        value = entry.get(key) if key and isinstance(entry, dict) else None
+        if not isinstance(value, str):
+            return lambda item: _position(item, items, key)
+        table.setdefault(value, i)
+
+    def position(item: Any) -> int | None:
+        wanted = _key_of(item, key)
+        return table.get(wanted) if isinstance(wanted, str) else None
+
+    return position
+
+
 def _in_order(merged: list[Any], order: list[Any], live: list[Any], key: str) -> list[Any]:
     """Those that `order` names in its sequence, the rest as they lived, interleaved as the live list was."""
     named: list[tuple[int, int, Any]] = []
     rest: list[tuple[int, int, Any]] = []
+    in_order, in_live = _positions(order, key), _positions(live, key)
     for i, item in enumerate(merged):
-        at = _position(item, order, key)
-        place = _position(item, live, key)
+        at = in_order(item)
+        place = in_live(item)
         if at is None:
             rest.append((len(live) if place is None else place, i, item))
         else:
@@ -235,7 +254,7 @@ def _in_order(merged: list[Any], order: list[Any], live: list[Any], key: str) ->
     out: list[Any] = []
     i = j = 0
     while i < len(left) and j < len(right):
-        a, b = _position(left[i], live, key), _position(right[j], live, key)
+        a, b = in_live(left[i]), in_live(right[j])
         if a is not None and b is not None and a < b:
             out.append(left[i])
             i += 1

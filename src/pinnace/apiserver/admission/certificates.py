@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from pinnace.api.certificates import v1 as certificates
 from pinnace.api.errors import Forbidden
-from pinnace.apiserver.access import MASTERS, Admission, Attributes, Authorizer
+from pinnace.apiserver.access import MASTERS, Admission, Attributes, Authorizer, unconcerned
 
 _GROUP = "certificates.k8s.io"
 _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
@@ -27,8 +27,7 @@ class CertificateRequests:
     def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
 
-    async def mutate(self, admission: Admission) -> None:
-        return None
+    mutate = unconcerned
 
     async def validate(self, admission: Admission) -> None:
         new, old = admission.object, admission.old_object

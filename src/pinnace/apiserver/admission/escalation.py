@@ -13,7 +13,7 @@ import msgspec
 
 from pinnace.api.errors import Forbidden, NotFound, StatusDetails, qualified
 from pinnace.api.rbac import v1 as rbac
-from pinnace.apiserver.access import MASTERS, Admission, Attributes, Authorizer
+from pinnace.apiserver.access import MASTERS, Admission, Attributes, Authorizer, unconcerned
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.rbac import RbacAuthorizer, covers
 from pinnace.client.transport import User
@@ -33,8 +33,7 @@ class EscalationCheck:
         self._rbac = rbac_authorizer
         self._authorizer = authorizer
 
-    async def mutate(self, admission: Admission) -> None:
-        return None
+    mutate = unconcerned
 
     async def validate(self, admission: Admission) -> None:
         if admission.operation not in ("CREATE", "UPDATE") or MASTERS in admission.user.groups:

@@ -18,7 +18,7 @@ from pinnace.api.errors import Forbidden
 from pinnace.api.meta import v1 as meta
 from pinnace.api.policy import v1 as policy
 from pinnace.api.storage import v1 as storage
-from pinnace.apiserver.access import Admission, Attributes, Authorizer
+from pinnace.apiserver.access import Admission, Attributes, Authorizer, unconcerned
 from pinnace.apiserver.admission.certificates import asked_for
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.node import MIRROR, node_name, references
@@ -44,8 +44,7 @@ class NodeRestriction:
         self._objects = objects
         self._authorizer = authorizer
 
-    async def mutate(self, admission: Admission) -> None:
-        return None
+    mutate = unconcerned
 
     async def validate(self, admission: Admission) -> None:
         node = node_name(admission.user)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pinnace.api import codec
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Forbidden
-from pinnace.apiserver.access import Admission
+from pinnace.apiserver.access import Admission, unconcerned
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.node import MIRROR, references
 from pinnace.base.randomness import Randomness
@@ -47,8 +47,7 @@ class ServiceAccountAdmission:
         if not spec.imagePullSecrets and account.imagePullSecrets:
             spec.imagePullSecrets = [codec.copy(pull) for pull in account.imagePullSecrets]
 
-    async def validate(self, admission: Admission) -> None:
-        return None
+    validate = unconcerned
 
     def _mount(self, pod: core.Pod) -> None:
         spec = pod.spec

@@ -4,7 +4,7 @@ TaintNodesByCondition: a new node takes no pods before it has said that it is re
 from __future__ import annotations
 
 from pinnace.api.core import v1 as core
-from pinnace.apiserver.access import Admission
+from pinnace.apiserver.access import Admission, unconcerned
 
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
@@ -28,8 +28,7 @@ class DefaultTolerationSeconds:
                 )
         pod.spec.tolerations = given
 
-    async def validate(self, admission: Admission) -> None:
-        return None
+    validate = unconcerned
 
 
 class TaintNodesByCondition:
@@ -43,8 +42,7 @@ class TaintNodesByCondition:
         if not any(taint.key == NOT_READY and taint.effect == "NoSchedule" for taint in taints):
             node.spec.taints = [*taints, core.Taint(key=NOT_READY, effect="NoSchedule")]
 
-    async def validate(self, admission: Admission) -> None:
-        return None
+    validate = unconcerned
 
 
 def _tolerates_eviction(toleration: core.Toleration, taint: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pinnace.api.core import v1 as core
 from pinnace.api.fieldselectors import parse_field_selector
 from pinnace.api.storage import v1 as storage
-from pinnace.apiserver.access import Attributes, Decision
+from pinnace.apiserver.access import NO_OPINION, Attributes, Decision
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.policy.cluster_roles import CLUSTER_ROLES
 from pinnace.apiserver.authorization.policy.roles import parse_rules
@@ -48,7 +48,7 @@ class NodeAuthorizer:
     def authorize(self, attributes: Attributes) -> Decision:
         node = node_name(attributes.user)
         if not node:
-            return Decision(False, "")
+            return NO_OPINION
         resource, group = attributes.resource, attributes.group
         match (group, resource):
             case ("", "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes"):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pinnace.api.rbac import v1 as rbac
-from pinnace.apiserver.access import Attributes, Decision
+from pinnace.apiserver.access import ALLOWED, NO_OPINION, Attributes, Decision
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.client.transport import User
 
@@ -64,14 +64,15 @@ class RbacAuthorizer:
             if len(self._decisions) >= _MOST_REMEMBERED:
                 self._decisions.clear()
             self._decisions[key] = names
-        return Decision(names is None or attributes.name in names, "")
+        return ALLOWED if names is None or attributes.name in names else NO_OPINION
 
     def rules(self, user: User, namespace: str) -> tuple[rbac.PolicyRule, ...]:
         """Every rule that the user has in the namespace, as SelfSubjectRulesReview lists them."""
         return tuple(self._current().rules(user, namespace))
 
     def _current(self) -> _Index:
-        versions = tuple(self._objects.version(kind) for kind in _KINDS)
+        version = self._objects.version
+        versions = tuple([version(kind) for kind in _KINDS])
         if versions != self._versions:
             self._index = build(self._objects)
             self._versions = versions

@@ -1,0 +1,77 @@
+"""A patch of a status takes only metadata and status apart; it must make what a patch of the whole would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pinnace.api import codec, errors
+from pinnace.api.core import v1 as core
+from pinnace.apiserver import patching
+from pinnace.client.transport import Request
+
+from .conftest import Api
+
+POD = {
+    "kind": "Pod", "apiVersion": "v1",
+    "metadata": {"name": "a", "namespace": "default", "uid": "u", "labels": {"a": "b"}, "resourceVersion": "7"},
+    "spec": {"containers": [{"name": "c", "image": "i"}]},
+    "status": {
+        "phase": "Pending",
+        "conditions": [{"type": "A", "status": "True"}, {"type": "B", "status": "False"}],
+        "podIPs": [{"ip": "10.0.0.1"}],
+    },
+}  # fmt: skip
+PATCHES: list[dict[str, Any]] = [
+    {"status": {"phase": "Running", "conditions": [{"type": "B", "status": "True"}, {"type": "C", "status": "X"}]}},
+    {"status": {"conditions": [{"type": "A", "$patch": "delete"}]}},
+    {"status": {"$setElementOrder/conditions": [{"type": "B"}, {"type": "A"}], "conditions": [{"type": "B"}]}},
+    {"status": {"$setElementOrder/conditions": [{"type": "B"}, {"type": "A"}]}},
+    {"status": None},
+    {"status": {"podIPs": [], "conditions": None}},
+    {"metadata": {"uid": "other", "labels": {"a": None, "c": "d"}}, "status": {"reason": "r"}},
+    {"metadata": None},
+    {"metadata": {"name": "other"}},
+    {"kind": "Node"},
+    {"status": {"phase": 3}},
+    {"status": []},
+    {"status": {"unknown": 1}},
+    {"other": 1, "status": {"phase": "Running"}},
+    {"$patch": "replace", "metadata": {"name": "a", "namespace": "default"}, "status": {"phase": "Running"}},
+    {"$retainKeys": ["metadata"], "metadata": {"name": "a"}},
+]
+
+
+@pytest.mark.parametrize("validation", ["Strict", "Warn", "Ignore"])
+@pytest.mark.parametrize("media", [patching.STRATEGIC, patching.MERGE])
+@pytest.mark.parametrize("patch", PATCHES, ids=str)
+async def test_a_part_makes_what_the_whole_makes(api: Api, patch: dict[str, Any], media: str, validation: str) -> None:
+    registry = api.server.registry(core.Pod)
+    before = codec.from_dict(core.Pod, POD)
+    outcomes = []
+    for status in (False, True):
+        request = Request("PATCH", "", headers={"content-type": media}, body=msgspec.json.encode(patch))
+        warnings: list[str] = []
+        try:
+            change, pinned = patching.change_for(request, registry, validation, warnings, status=status)
+            made = change(before)
+            outcomes.append((made.metadata, made.status, made.kind, made.apiVersion, pinned, warnings))
+        except errors.StatusError as error:
+            outcomes.append((error.code, error.message))
+    assert outcomes[0] == outcomes[1]
+    assert codec.to_dict(before) == codec.to_dict(codec.from_dict(core.Pod, POD)), "the current object is untouched"
+
+
+async def test_a_patched_status_shares_nothing_with_the_patch_or_the_old_one(api: Api) -> None:
+    registry = api.server.registry(core.Pod)
+    before = codec.from_dict(core.Pod, POD)
+    body = msgspec.json.encode({"status": {"message": "m"}})
+    request = Request("PATCH", "", headers={"content-type": patching.STRATEGIC}, body=body)
+    change, _ = patching.change_for(request, registry, "Warn", [], status=True)
+    made = change(before)
+    assert made.status is not before.status and made.metadata is not before.metadata
+    assert made.status.conditions is not before.status.conditions
+    assert made.metadata.labels is not before.metadata.labels
+    assert made.status.conditions[0] is not before.status.conditions[0]
