@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -214,3 +216,10 @@ def test_a_pending_pod_is_told_what_each_node_has_against_it() -> None:
             assert f"    {first}: Insufficient cpu\n" in str(told)
 
     simulate(run)
+
+
+def test_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[2] / "docs" / "why.md"
+    [block] = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    exec(compile(block, str(page), "exec"), {"__name__": "documentation"})
+    assert capsys.readouterr().out.startswith("pod/web-")

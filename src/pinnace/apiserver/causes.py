@@ -30,6 +30,7 @@ from pinnace.apiserver.paths import Target, parse
 from pinnace.apiserver.registry import Registry
 from pinnace.client.transport import Request, Response, User
 from pinnace.client.why import (
+    API_VERSION,
     MOST_DEPTH,
     ROOT,
     Claims,
@@ -128,7 +129,7 @@ class Causes:
         await self._follow(search, revisions, depth)
         writes = [search.links.pop(revision) for revision in reversed(revisions) if revision in search.links]
         why = Why(
-            object=Named(kind.kind, target.name, target.namespace, kind.api_version), exists=entry is not None,
+            API_VERSION, Named(kind.kind, target.name, target.namespace, kind.api_version), exists=entry is not None,
             now=times.format_micro(server.clock.now()), writes=writes, truncated=search.truncated,
             causes=sorted(search.links.values(), key=lambda link: -link.revision),
         )  # fmt: skip

@@ -16,6 +16,7 @@ from pinnace.api import times
 from pinnace.client.transport import TIMER
 
 ROOT = "/pinnace.dev/v1/why"      # and behind it the path of an object: /pinnace.dev/v1/why/api/v1/nodes/node-0
+API_VERSION = "pinnace.dev/v1"
 MOST_DEPTH = 32                   # reactions between an object and the last cause that is looked at
 _MOST_LINES = 400
 
@@ -81,14 +82,13 @@ class Scheduling(msgspec.Struct, omit_defaults=True):
     moreNodes: int = 0
 
 
-class Why(msgspec.Struct, omit_defaults=True):
+class Why(msgspec.Struct, omit_defaults=True, tag_field="kind", tag="Why"):
     """An object's writes, newest first, and what they react to, by revision. All that is kept of it."""
 
+    apiVersion: str
     object: Named
     exists: bool
     now: str
-    kind: str = "Why"
-    apiVersion: str = "pinnace.dev/v1"
     created: str = ""             # creationTimestamp: the write itself may no longer be kept
     owners: list[Named] = field(default_factory=list)
     state: list[str] = field(default_factory=list)             # what it waits for, in the object's own words
