@@ -75,7 +75,10 @@ def decode(kind: type[K], data: bytes) -> K:
 
 def _may_have_empties(data: bytes) -> bool:
     """Whether some list or map in a JSON text may be empty. White space behind a bracket may hide that."""
-    return any(word in data for word in _EMPTY)
+    for word in _EMPTY:
+        if word in data:
+            return True
+    return False
 
 
 def _parsed(kind: type[Any], data: bytes) -> Any:

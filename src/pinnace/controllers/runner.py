@@ -94,6 +94,8 @@ class Runner(Generic[Seen]):
         self._workers = workers
         self._because: dict[Ref, list[int]] = {}
         self._pause: float = getattr(controller, "pause", 0.0)
+        self._selective: bool = getattr(controller, "selective", False)
+        self._started = False
         self._resting: dict[Ref, float] = {}   # until when, on the monotonic clock
         watched = [controller.primary, *(watch.informer for watch in controller.watches)]
         self._informers = list(dict.fromkeys(watched))
@@ -118,10 +120,12 @@ class Runner(Generic[Seen]):
         try:
             for informer in self._informers:
                 await informer.wait_synced()
+            self._started = True
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._workers):
                     group.create_task(self._work(), name=self.name)
         finally:
+            self._started = False
             for end in unsubscribe:
                 end()
             self.queue.close()
@@ -139,7 +143,19 @@ class Runner(Generic[Seen]):
     def _primary_changed(self, event: informers.Event[Any]) -> None:
         obj = event.old if event.new is None else event.new
         meta = codec.metadata(obj)
-        self.wake(Ref(meta.namespace or "", meta.name or ""), informers.revision_number(meta.resourceVersion))
+        ref = Ref(meta.namespace or "", meta.name or "")
+        if self._selective and self._started and self._unconcerned(ref):
+            return
+        self.wake(ref, informers.revision_number(meta.resourceVersion))
+
+    def _unconcerned(self, ref: Ref) -> bool:
+        try:
+            if self.controller.observe(ref) is not None:
+                return False
+        except Exception:
+            return False       # a worker meets it again, and tries again
+        self.queue.forget(ref)
+        return True
 
     def _waker(
         self, refs: Callable[[informers.Event[Any]], Sequence[Ref] | Any]

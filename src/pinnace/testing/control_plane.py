@@ -30,6 +30,7 @@ from pinnace.cluster.settings import Settings
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.scheduler.scheduler import Scheduler
 from pinnace.store.store import Store
+from pinnace.testing import garbage
 
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
 _MANAGER = User("system:kube-controller-manager", groups=("system:authenticated",))
@@ -100,6 +101,8 @@ class ControlPlane:
         """Return when the objects every cluster has are there and the controllers' caches are filled."""
         if not _KEYS:
             _KEYS.append(private_pem(ec.generate_private_key(ec.SECP256R1())))
+        garbage.calm()
+        self._stack.callback(garbage.resume)
         clock, randomness = self._clock, self._randomness
         server = ApiServer(
             self._store, RESOURCES, clock, randomness.fork(), service_cidr=self._settings.service_cidr,
