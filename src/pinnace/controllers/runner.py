@@ -121,9 +121,7 @@ class Runner(Generic[Seen]):
             for informer in self._informers:
                 await informer.wait_synced()
             self._started = True
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._workers):
-                    group.create_task(self._work(), name=self.name)
+            await self.queue.serve(self._work, most=self._workers, name=self.name)
         finally:
             self._started = False
             for end in unsubscribe:
@@ -170,19 +168,15 @@ class Runner(Generic[Seen]):
 
         return changed
 
-    async def _work(self) -> None:
-        while True:
-            ref = await self.queue.get()
-            try:
-                await self._reconcile(ref)
-            except (errors.StatusError, OSError, TimeoutError) as error:
-                seconds = self.queue.retry(ref)
-                log.log(_severity(error), "%s: %s/%s: %s; again in %.3g s", self.name, *ref, error, seconds)
-            except Exception:
-                self.queue.retry(ref)
-                log.exception("%s: %s/%s", self.name, *ref)
-            finally:
-                self.queue.done(ref)
+    async def _work(self, ref: Ref) -> None:
+        try:
+            await self._reconcile(ref)
+        except (errors.StatusError, OSError, TimeoutError) as error:
+            seconds = self.queue.retry(ref)
+            log.log(_severity(error), "%s: %s/%s: %s; again in %.3g s", self.name, *ref, error, seconds)
+        except Exception:
+            self.queue.retry(ref)
+            log.exception("%s: %s/%s", self.name, *ref)
 
     async def _reconcile(self, ref: Ref) -> None:
         because = tuple(self._because.pop(ref, ()))
