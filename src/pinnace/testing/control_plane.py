@@ -37,6 +37,7 @@ from pinnace.cluster.settings import Settings
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.scheduler.scheduler import Scheduler
 from pinnace.store.store import Cause, Change, Entry, Page, Store, StoreFailure, Trace
+from pinnace.testing import garbage
 
 log = logging.getLogger("pinnace.testing")
 
@@ -315,6 +316,8 @@ class ControlPlane:
     async def _start(self, life: _Life) -> None:
         if not _KEYS:
             _KEYS.append(private_pem(ec.generate_private_key(ec.SECP256R1())))
+        garbage.calm()
+        life.stack.callback(garbage.resume)
         clock, randomness = self._clock, self._randomness
         server = ApiServer(
             life.store, RESOURCES, clock, randomness.fork(), service_cidr=self._settings.service_cidr,
