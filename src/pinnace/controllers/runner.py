@@ -70,6 +70,7 @@ class _Outcome:
     written: dict[informers.Cache[Any], int] = field(default_factory=dict)
     deleted: list[_Deleted] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    unsure: dict[tuple[type[Any], str], None] = field(default_factory=dict)   # kind and namespace of lost creations
     writes: int = 0
 
 
@@ -92,6 +93,7 @@ class Runner(Generic[Seen]):
         self._clock = clock
         self._workers = workers
         self._because: dict[Ref, list[int]] = {}
+        self._unsure: dict[Ref, dict[tuple[type[Any], str], None]] = {}
         self._pause: float = getattr(controller, "pause", 0.0)
         self._resting: dict[Ref, float] = {}   # until when, on the monotonic clock
         watched = [controller.primary, *(watch.informer for watch in controller.watches)]
@@ -166,6 +168,8 @@ class Runner(Generic[Seen]):
                 self.queue.done(ref)
 
     async def _reconcile(self, ref: Ref) -> None:
+        if ref in self._unsure:
+            await self._find_out(ref)
         because = tuple(self._because.pop(ref, ()))
         seen = self.controller.observe(ref)
         if seen is None:
@@ -189,6 +193,8 @@ class Runner(Generic[Seen]):
             if plan.status is not None:
                 await self._write(Update(plan.status, subresource="status"), primary, because, outcome)
         finally:
+            if outcome.unsure:
+                self._unsure[ref] = outcome.unsure
             await self._caught_up(ref, outcome)
         if plan.again is not None:
             self.queue.add_after(ref, plan.again.total_seconds())
@@ -249,7 +255,11 @@ class Runner(Generic[Seen]):
         result: Any = None
         match write:
             case Create(obj):
-                result = await self._client.create(obj, because=because)
+                try:
+                    result = await self._client.create(obj, because=because)
+                except (OSError, TimeoutError, errors.Timeout):
+                    outcome.unsure[type(obj), codec.metadata(obj).namespace or ""] = None
+                    raise
             case Update(obj, subresource):
                 result = await self._client.update(obj, subresource=subresource, because=because)
             case Patch(kind, namespace, name, patch, patch_type, subresource):
@@ -281,6 +291,19 @@ class Runner(Generic[Seen]):
             return
         message = emit.message.replace("{name}", name).replace("{error}", str(error))
         self._recorder.event(about, emit.type, emit.reason, message, because=because)
+
+    async def _find_out(self, ref: Ref) -> None:
+        """After creations whose answer was lost: return when the caches show those that were made all the same, so
+        that none is made a second time under another generated name. Raises what the server answers."""
+        for kind, namespace in tuple(self._unsure[ref]):
+            cache = self._caches.get(kind)
+            if cache is not None:
+                found = (await self._client.list(kind, namespace)).items
+                made = [informers.revision_number(codec.metadata(obj).resourceVersion) for obj in found]
+                async with asyncio.timeout(_CATCH_UP_SECONDS):
+                    await cache.wait_for_revision(max(made, default=0))
+            self._unsure[ref].pop((kind, namespace), None)
+        self._unsure.pop(ref, None)
 
     async def _caught_up(self, ref: Ref, outcome: _Outcome) -> None:
         """Return when the caches show what was written: the next decision rests on it."""
