@@ -353,7 +353,7 @@ class SimulatedNodes:
                     tracked.pod = await self._client.patch(
                         core.Pod, meta_.name or "", meta_.namespace or "", patch, type="strategic", subresource="status"
                     )
-        except (errors.NotFound, errors.Conflict):
+        except errors.NotFound:
             self._pods.pop(uid, None)
         except _TRANSIENT as error:
             log.warning("pod %s/%s: %s", meta_.namespace, meta_.name, error)

@@ -385,7 +385,7 @@ class Budgets:
         if step.new is not None and is_ready(step.new) and not going(step):
             return
         namespace = step.old.metadata.namespace
-        if not (going(step) and step.verb == "create"):
+        if not (going(step) and step.verb in ("", "create")):     # POST to a subresource
             if not step.old.metadata.deletionTimestamp:   # who goes was counted when it was asked to
                 self._disturbed[namespace] = step.at
             return
