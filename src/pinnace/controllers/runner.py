@@ -70,6 +70,7 @@ class _Outcome:
     written: dict[informers.Cache[Any], int] = field(default_factory=dict)
     deleted: list[_Deleted] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    overtaken: errors.Conflict | None = None     # a deletion met another object of that name, or lost a race
     unsure: dict[tuple[type[Any], str], None] = field(default_factory=dict)   # kind and namespace of lost creations
     writes: int = 0
 
@@ -210,6 +211,8 @@ class Runner(Generic[Seen]):
     def _settle(self, ref: Ref, outcome: _Outcome) -> None:
         """Forget earlier failures, or have the key decided again: at once after writes, later after refusals."""
         refused = [failure.error for failure in outcome.failures if not _final(failure.error)]
+        if outcome.overtaken is not None:
+            refused.append(outcome.overtaken)
         if refused:
             raise next((e for e in refused if not isinstance(e, errors.Conflict)), refused[0])
         self.queue.forget(ref)
@@ -245,7 +248,8 @@ class Runner(Generic[Seen]):
             if isinstance(error, errors.NotFound) and not isinstance(write, Create):
                 return   # gone already: the caches will show it
             if isinstance(error, errors.Conflict) and isinstance(write, Delete) and write.uid:
-                return   # another object of that name: the caches will show it
+                outcome.overtaken = error     # another object of that name, or too many changes at once
+                return
             outcome.failures.append(Failure(write, error))
             if write.otherwise is not None and not _final(error):
                 self._emit(write.otherwise, primary, because, error=error)
