@@ -202,8 +202,9 @@ class Faults:
         )  # fmt: skip
 
     @classmethod
-    def drawn(cls, randomness: Randomness, *, rate: float = 0.02, after: float = 0.0) -> Faults:
-        """A bit of everything: of all requests about `rate` meet some fault; crashes are rarer."""
+    def drawn(cls, randomness: Randomness, *, rate: float = 0.02, after: float = 0.0, crashes: int = 2) -> Faults:
+        """A bit of everything: of all requests about `rate` meet some fault; crashes are rarer, and at most
+        `crashes` before and after a commit each."""
         faults = cls(randomness)
         few: dict[str, Any] = {"probability": rate / 5, "after": after}
         faults.conflict(**few)
@@ -214,7 +215,7 @@ class Faults:
         faults.slow(randomness.uniform(0.05, 1.5), verb="watch", **few)
         faults.cut_watch(**few)
         faults.gone(probability=rate, after=after)
-        rare: dict[str, Any] = {"probability": rate / 50, "after": after}
+        rare: dict[str, Any] = {"probability": rate / 50, "after": after, "times": crashes}
         faults.crash_before_commit(down=randomness.uniform(0.2, 8.0), **rare)
         faults.crash_after_commit(down=randomness.uniform(0.2, 8.0), **rare)
         return faults
