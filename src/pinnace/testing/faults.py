@@ -203,13 +203,14 @@ class Faults:
         )  # fmt: skip
 
     @classmethod
-    def drawn(cls, randomness: Randomness, *, rate: float = 0.02, after: float = 0.0) -> Faults:
-        """A bit of everything: of all requests about `rate` meet some fault; crashes are rarer."""
+    def drawn(cls, randomness: Randomness, *, rate: float = 0.02, after: float = 0.0, crashes: int = 2) -> Faults:
+        """A bit of everything: of all requests about `rate` meet some fault; crashes are rarer, and at most
+        `crashes` before and after a commit each."""
         faults = cls(randomness)
-        faults.draw(rate=rate, after=after)
+        faults.draw(rate=rate, after=after, crashes=crashes)
         return faults
 
-    def draw(self, *, rate: float = 0.02, after: float = 0.0, spare: str = "") -> None:
+    def draw(self, *, rate: float = 0.02, after: float = 0.0, crashes: int = 2, spare: str = "") -> None:
         """Add what `drawn` has; a component named by `spare` meets nothing but the crashes that others cause."""
         randomness, faults = self._randomness, self
         few: dict[str, Any] = {"probability": rate / 5, "after": after, "spare": spare}
@@ -221,7 +222,7 @@ class Faults:
         faults.slow(randomness.uniform(0.05, 1.5), verb="watch", **few)
         faults.cut_watch(**few)
         faults.gone(probability=rate, after=after, spare=spare)
-        rare: dict[str, Any] = {"probability": rate / 50, "after": after, "spare": spare}
+        rare: dict[str, Any] = {"probability": rate / 50, "after": after, "times": crashes, "spare": spare}
         faults.crash_before_commit(down=randomness.uniform(0.2, 8.0), **rare)
         faults.crash_after_commit(down=randomness.uniform(0.2, 8.0), **rare)
 
