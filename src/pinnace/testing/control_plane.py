@@ -36,7 +36,7 @@ from pinnace.cluster.security import secure
 from pinnace.cluster.settings import Settings
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.scheduler.scheduler import Scheduler
-from pinnace.store.store import Cause, Change, Entry, Page, Store, StoreFailure
+from pinnace.store.store import Cause, Change, Entry, Page, Store, StoreFailure, Trace
 
 log = logging.getLogger("pinnace.testing")
 
@@ -144,6 +144,12 @@ class _Handle:
 
     async def cause(self, revision: int) -> Cause | None:
         return await self._alive().cause(revision)
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        return await self._alive().change(revision)
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return await self._alive().revisions(key)
 
     async def close(self) -> None:
         """The store outlives the server."""

@@ -29,7 +29,7 @@ from pinnace.apiserver.paths import Target, parse, verb_of
 from pinnace.apiserver.watching import error_line
 from pinnace.base.randomness import Randomness
 from pinnace.client.transport import Request, Response, Transport, WatchLine
-from pinnace.store.store import Cause, Change, Entry, Page, Store
+from pinnace.store.store import Cause, Change, Entry, Page, Store, Trace
 
 _LOGGED = 2000                 # faults that the log remembers; older ones are forgotten
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
@@ -476,6 +476,12 @@ class _Doomed:
 
     async def cause(self, revision: int) -> Cause | None:
         return await self.inner.cause(revision)
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        return await self.inner.change(revision)
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return await self.inner.revisions(key)
 
     async def close(self) -> None:
         await self.inner.close()
