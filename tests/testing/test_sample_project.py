@@ -47,8 +47,8 @@ def python(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
     _run(sys.executable, "-m", "venv", "--without-pip", str(place / "venv"), cwd=place, env=environment)
     found = place / "venv" / "bin" / "python"
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
-    _run(uv, "pip", "install", "-q", "--compile-bytecode", "--offline", "--no-deps", "--python", str(found), str(wheel), cwd=place,
-         env=environment)  # fmt: skip
+    _run(uv, "pip", "install", "-q", "--compile-bytecode", "--offline", "--no-deps", "--python", str(found),
+         str(wheel), cwd=place, env=environment)  # fmt: skip
     (site,) = (place / "venv" / "lib").glob("python*/site-packages")
     (site / "dependencies.pth").write_text(str(Path(pytest.__file__).parents[1]))
     return found

@@ -365,9 +365,55 @@ def test_events_of_an_object(kube: SyncCluster) -> None:
     kube.apply(WEB)
     kube.rollout_status("deploy/web")
     assert [event.reason for event in kube.events("deploy/web")] == ["ScalingReplicaSet"]
+    kube.settle()                                          # events are written when there is time
     pod = kube.list("pods")[0]
     assert "Scheduled" in [event.reason for event in kube.events(pod)]
     assert len(kube.events()) > 2
+
+
+def test_what_a_container_said(kube: SyncCluster) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "talks"}, "spec": {
+        "containers": [{"name": "one", "image": "one"}, {"name": "two", "image": "two"}]}}  # fmt: skip
+    kube.apply(pod)
+    kube.wait_for("pod/talks", condition="Ready")
+    assert isinstance(kube.logs("talks", container="two"), str)
+    with pytest.raises(errors.BadRequest, match="container three is not valid"):
+        kube.logs("pod/talks", container="three")
+    with pytest.raises(errors.NotFound):
+        kube.logs("absent")
+
+
+def test_why_leads_back_to_who_asked(kube: SyncCluster) -> None:
+    kube.apply(WEB)
+    kube.settle()
+    pod = kube.list("pods")[0]
+    told = kube.why(pod)
+    assert told[-1].action == "created" and told[-1].component == "kube-controller-manager/replicaset-controller"
+    origin = told[0].origin
+    assert origin.component == "pinnace-testing" and origin.object is not None
+    assert "deployment" in str(told).lower()
+    kube.delete(WEB)
+    kube.settle()
+    assert "delet" in kube.why("pods", pod.metadata.name)[0].action
+    with pytest.raises(errors.NotFound):
+        kube.why("pod/absent")
+
+
+def test_clients_on_the_loop_reach_a_simulated_cluster(kube: SyncCluster) -> None:
+    import aiohttp
+
+    served = kube.serve()
+    assert kube.serve() is served
+
+    async def ask() -> int:
+        async with aiohttp.ClientSession() as session, session.get(f"{served.url}/version", ssl=False) as answer:
+            await asyncio.sleep(60)
+            return answer.status
+
+    before = kube.elapsed
+    assert kube.run(ask()) == 200 and kube.elapsed >= before + 60
+    with SyncCluster(time="real", nodes=0) as real, pytest.raises(RuntimeError, match="the machine's own network"):
+        real.serve()
 
 
 def test_nothing_runs_in_a_simulated_pod(kube: SyncCluster) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 _encoder = msgspec.json.Encoder()
-_EMPTY = (b"[]", b"{}", b"{ ", b"[ ", b"{\n", b"[\n", b"{\r", b"[\r", b"{\t", b"[\t")
+_SPACED = (b"{ ", b"[ ", b"{\n", b"[\n", b"{\r", b"[\r", b"{\t", b"[\t")
 
 
 @cache
@@ -75,7 +75,7 @@ def decode(kind: type[K], data: bytes) -> K:
 
 def _may_have_empties(data: bytes) -> bool:
     """Whether some list or map in a JSON text may be empty. White space behind a bracket may hide that."""
-    return any(word in data for word in _EMPTY)
+    return b"[]" in data or b"{}" in data or any(word in data for word in _SPACED)
 
 
 def _parsed(kind: type[Any], data: bytes) -> Any:

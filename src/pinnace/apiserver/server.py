@@ -262,6 +262,8 @@ class ApiServer:
             raise forbidden(attributes, decision.reason)
 
     def _expire_watches(self) -> None:
+        if kind_of(core.Event) in self._by_kind:
+            self.expiry.start()
         for watch in tuple(self.watches):
             watch.end(errors.Expired("too old resource version: the server had to read everything anew"))
 

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from pinnace.base.backoff import Backoff
@@ -96,6 +96,26 @@ class WorkQueue(Generic[K]):
             if not future.done():
                 future.set_result(None)
                 return
+
+    async def serve(self, work: Callable[[K], Awaitable[None]], *, most: int, name: str = "") -> None:
+        """Hand out keys to `work`, at most so many at a time, until cancelled. Workers come when they are needed, and
+        stay. What `work` raises ends them all, and is raised."""
+        workers = 1
+
+        async def worker() -> None:
+            nonlocal workers
+            while True:
+                key = await self.get()
+                if workers < most and not any(not future.done() for future in self._waiting):
+                    workers += 1
+                    group.create_task(worker(), name=name or None)
+                try:
+                    await work(key)
+                finally:
+                    self.done(key)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker(), name=name or None)
 
     def done(self, key: K) -> None:
         self._active.discard(key)

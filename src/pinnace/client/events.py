@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -178,10 +178,10 @@ class EventRecorder:
         self._clock = clock
         self._randomness = randomness
         self._correlator = Correlator()
-        # Together they hold at most _QUEUE.
-        self._lanes: tuple[asyncio.Queue[tuple[core.Event, tuple[int, ...]]], ...] = tuple(
-            asyncio.Queue() for _ in range(_LANES)
-        )
+        # What waits, by lane; together at most _QUEUE. A lane has a sender while something is in it.
+        self._lanes: dict[int, deque[tuple[core.Event, tuple[int, ...]]]] = {}
+        self._senders: dict[int, asyncio.Task[None]] = {}
+        self._running = False
         self._unsent = 0
         self._last = 0
 
@@ -213,23 +213,46 @@ class EventRecorder:
         if not because and (obj.resourceVersion or "").isdecimal():
             because = (int(obj.resourceVersion or 0),)     # it tells of the object as it was then
         lane = zlib.crc32(f"{obj.namespace}/{obj.name}".encode()) % _LANES
-        self._lanes[lane].put_nowait((event, because))
+        self._lanes.setdefault(lane, deque()).append((event, because))
+        if self._running:
+            self._begin(lane)
 
     async def run(self) -> None:
         """Send what is recorded until cancelled."""
-        async with asyncio.TaskGroup() as senders:
+        self._running = True
+        try:
             for lane in self._lanes:
-                senders.create_task(self._drain(lane))
+                self._begin(lane)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._running = False
+            senders = tuple(self._senders.values())
+            for sender in senders:
+                sender.cancel()
+            await asyncio.gather(*senders, return_exceptions=True)
+            self._senders.clear()
 
-    async def _drain(self, lane: asyncio.Queue[tuple[core.Event, tuple[int, ...]]]) -> None:
-        while True:
-            event, because = await lane.get()
-            try:
-                send = self._correlator.correlate(event, self._clock.now())
-                if send is not None:
-                    await self._send(send, because)
-            finally:
-                self._unsent -= 1
+    def _begin(self, lane: int) -> None:
+        if lane not in self._senders:
+            self._senders[lane] = asyncio.create_task(self._drain(lane), name=f"events of {self._component}")
+
+    async def _drain(self, lane: int) -> None:
+        waiting = self._lanes[lane]
+        try:
+            while waiting:
+                event, because = waiting.popleft()
+                try:
+                    send = self._correlator.correlate(event, self._clock.now())
+                    if send is not None:
+                        await self._send(send, because)
+                except Exception:
+                    log.exception("event %s was not sent", event.reason)
+                finally:
+                    self._unsent -= 1
+        finally:
+            self._senders.pop(lane, None)
+            if not waiting:
+                del self._lanes[lane]
 
     def _make(
         self,
@@ -276,6 +299,10 @@ class EventRecorder:
                     log.debug("event %s was refused: %s", send.event.reason, error)
                     return
                 repeated = False   # the earlier one has expired: this starts anew
+            except errors.AlreadyExists:
+                # Another component wrote of the object in the same instant, as it happens where time stands still.
+                self._last += 1000
+                send.event.metadata.name = f"{send.event.involvedObject.name}.{self._last:x}"
             except (errors.TooManyRequests, errors.ServiceUnavailable, OSError, TimeoutError) as error:
                 if attempt == _ATTEMPTS - 1:
                     log.warning("event %s was not sent: %s", send.event.reason, error)

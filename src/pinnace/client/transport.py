@@ -63,6 +63,10 @@ class DirectWatch(Protocol):
     """A watch whose source lies in this process: `Response.watch` may be one. It is iterated or subscribed to, not
     both, and closed at the end."""
 
+    def __aiter__(self) -> AsyncIterator[tuple[WatchLine, ...]]: ...
+
+    async def __anext__(self) -> tuple[WatchLine, ...]: ...
+
     def subscribe(self, tell: Tell) -> asyncio.Future[None]:
         """Call `tell` for every event, in the call that makes it, and at once for those that are there already.
 

@@ -117,9 +117,7 @@ class NamespaceController:
         unsubscribe = (self._namespaces.subscribe(self._changed), self._pods.subscribe(self._pod_changed))
         try:
             await self._namespaces.wait_synced()
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_WORKERS):
-                    group.create_task(self._work(), name=self.name)
+            await self.queue.serve(self._work, most=_WORKERS, name=self.name)
         finally:
             for end in unsubscribe:
                 end()
@@ -136,27 +134,23 @@ class NamespaceController:
             if namespace is not None and namespace.metadata.deletionTimestamp is not None:
                 self.queue.add(namespace.metadata.name or "")
 
-    async def _work(self) -> None:
-        while True:
-            name = await self.queue.get()
-            try:
-                if await self._empty(name):
-                    self.queue.forget(name)
-                else:
-                    self.queue.retry(name)
-            except errors.NotFound:
+    async def _work(self, name: str) -> None:
+        try:
+            if await self._empty(name):
                 self.queue.forget(name)
-            except (errors.StatusError, OSError, TimeoutError) as error:
-                seconds = self.queue.retry(name)
-                log.log(
-                    logging.DEBUG if isinstance(error, errors.Conflict) else logging.WARNING,
-                    "namespace %s: %s; again in %.3g s", name, error, seconds,
-                )  # fmt: skip
-            except Exception:
+            else:
                 self.queue.retry(name)
-                log.exception("namespace %s", name)
-            finally:
-                self.queue.done(name)
+        except errors.NotFound:
+            self.queue.forget(name)
+        except (errors.StatusError, OSError, TimeoutError) as error:
+            seconds = self.queue.retry(name)
+            log.log(
+                logging.DEBUG if isinstance(error, errors.Conflict) else logging.WARNING,
+                "namespace %s: %s; again in %.3g s", name, error, seconds,
+            )  # fmt: skip
+        except Exception:
+            self.queue.retry(name)
+            log.exception("namespace %s", name)
 
     async def _empty(self, name: str) -> bool:
         """Delete the content; whether nothing more is to be done about this namespace."""

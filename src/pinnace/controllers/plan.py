@@ -131,6 +131,9 @@ class Controller(Protocol[Seen]):
     `pause`, where a controller has it, is the least number of seconds between two decisions about one object:
     for those that many others change.
 
+    `selective`, where a controller has it and it is true: most objects are none of its business. Once the caches are
+    filled, `observe` is asked as soon as an object changes, and only what it gives something for is decided about.
+
     `report`, where a controller has it, is asked instead of logging when actions were refused: it gives what to
     tell or to write then (its actions are performed, its failures are only logged).
     """

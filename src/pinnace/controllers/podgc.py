@@ -39,6 +39,7 @@ class PodGarbageCollector:
     """`threshold`: so many finished pods are kept."""
 
     name = "pod-garbage-collector"
+    selective = True
 
     def __init__(self, informers: Informers, clock: Clock, threshold: int = THRESHOLD) -> None:
         self._clock = clock
@@ -58,9 +59,12 @@ class PodGarbageCollector:
         if pod is None:
             return None
         name = pod.spec.nodeName if pod.spec is not None else None
+        deleted = pod.metadata.deletionTimestamp is not None
         if not name:
-            return Seen(pod)
+            return Seen(pod) if deleted else None
         node = self._nodes.cache.get("", name)
+        if node is not None and not deleted:
+            return None
         return Seen(pod, node, None if node is not None else self._missed(name))
 
     def decide(self, seen: Seen, now: datetime) -> Plan:

@@ -96,6 +96,8 @@ class Runner(Generic[Seen]):
         self._because: dict[Ref, list[int]] = {}
         self._alarms: dict[Ref, float] = {}    # when `decide` wants to be asked again, on the monotonic clock
         self._pause: float = getattr(controller, "pause", 0.0)
+        self._selective: bool = getattr(controller, "selective", False)
+        self._started = False
         self._resting: dict[Ref, float] = {}   # until when, on the monotonic clock
         watched = [controller.primary, *(watch.informer for watch in controller.watches)]
         self._informers = list(dict.fromkeys(watched))
@@ -120,10 +122,10 @@ class Runner(Generic[Seen]):
         try:
             for informer in self._informers:
                 await informer.wait_synced()
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._workers):
-                    group.create_task(self._work(), name=self.name)
+            self._started = True
+            await self.queue.serve(self._work, most=self._workers, name=self.name)
         finally:
+            self._started = False
             for end in unsubscribe:
                 end()
             self.queue.close()
@@ -145,7 +147,19 @@ class Runner(Generic[Seen]):
     def _primary_changed(self, event: informers.Event[Any]) -> None:
         obj = event.old if event.new is None else event.new
         meta = codec.metadata(obj)
-        self.wake(Ref(meta.namespace or "", meta.name or ""), informers.revision_number(meta.resourceVersion))
+        ref = Ref(meta.namespace or "", meta.name or "")
+        if self._selective and self._started and self._unconcerned(ref):
+            return
+        self.wake(ref, informers.revision_number(meta.resourceVersion))
+
+    def _unconcerned(self, ref: Ref) -> bool:
+        try:
+            if self.controller.observe(ref) is not None:
+                return False
+        except Exception:
+            return False       # a worker meets it again, and tries again
+        self.queue.forget(ref)
+        return True
 
     def _waker(
         self, refs: Callable[[informers.Event[Any]], Sequence[Ref] | Any]
@@ -160,19 +174,15 @@ class Runner(Generic[Seen]):
 
         return changed
 
-    async def _work(self) -> None:
-        while True:
-            ref = await self.queue.get()
-            try:
-                await self._reconcile(ref)
-            except (errors.StatusError, OSError, TimeoutError) as error:
-                seconds = self.queue.retry(ref)
-                log.log(_severity(error), "%s: %s/%s: %s; again in %.3g s", self.name, *ref, error, seconds)
-            except Exception:
-                self.queue.retry(ref)
-                log.exception("%s: %s/%s", self.name, *ref)
-            finally:
-                self.queue.done(ref)
+    async def _work(self, ref: Ref) -> None:
+        try:
+            await self._reconcile(ref)
+        except (errors.StatusError, OSError, TimeoutError) as error:
+            seconds = self.queue.retry(ref)
+            log.log(_severity(error), "%s: %s/%s: %s; again in %.3g s", self.name, *ref, error, seconds)
+        except Exception:
+            self.queue.retry(ref)
+            log.exception("%s: %s/%s", self.name, *ref)
 
     async def _reconcile(self, ref: Ref) -> None:
         causes = self._because.pop(ref, [])

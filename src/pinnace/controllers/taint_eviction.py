@@ -29,6 +29,7 @@ class Seen:
 
 class TaintEvictionController:
     name = "taint-eviction-controller"
+    selective = True
 
     def __init__(self, informers: Informers, clock: Clock) -> None:
         self.primary = informers.of(core.Pod)

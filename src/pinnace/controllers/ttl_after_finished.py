@@ -18,6 +18,7 @@ class Seen:
 
 class TtlAfterFinishedController:
     name = "ttl-after-finished"
+    selective = True
 
     def __init__(self, informers: Informers) -> None:
         self.primary = informers.of(batch.Job)
@@ -25,7 +26,9 @@ class TtlAfterFinishedController:
 
     def observe(self, ref: Ref) -> Seen | None:
         job = self.primary.cache.get(*ref)
-        return Seen(job) if job is not None else None
+        if job is None or job.spec.ttlSecondsAfterFinished is None:
+            return None
+        return Seen(job)
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)

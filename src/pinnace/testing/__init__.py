@@ -10,16 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pinnace.kubelet.simulated import Life
+    from pinnace.kubelet.simulated import Life, Lives
     from pinnace.testing.cluster import Cluster
     from pinnace.testing.loop import OutsideWorld, Stuck, simulate
     from pinnace.testing.sync import SyncCluster
 
-__all__ = ["Cluster", "Life", "OutsideWorld", "Stuck", "SyncCluster", "simulate"]
+__all__ = ["Cluster", "Life", "Lives", "OutsideWorld", "Stuck", "SyncCluster", "simulate"]
 
 _HOMES = {
     "Cluster": "pinnace.testing.cluster",
     "Life": "pinnace.kubelet.simulated",
+    "Lives": "pinnace.kubelet.simulated",
     "OutsideWorld": "pinnace.testing.loop",
     "Stuck": "pinnace.testing.loop",
     "SyncCluster": "pinnace.testing.sync",

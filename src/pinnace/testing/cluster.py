@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pinnace.apiserver.inprocess import ADMIN
 from pinnace.base.clock import LoopClock, SystemClock
@@ -27,7 +27,11 @@ from pinnace.store import Store, open_store
 from pinnace.testing.control_plane import ControlPlane
 from pinnace.testing.loop import VirtualLoop
 from pinnace.testing.manifests import resolve
+from pinnace.testing.network import Network, serve
 from pinnace.testing.verbs import Verbs
+
+if TYPE_CHECKING:
+    from pinnace.testing.net.serving import Served  # what HTTP needs, which most tests need not load
 
 __all__ = ["START", "Cluster", "resolve"]
 
@@ -38,6 +42,7 @@ _QUIET = {"virtual": 2.0, "real": 0.5}       # seconds without a write, after wh
 
 Time = Literal["virtual", "real"]
 Engine = Literal["memory", "sqlite"]
+Stages = Sequence[Mapping[str, Any] | str] | str
 
 
 class Cluster(Verbs):
@@ -50,16 +55,16 @@ class Cluster(Verbs):
     ```
 
     `time` is "virtual" (needs a `VirtualLoop`) or "real" (any other loop). `store` is "memory", or "sqlite" in real
-    time: its data lies in a temporary directory, which goes with the cluster. `life` says how long things take in
-    simulated pods, `stages` are kwok's Stage objects that do so.
+    time: its data lies in a temporary directory, which goes with the cluster. `life` and `stages` say what becomes of
+    simulated pods (`pinnace.kubelet.simulated`).
     """
 
     client: Client
 
     def __init__(
         self, *, nodes: int = 1, seed: int = 0, time: Time = "virtual", store: Engine = "memory",
-        life: Life | Lives | None = None, stages: Sequence[Mapping[str, Any] | str] | str = (),
-    ) -> None:  # fmt: skip
+        life: Life | Lives | None = None, stages: Stages = (),
+    ) -> None:
         if time not in ("virtual", "real"):
             raise ValueError(f'time must be "virtual" or "real", not {time!r}')
         if store not in ("memory", "sqlite"):
@@ -77,6 +82,7 @@ class Cluster(Verbs):
         self._stack = AsyncExitStack()
         self._directory: Path | None = None
         self._kubeconfig: Path | None = None
+        self._served: dict[str, Served] = {}
 
     async def __aenter__(self) -> Cluster:
         self._loop = asyncio.get_running_loop()
@@ -134,7 +140,7 @@ class Cluster(Verbs):
     @property
     def elapsed(self) -> float:
         """Seconds of the cluster's time since it was started."""
-        return self._loop.time() - self._begun
+        return round(self._loop.time() - self._begun, 6)      # sums of timers, not their last bits
 
     async def advance(self, *, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
         """Let so much time pass, with everything that happens in it. Simulated time only."""
@@ -164,7 +170,25 @@ class Cluster(Verbs):
         page = await self.store.list("")
         return max((e.modified for e in page.entries if f"/{LEASES}/" not in e.key), default=0)
 
-    # --------------------------------------------------------------------------------------------- other programs
+    # ------------------------------------------------------------------------------------ other clients and programs
+
+    @property
+    def network(self) -> Network:
+        """The network of the loop, in memory. Simulated time only."""
+        if not isinstance(self._loop, VirtualLoop):
+            raise RuntimeError("real time has the machine's own network: clients find the server by the kubeconfig")
+        return self._loop.network
+
+    async def serve(self, name: str = "kubernetes.default.svc") -> Served:
+        """The API server's own HTTPS front on the loop's network, for clients that run on this loop: `url`,
+        `kubeconfig()`, `config()`, `service_account(…)`. It ends with the cluster. Simulated time only; clusters of
+        one loop need different names."""
+        self.network  # noqa: B018  # or it says why not
+        if name not in self._served:
+            served = await serve(self.control_plane, self._loop, name=name, aliases=())
+            self._stack.push_async_callback(served.close)
+            self._served[name] = served
+        return self._served[name]
 
     @property
     def kubeconfig(self) -> Path:
@@ -173,7 +197,7 @@ class Cluster(Verbs):
         if self.time == "virtual":
             raise RuntimeError(
                 'other programs cannot wait in simulated time: a kubeconfig needs time="real". Clients that run on '
-                "the test's own loop reach a simulated cluster in memory"
+                "the test's own loop reach a simulated cluster by its network: see Cluster.serve"
             )
         if self._kubeconfig is None:
             from pinnace.testing.endpoint import Endpoint  # aiohttp's server side, which most tests need not load

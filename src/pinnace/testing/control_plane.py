@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
 from pinnace.client.informer import Informers
-from pinnace.client.transport import Request, Response, Transport, User, WatchLine
+from pinnace.client.transport import DirectWatch, Request, Response, Tell, Transport, User, WatchLine
 from pinnace.cluster import bootstrap
 from pinnace.cluster.certificates import private_pem
 from pinnace.cluster.explaining import explain
@@ -37,6 +37,7 @@ from pinnace.cluster.settings import Settings
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.scheduler.scheduler import Scheduler
 from pinnace.store.store import Cause, Change, Entry, Page, Store, StoreFailure, Trace
+from pinnace.testing import garbage
 
 log = logging.getLogger("pinnace.testing")
 
@@ -73,6 +74,7 @@ class _Life:
         self.stack = AsyncExitStack()
         self.started = asyncio.Event()          # `start` is over, well or not
         self._under_way: dict[_Under, None] = {}
+        self._watches: dict[asyncio.Future[None], None] = {}
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -107,6 +109,29 @@ class _Life:
         for under in self._under_way:
             under.cut = True
             under.task.cancel()
+        for watch in tuple(self._watches):
+            if not watch.done():
+                watch.set_exception(ConnectionResetError(_RESET))
+                watch.exception()       # a watcher that went away does not make it "never retrieved"
+
+    def until_death(self, over: asyncio.Future[None]) -> asyncio.Future[None]:
+        """Done when `over` is, as it is; or reset, when this life ends before."""
+        ours: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watches[ours] = None
+
+        def ended(over: asyncio.Future[None]) -> None:
+            self._watches.pop(ours, None)
+            if ours.done() or over.cancelled():
+                return
+            error = over.exception()
+            if error is not None:
+                ours.set_exception(error)
+                ours.exception()
+            else:
+                ours.set_result(None)
+
+        over.add_done_callback(ended)
+        return ours
 
 
 class _Handle:
@@ -139,6 +164,15 @@ class _Handle:
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         return self._alive().watch(prefix, after=after)
 
+    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
+        return self._alive().subscribe(tell, after=after)
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        return await self._alive().change(revision)
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return await self._alive().revisions(key)
+
     async def compact(self, revision: int) -> None:
         await self._alive().compact(revision)
 
@@ -165,28 +199,46 @@ class _Wire:
     async def send(self, request: Request) -> Response:
         with self._life.under_way():
             response = await self._inner.send(request)
-        if response.watch is not None:
-            response.watch = self._followed(response.watch)
+        if response.watch is not None and isinstance(response.watch, DirectWatch):
+            response.watch = _Followed(self._life, response.watch)
         return response
-
-    async def _followed(
-        self, batches: AsyncIterator[tuple[WatchLine, ...]]
-    ) -> AsyncGenerator[tuple[WatchLine, ...], None]:
-        """A watch on a server that dies ends with a reset, whatever the server still had for it."""
-        try:
-            async for batch in batches:
-                if self._life.dead:
-                    break
-                yield batch
-        finally:
-            close = getattr(batches, "aclose", None)
-            if close is not None:
-                await close()
-        if self._life.dead:
-            raise ConnectionResetError(_RESET)
 
     async def close(self) -> None:
         return None
+
+
+class _Followed:
+    """A watch on a server that may die: it then ends with a reset, whatever the server still had for it."""
+
+    def __init__(self, life: _Life, inner: DirectWatch) -> None:
+        self._life = life
+        self._inner = inner
+
+    def __aiter__(self) -> _Followed:
+        return self
+
+    async def __anext__(self) -> tuple[WatchLine, ...]:
+        try:
+            batch = None if self._life.dead else await anext(self._inner)
+        except StopAsyncIteration:
+            if not self._life.dead:
+                raise
+            batch = None
+        if batch is None or self._life.dead:
+            raise ConnectionResetError(_RESET)
+        return batch
+
+    def subscribe(self, tell: Tell) -> asyncio.Future[None]:
+        life = self._life
+
+        def told(type: str, obj: object) -> None:
+            if not life.dead:
+                tell(type, obj)
+
+        return life.until_death(self._inner.subscribe(told))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 class _Door:
@@ -270,6 +322,8 @@ class ControlPlane:
     async def _start(self, life: _Life) -> None:
         if not _KEYS:
             _KEYS.append(private_pem(ec.generate_private_key(ec.SECP256R1())))
+        garbage.calm()
+        life.stack.callback(garbage.resume)
         clock, randomness = self._clock, self._randomness
         server = ApiServer(
             life.store, RESOURCES, clock, randomness.fork(), service_cidr=self._settings.service_cidr,

@@ -12,6 +12,7 @@ from pathlib import Path
 from pinnace.apiserver.http import HttpFront, server_context
 from pinnace.base.clock import Clock
 from pinnace.client import kubeconfig
+from pinnace.client.transport import Request, Response
 from pinnace.cluster.certificates import Authority
 from pinnace.testing.control_plane import ControlPlane
 
@@ -36,6 +37,14 @@ class Endpoint:
         server = self._control_plane.server
         if server is None:
             raise RuntimeError("the API server is down")
+
+        async def handle(request: Request) -> Response:
+            """By whichever server is there now: it may have crashed and started again."""
+            serving = self._control_plane.server
+            if serving is None:
+                raise ConnectionResetError("the API server is down")
+            return await serving.handle(request)
+
         self._directory = Path(tempfile.mkdtemp(prefix="pinnace-"))     # 0700
         now = self._clock.now()
         authority = Authority(Authority.create("kubernetes", now))
@@ -46,7 +55,7 @@ class Endpoint:
         listener = socket.create_server((_HOST, 0))                     # from here on the system queues who connects
         listener.setblocking(False)
         port = listener.getsockname()[1]
-        self._front = HttpFront(server)
+        self._front = HttpFront(server, handle=handle)
         self._listening = asyncio.get_running_loop().create_task(
             self._front.listen(_HOST, port, context, listener=listener)
         )

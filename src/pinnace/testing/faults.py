@@ -471,6 +471,15 @@ class _Doomed:
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         return self.inner.watch(prefix, after=after)
 
+    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
+        return self.inner.subscribe(tell, after=after)
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        return await self.inner.change(revision)
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return await self.inner.revisions(key)
+
     async def compact(self, revision: int) -> None:
         await self.inner.compact(revision)
 

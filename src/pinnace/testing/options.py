@@ -40,6 +40,7 @@ class Options:
     store: str = "memory"
     scope: str = "function"
     life: Any = None
+    stages: Any = None
 
     def with_marker(self, args: tuple[object, ...], given: Mapping[str, Any]) -> Options:
         """What a marker says on top. Raises WrongOptions."""

@@ -1,6 +1,6 @@
 """What a failed test's report says of its cluster: at most a screen or two.
 
-The seed and the line that replays it, the time reached, the objects that the test named last, recent warnings, and
+The seed, the time reached, the objects that the test named last, recent warnings, and
 what the cluster still waits for.
 """
 
@@ -12,22 +12,25 @@ from typing import Any
 
 from pinnace.api import errors, times
 from pinnace.api.core import v1 as core
+from pinnace.api.meta import v1 as meta
 from pinnace.apiserver.inprocess import ADMIN, InProcessTransport
 from pinnace.apiserver.resources.events import last_seen
 from pinnace.client.client import Client
 from pinnace.testing.cluster import Cluster
 from pinnace.testing.manifests import Reference
+from pinnace.testing.story import story
 
 _SECONDS = 5.0            # of the cluster's time that it has to answer
 _MOST = 8                 # lines of each part
+_STORY = 16               # lines of an object's story
 _WIDTH = 160
 
 
-async def describe(cluster: Cluster, again: str) -> str:
-    """`again` is the command that replays the test. Never raises for what the cluster says."""
+async def describe(cluster: Cluster) -> str:
+    """Never raises for what the cluster says."""
     unit = "virtual seconds" if cluster.time == "virtual" else "seconds"
     reached = f"{times.format(cluster.now())}, {cluster.elapsed:.3f} {unit} after its start"
-    lines = [f"seed {cluster.seed}; the cluster's time was {reached}", f"again: {again}"]
+    lines = [f"seed {cluster.seed}; the cluster's time was {reached}"]
     server = cluster.control_plane.server
     if server is None:
         return "\n".join([*lines, "the API server is down"])
@@ -57,12 +60,18 @@ async def _object(client: Client, reference: Reference) -> list[str]:
     kind, place, name = reference
     try:
         obj = await client.get(kind.type, name, place)
-        heading = f"{reference}: {_state(obj)}"
+        lines = [f"{reference}: {_state(obj)}"]
     except errors.NotFound:
-        heading = f"{reference}: it is not there"
+        lines = [f"{reference}: it is not there"]
     wanted = f"involvedObject.kind={kind.kind},involvedObject.name={name}"
     found = await client.list(core.Event, place, field_selector=wanted)
-    return [f"{heading}", *(f"  {_line(event)}" for event in sorted(found.items, key=last_seen)[-_MOST:])]
+    lines += [f"  {_line(event)}" for event in sorted(found.items, key=last_seen)[-_MOST:]]
+    try:
+        told = str(await story(client, kind.type(metadata=meta.ObjectMeta(name=name, namespace=place)))).splitlines()
+    except errors.NotFound:
+        return lines            # it has never been there, or nothing of it is kept
+    left_out = [f"  … and {len(told) - _STORY} lines more, which cluster.why tells"] if len(told) > _STORY else []
+    return [*lines, *(f"  {line}" for line in told[:_STORY]), *left_out]
 
 
 def _state(obj: Any) -> str:

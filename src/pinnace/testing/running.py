@@ -18,6 +18,7 @@ from pinnace.testing.options import Options
 from pinnace.testing.report import describe
 from pinnace.testing.sync import SyncCluster
 
+_REPORTED = 3             # clusters of a test of which its failure tells
 _GONE = 120.0             # seconds of the cluster that a test's namespace has to go
 
 
@@ -30,6 +31,7 @@ class Running:
         self.shared = shared
         self.driver: Driver = drive("real" if options.time == "real" else "virtual", seed, threaded=threaded)
         self.main: SyncCluster | None = None
+        self._clusters: list[Cluster] = []
         self._stack = AsyncExitStack()
         self._seeds = itertools.count(seed)
         self._names = itertools.count(1)
@@ -45,7 +47,9 @@ class Running:
         arguments = {"seed": next(self._seeds)} | self.options.cluster_arguments() | dict(given)
         if arguments["time"] != self.options.time:
             raise ValueError(f"the clusters of one test share its time, which is {self.options.time}")
-        return await self._stack.enter_async_context(Cluster(**arguments))
+        cluster = await self._stack.enter_async_context(Cluster(**arguments))
+        self._clusters.append(cluster)
+        return cluster
 
     @contextmanager
     def lent(self, test: str) -> Iterator[SyncCluster]:
@@ -67,13 +71,16 @@ class Running:
             cluster.delete("namespaces", name, ignore_not_found=True, timeout=_GONE)
 
     def report(self, again: str) -> str:
-        """Of the cluster, for a test that failed. Never raises."""
-        if self.main is None:
-            return f"seed {self.seed}\nagain: {again}"
-        try:
-            return self.driver.run(describe(self.main.asynchronous, again))
-        except Exception as error:
-            return f"seed {self.seed}\nagain: {again}\nthe cluster could not be asked: {error!r}"
+        """Of the clusters, for a test that failed. Never raises."""
+        texts = [f"again: {again}"]
+        for cluster in self._clusters[:_REPORTED]:
+            try:
+                texts.append(self.driver.run(describe(cluster)))
+            except Exception as error:
+                texts.append(f"seed {cluster.seed}; the cluster could not be asked: {error!r}")
+        if len(self._clusters) > _REPORTED:
+            texts.append(f"… and {len(self._clusters) - _REPORTED} more clusters")
+        return "\n".join(texts)
 
     def close(self) -> None:
         """End the clusters, and whatever else is left on the loop."""

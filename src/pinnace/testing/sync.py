@@ -12,15 +12,20 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pinnace.api.core import v1 as core
 from pinnace.client.client import PatchType, WatchEvent
-from pinnace.kubelet.simulated import Life, SimulatedNodes
-from pinnace.testing.cluster import Cluster, Engine, Time
+from pinnace.kubelet.simulated import Life, Lives, SimulatedNodes
+from pinnace.testing.cluster import Cluster, Engine, Stages, Time
 from pinnace.testing.driving import Driver, drive
 from pinnace.testing.manifests import Manifest
+from pinnace.testing.network import Network
+from pinnace.testing.story import Story
 from pinnace.testing.verbs import Kindly, Verbs
+
+if TYPE_CHECKING:
+    from pinnace.testing.net.serving import Served
 
 __all__ = ["SyncCluster", "SyncVerbs"]
 
@@ -137,6 +142,9 @@ class SyncVerbs:
     ) -> builtins.list[core.Event]:
         return self.run(self._verbs.events(what, name, namespace))
 
+    def why(self, what: Any, name: str = "", namespace: str | None = None) -> Story:
+        return self.run(self._verbs.why(what, name, namespace))
+
     def exec(self, pod: Any, command: Sequence[str], namespace: str | None = None, *, container: str = "") -> str:
         return self.run(self._verbs.exec(pod, command, namespace, container=container))
 
@@ -153,9 +161,9 @@ class SyncCluster(SyncVerbs):
 
     def __init__(
         self, *, nodes: int = 1, seed: int = 0, time: Time = "virtual", store: Engine = "memory",
-        life: Life | None = None,
+        life: Life | Lives | None = None, stages: Stages = (),
     ) -> None:
-        self.asynchronous = Cluster(nodes=nodes, seed=seed, time=time, store=store, life=life)
+        self.asynchronous = Cluster(nodes=nodes, seed=seed, time=time, store=store, life=life, stages=stages)
 
     @classmethod
     def over(cls, cluster: Cluster, driver: Driver) -> SyncCluster:
@@ -195,6 +203,13 @@ class SyncCluster(SyncVerbs):
     @property
     def elapsed(self) -> float:
         return self.asynchronous.elapsed
+
+    @property
+    def network(self) -> Network:
+        return self.asynchronous.network
+
+    def serve(self, name: str = "kubernetes.default.svc") -> Served:
+        return self.run(self.asynchronous.serve(name))
 
     @property
     def kubeconfig(self) -> Path:

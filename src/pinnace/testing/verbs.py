@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 from pinnace.api import codec, errors, yaml
 from pinnace.api.core import v1 as core
+from pinnace.api.meta import v1 as meta
 from pinnace.apiserver.resources.events import last_seen
 from pinnace.base.clock import Clock
 from pinnace.client.client import Client, ObjectList, PatchType, WatchEvent, object_path
@@ -23,6 +24,7 @@ from pinnace.client.transport import Response, User
 from pinnace.testing import applying, conditions, manifests
 from pinnace.testing.applying import own
 from pinnace.testing.manifests import Manifest, Reference, in_order_of_need, refer, resolve
+from pinnace.testing.story import Story, story
 
 Kindly = str | type[Any]                       # a kind's type, or a word that kubectl understands for it
 Propagation = Literal["", "Orphan", "Background", "Foreground"]
@@ -233,8 +235,7 @@ class Verbs:
         tail: int | None = None, timestamps: bool = False,
     ) -> str:
         """What a container wrote, of the pod's first if none is named. `pod` is a name or a Pod."""
-        _, place, name = refer("pods" if isinstance(pod, str) else pod, pod if isinstance(pod, str) else "",
-                               self._place(namespace))  # fmt: skip
+        _, place, name = self._pod(pod, namespace)
         query = {
             "container": container, "previous": "true" if previous else "", "timestamps": "true" if timestamps else "",
             "tailLines": "" if tail is None else str(tail),
@@ -256,10 +257,15 @@ class Verbs:
         found = (await self._listed(core.Event, place, fields=fields)).items
         return [codec.copy(event) for event in sorted(cast("list[core.Event]", found), key=last_seen)]
 
+    async def why(self, what: Any, name: str = "", namespace: str | None = None) -> Story:
+        """Every write to an object that is kept, newest first: who made it, and because of what. The object may be
+        gone by now. Printed, it is the chain of causes back to somebody's request."""
+        kind, place, name = refer(what, name, self._place(namespace))
+        return await story(self.client, kind.type(metadata=meta.ObjectMeta(name=name, namespace=place)))
+
     async def exec(self, pod: Any, command: Sequence[str], namespace: str | None = None, *, container: str = "") -> str:
         """Always refused: no process runs in a simulated pod. `pinnace up` starts clusters where one does."""
-        kind, place, name = refer("pods" if isinstance(pod, str) else pod, pod if isinstance(pod, str) else "",
-                                  self._place(namespace))  # fmt: skip
+        kind, place, name = self._pod(pod, namespace)
         await self.client.get(kind.type, name, place)
         raise errors.BadRequest(
             f"cannot run {' '.join(command)!r} in pod {name}{f', container {container}' if container else ''}: "
@@ -270,6 +276,11 @@ class Verbs:
 
     def _place(self, namespace: str | None) -> str:
         return self.namespace if namespace is None else namespace
+
+    def _pod(self, pod: Any, namespace: str | None) -> Reference:
+        """A pod by its name alone, too."""
+        named = isinstance(pod, str) and "/" not in pod
+        return refer("pods" if named else pod, pod if named else "", self._place(namespace))
 
     def _remember(self, reference: Reference) -> None:
         if reference in self.named:

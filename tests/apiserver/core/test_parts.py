@@ -11,7 +11,6 @@ from pinnace.api import errors
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
 from pinnace.apiserver import deletion
-from pinnace.apiserver.expiry import Expiry
 from pinnace.apiserver.negotiation import Format, negotiate
 from pinnace.apiserver.options import DeleteOptions, delete_options
 from pinnace.apiserver.paths import Target, parse, verb_of
@@ -148,6 +147,6 @@ async def test_events_expire(api: Api) -> None:
         )
         await api.client.create(event)
     api.server.clock.advance(700)      # type: ignore[attr-defined]
-    assert await Expiry(api.server).sweep() == 1
+    assert await api.server.expiry.sweep() == 1
     await api.server.feed.fresh()
     assert [event.metadata.name for event in (await api.client.list(core.Event)).items] == ["new"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -62,7 +62,7 @@ def decide(seen: Seen, now: datetime) -> Plan:
     if cron_job.metadata.deletionTimestamp is not None or cron_job.spec.suspend:
         return planner.plan()
     try:
-        schedule = parse(cron_job.spec.schedule, ZoneInfo(cron_job.spec.timeZone or "UTC"))
+        schedule = parse(cron_job.spec.schedule, _zone(cron_job))
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         reason = "UnparseableSchedule" if isinstance(error, ValueError) else "UnknownTimeZone"
         return Plan((Emit(WARNING, reason, f"unparseable schedule {cron_job.spec.schedule!r}: {error}"),))
@@ -179,7 +179,7 @@ def _start(
 def _job(cron_job: batch.CronJob, due: datetime) -> batch.Job:
     template = cron_job.spec.jobTemplate
     data = template.metadata or meta.ObjectMeta()
-    stamp = due.astimezone(ZoneInfo(cron_job.spec.timeZone or "UTC")).isoformat().replace("+00:00", "Z")
+    stamp = due.astimezone(_zone(cron_job)).isoformat().replace("+00:00", "Z")
     return batch.Job(
         metadata=meta.ObjectMeta(
             name=f"{cron_job.metadata.name}-{int(due.timestamp()) // 60}",
@@ -190,6 +190,11 @@ def _job(cron_job: batch.CronJob, due: datetime) -> batch.Job:
         ),
         spec=template.spec or batch.JobSpec(),
     )
+
+
+def _zone(cron_job: batch.CronJob) -> tzinfo:
+    name = cron_job.spec.timeZone
+    return UTC if not name or name == "UTC" else ZoneInfo(name)
 
 
 def _delete(job: batch.Job) -> Delete:

@@ -46,10 +46,14 @@ class Schedule:
         local = moment.astimezone(self.zone)
         for day in self._days(local.date(), 1):
             first = day == local.date()
-            for hour in sorted(self.hours):
+            for hour in _sorted(self.hours):
                 if first and hour < local.hour:
                     continue
-                for minute in sorted(self.minutes):
+                # Where clocks are set back, an hour of the day comes twice.
+                passed = local.minute if first and hour == local.hour and self.zone is UTC else -1
+                for minute in _sorted(self.minutes):
+                    if minute <= passed:
+                        continue
                     found = self._moment(day, hour, minute)
                     if found is not None and found > moment:
                         return found
@@ -60,10 +64,13 @@ class Schedule:
         local = moment.astimezone(self.zone)
         for day in self._days(local.date(), -1):
             first = day == local.date()
-            for hour in sorted(self.hours, reverse=True):
+            for hour in reversed(_sorted(self.hours)):
                 if first and hour > local.hour:
                     continue
-                for minute in sorted(self.minutes, reverse=True):
+                ahead = local.minute if first and hour == local.hour and self.zone is UTC else 59
+                for minute in reversed(_sorted(self.minutes)):
+                    if minute > ahead:
+                        continue
                     found = self._moment(day, hour, minute)
                     if found is not None and found <= moment:
                         return found
@@ -87,6 +94,11 @@ class Schedule:
         found = local.astimezone(UTC)
         same = self.zone is UTC or found.astimezone(self.zone).replace(tzinfo=None) == local.replace(tzinfo=None)
         return found if same else None
+
+
+@lru_cache(maxsize=1024)
+def _sorted(numbers: frozenset[int]) -> tuple[int, ...]:
+    return tuple(sorted(numbers))
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,6 @@ owners may be of kinds that nobody watches. What to conclude is pure (`graph.py`
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -79,9 +78,7 @@ class GarbageCollector:
             await self._rediscover()
             for informer, _ in tuple(self._watched.values()):
                 await informer.wait_synced()
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_WORKERS):
-                    group.create_task(self._work(), name=self.name)
+            await self.queue.serve(self._work, most=_WORKERS, name=self.name)
         finally:
             for _, unsubscribe in self._watched.values():
                 unsubscribe()
@@ -128,25 +125,21 @@ class GarbageCollector:
 
     # -------------------------------------------------------------------------------------- what to do
 
-    async def _work(self) -> None:
-        while True:
-            work = await self.queue.get()
-            try:
-                node = self._graph.nodes.get(work.uid)
-                if node is not None:
-                    await (self._orphan(node) if work.orphan else self._attempt(node))
-                self.queue.forget(work)
-                self._woken.pop(work.uid, None)
-            except (errors.StatusError, OSError, TimeoutError, LookupError) as error:
-                seconds = self.queue.retry(work)
-                everyday = isinstance(error, errors.Conflict | errors.NotFound)
-                level = logging.DEBUG if everyday else logging.WARNING
-                log.log(level, "garbage collector: %s: %s; again in %.3g s", work.uid, error, seconds)
-            except Exception:
-                self.queue.retry(work)
-                log.exception("garbage collector: %s", work.uid)
-            finally:
-                self.queue.done(work)
+    async def _work(self, work: Work) -> None:
+        try:
+            node = self._graph.nodes.get(work.uid)
+            if node is not None:
+                await (self._orphan(node) if work.orphan else self._attempt(node))
+            self.queue.forget(work)
+            self._woken.pop(work.uid, None)
+        except (errors.StatusError, OSError, TimeoutError, LookupError) as error:
+            seconds = self.queue.retry(work)
+            everyday = isinstance(error, errors.Conflict | errors.NotFound)
+            level = logging.DEBUG if everyday else logging.WARNING
+            log.log(level, "garbage collector: %s: %s; again in %.3g s", work.uid, error, seconds)
+        except Exception:
+            self.queue.retry(work)
+            log.exception("garbage collector: %s", work.uid)
 
     async def _attempt(self, node: Node) -> None:
         """Look at one object: should it go, and does it wait for others?"""
