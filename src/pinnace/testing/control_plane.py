@@ -179,12 +179,6 @@ class _Handle:
     async def cause(self, revision: int) -> Cause | None:
         return await self._alive().cause(revision)
 
-    async def change(self, revision: int) -> Change | Entry | Trace | None:
-        return await self._alive().change(revision)
-
-    async def revisions(self, key: str) -> tuple[int, ...]:
-        return await self._alive().revisions(key)
-
     async def close(self) -> None:
         """The store outlives the server."""
 

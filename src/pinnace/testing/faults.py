@@ -486,12 +486,6 @@ class _Doomed:
     async def cause(self, revision: int) -> Cause | None:
         return await self.inner.cause(revision)
 
-    async def change(self, revision: int) -> Change | Entry | Trace | None:
-        return await self.inner.change(revision)
-
-    async def revisions(self, key: str) -> tuple[int, ...]:
-        return await self.inner.revisions(key)
-
     async def close(self) -> None:
         await self.inner.close()
 
