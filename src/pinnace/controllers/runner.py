@@ -96,7 +96,8 @@ class Runner(Generic[Seen]):
         self._clock = clock
         self._workers = workers
         self._because: dict[Ref, list[int]] = {}
-        self._alarms: dict[Ref, float] = {}    # when `decide` wants to be asked again, on the monotonic clock
+        # When `decide` wants to be asked again, on the monotonic clock, and what had made it say so.
+        self._alarms: dict[Ref, tuple[float, tuple[int, ...]]] = {}
         self._unsure: dict[Ref, dict[tuple[type[Any], str], None]] = {}
         self._pause: float = getattr(controller, "pause", 0.0)
         self._selective: bool = getattr(controller, "selective", False)
@@ -206,10 +207,10 @@ class Runner(Generic[Seen]):
 
     def _causes_of(self, ref: Ref, revisions: Sequence[int]) -> tuple[int, ...]:
         """Why an object is decided about now: what woke it; an alarm that was due; else the object as it is."""
-        due = self._alarms.get(ref)
-        if due is not None and due <= self._clock.monotonic():
+        alarm = self._alarms.get(ref)
+        if alarm is not None and alarm[0] <= self._clock.monotonic():
             del self._alarms[ref]
-            revisions = (TIMER, *revisions)
+            revisions = tuple(dict.fromkeys((TIMER, *revisions, *alarm[1])))
         if not any(revisions):
             primary = self.controller.primary.cache.get(*ref)
             if primary is not None:
@@ -238,7 +239,9 @@ class Runner(Generic[Seen]):
         if plan.again is not None:
             seconds = plan.again.total_seconds()
             self.queue.add_after(ref, seconds)
-            self._alarms[ref] = min(self._clock.monotonic() + seconds, self._alarms.get(ref, float("inf")))
+            due = self._clock.monotonic() + seconds
+            if ref not in self._alarms or due < self._alarms[ref][0]:
+                self._alarms[ref] = due, because
         self._settle(ref, outcome, because)
 
     def _reported(self, seen: Seen, plan: Plan, outcome: _Outcome, now: datetime) -> Plan:
