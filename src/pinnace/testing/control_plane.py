@@ -7,12 +7,13 @@ be crashed and started again over the same store; nodes and users, who hold `tra
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pinnace.apiserver.authentication.tokens import TokenIssuer
+from pinnace.apiserver.cache import Entry
 from pinnace.apiserver.inprocess import ADMIN, InProcessTransport
 from pinnace.apiserver.kubelet_proxy import Kubelets
 from pinnace.apiserver.resources.table import RESOURCES
@@ -29,8 +30,10 @@ from pinnace.cluster.security import secure
 from pinnace.cluster.settings import Settings
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.scheduler.scheduler import Scheduler
+from pinnace.store.memory import MemoryStore
 from pinnace.store.store import Store
 from pinnace.testing import garbage
+from pinnace.testing.prepared import prepared
 
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
 _MANAGER = User("system:kube-controller-manager", groups=("system:authenticated",))
@@ -109,13 +112,24 @@ class ControlPlane:
             kubelets=self._kubelets,
         )
         secure(server, TokenIssuer(_ISSUER, _KEYS[0], clock, randomness.fork()), clock, randomness)
-        await server.start()
-        self._stack.push_async_callback(server.close)
-        own = Client(InProcessTransport(server), agent="pinnace", user=ADMIN)
-        await bootstrap.ensure_access(own)
-        await bootstrap.ensure(own, self._settings, address="", port=0)
+        await self._fill(server)
         self._door.server = server
         await self._start_loops(server)
+
+    async def _fill(self, server: ApiServer) -> None:
+        """Start the server; an empty store begins with what each cluster has, and another gets what it lacks."""
+        fresh = isinstance(self._store, MemoryStore) and not self._store.revision
+        decoded: Mapping[str, Entry] = {}
+        if isinstance(self._store, MemoryStore) and fresh:
+            ready = prepared(self._settings, self._clock.now())
+            self._store.adopt(ready.snapshot)
+            decoded = ready.decoded
+        await server.start(decoded)
+        self._stack.push_async_callback(server.close)
+        if not fresh:
+            own = Client(InProcessTransport(server), agent="pinnace", user=ADMIN)
+            await bootstrap.ensure_access(own)
+            await bootstrap.ensure(own, self._settings, address="", port=0)
 
     async def _start_loops(self, server: ApiServer) -> None:
         clock, randomness = self._clock, self._randomness
