@@ -8,7 +8,6 @@ import time
 
 from .run import run
 
-
 say = functools.partial(print, flush=True)
 
 
