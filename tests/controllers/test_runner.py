@@ -144,6 +144,35 @@ async def test_deletions_are_waited_for_too(bench: Bench) -> None:
     assert made.metadata.resourceVersion is not None
 
 
+async def test_what_was_made_though_the_answer_was_lost_is_not_made_again(bench: Bench) -> None:
+    bench.server.lag = 0.05         # longer than the first retries wait
+    send, losing = bench.server.send, [3]
+
+    async def lossy(request: Request) -> Response:
+        response = await send(request)
+        if request.method == "POST" and request.path.endswith("/secrets") and losing[0]:
+            losing[0] -= 1
+            raise ConnectionResetError("connection reset by peer")
+        return response
+
+    bench.server.send = lossy   # type: ignore[method-assign]
+    await bench.want(4)
+    await bench.until(lambda: bench.copies.decisions[-1:] == [4] and bench.runner.idle)
+    await asyncio.sleep(0.1)
+    assert len(bench.posts()) == len(bench.server.objects["secrets"]) == 4
+    assert not any(request.method == "DELETE" for request in bench.sent)
+
+
+async def test_a_deletion_that_lost_a_race_is_tried_again(bench: Bench) -> None:
+    await bench.want(2)
+    await bench.until(lambda: bench.copies.decisions[-1:] == [2] and bench.runner.idle)
+    bench.server.refuse["DELETE", "secrets"] = errors.Conflict.of("secrets", "", "copy-1")
+    await bench.client.patch(core.ConfigMap, "m", "default", {"data": {"count": "1"}})
+    await bench.until(lambda: any(request.method == "DELETE" for request in bench.sent))
+    bench.server.refuse.clear()
+    await bench.until(lambda: len(bench.server.objects["secrets"]) == 1)
+
+
 async def test_writes_say_what_they_react_to(bench: Bench) -> None:
     made = await bench.want(1)
     await bench.until(lambda: len(bench.posts()) == 1)

@@ -174,9 +174,10 @@ class Causes:
 
     async def _follow(self, search: _Search, revisions: Sequence[int], depth: int) -> None:
         """Gather the commits and what they reacted to, the nearest first."""
-        waiting = deque((revision, 0) for revision in reversed(revisions))
+        # The third says that a timer leads there: what only reports how things were is then no cause.
+        waiting = deque((revision, 0, False) for revision in reversed(revisions))
         while waiting:
-            revision, far = waiting.popleft()
+            revision, far, timed = waiting.popleft()
             if revision in search.links:
                 continue
             if len(search.links) >= _MOST_LINKS:
@@ -185,11 +186,13 @@ class Causes:
             seen = await self._commit(revision)
             if seen is None:
                 continue
+            if timed and seen.cause is not None and seen.cause.subresource == "status":
+                continue
             link = search.links[revision] = await self._link(search.user, seen)
-            causes = [] if link.object is None or CLOCK in link.claimed.because else link.claimed.because
-            causes = [*causes, link.wanted] if link.wanted else causes
+            timer = CLOCK in link.claimed.because
+            causes = [cause for cause in (*link.claimed.because, link.wanted) if cause != CLOCK]
             if far < depth:
-                waiting.extend((cause, far + 1) for cause in causes)
+                waiting.extend((cause, far + 1, timer) for cause in causes)
             elif causes:
                 search.truncated = True
 

@@ -25,7 +25,7 @@ from pinnace.api import codec
 from pinnace.api.kinds import Kind
 from pinnace.apiserver.resources.table import RESOURCES
 from pinnace.base.clock import Clock
-from pinnace.store.store import Cause, Change, Entry, Page, Store
+from pinnace.store.store import Cause, Change, Entry, Page, Store, Trace
 from pinnace.testing.laws import every_law
 from pinnace.testing.world import Law, Step, World, controller_uid
 
@@ -155,6 +155,12 @@ class Invariants:
 
     async def cause(self, revision: int) -> Cause | None:
         return await self.inner.cause(revision)
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        return await self.inner.change(revision)
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return await self.inner.revisions(key)
 
     async def close(self) -> None:
         await self.inner.close()

@@ -44,6 +44,7 @@ class Options:
     threads: str = "refuse"
     life: Any = None
     stages: Any = None
+    faults: float | None = None
 
     def with_marker(self, args: tuple[object, ...], given: Mapping[str, Any]) -> Options:
         """What a marker says on top. Raises WrongOptions."""
