@@ -135,6 +135,7 @@ def spec(**fields: Any) -> dict[str, Any]:
          {"metadata": {"finalizers": ["c", "a", "b"]}}),
         ({"metadata": {"finalizers": ["a", "b"]}}, {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}},
          {"metadata": {"finalizers": ["b"]}}),
+        ({"metadata": {"finalizers": []}}, {"metadata": {"finalizers": ["a"]}}, {"metadata": {"finalizers": ["a"]}}),
         # order
         (spec(containers=containers("a", "b", "c")), spec(**{"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}]}),
          spec(containers=containers("b", "c", "a"))),

@@ -223,6 +223,8 @@ def _position(item: Any, order: list[Any], key: str) -> int | None:
 
 def _positions(items: list[Any], key: str) -> Callable[[Any], int | None]:
     """What `_position` says of items in that list; at once where all are told apart by text, as nearly all are."""
+    if not key:
+        return lambda item: _position(item, items, key)     # plain values, of which an empty list says nothing
     table: dict[str, int] = {}
     for i, entry in enumerate(items):
         value = entry.get(key) if key and isinstance(entry, dict) else None
