@@ -465,8 +465,8 @@ def test_the_same_seed_gives_the_same_run_of_kopf() -> None:
 
     runs = [
         subprocess.Popen(
-            [sys.executable, "-W", "always::ResourceWarning", "-c", _AGAIN, __file__], env=dict(os.environ, PYTHONHASHSEED=hash_seed),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-W", "always::ResourceWarning", "-c", _AGAIN, __file__],
+            env=dict(os.environ, PYTHONHASHSEED=hash_seed), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         for hash_seed in ("1", "2")
     ]  # fmt: skip

@@ -131,15 +131,6 @@ async def _half_close(_: Contexts) -> object:
     return client.seen, theirs.seen, client.transport.can_write_eof()
 
 
-async def _end_of_the_other_closes(_: Contexts) -> object:
-    client, theirs, server = await _pair()
-    client.transport.write_eof()
-    await client.lost
-    await theirs.lost
-    server.close()
-    return client.seen, theirs.seen
-
-
 async def _abort(_: Contexts) -> object:
     client, theirs, server = await _pair()
     theirs.transport.pause_reading()
@@ -319,7 +310,7 @@ async def _refused(_: Contexts) -> object:
 
 
 _SCENARIOS: list[Scenario] = [
-    _close_flushes, _half_close, _end_of_the_other_closes, _abort, _reset, _writing_to_nobody, _flow_control,
+    _close_flushes, _half_close, _abort, _reset, _writing_to_nobody, _flow_control,
     _names_of_the_ends, _streams, _tls, _tls_of_somebody_else, _tls_later, _a_socket_of_the_callers, _refused,
 ]  # fmt: skip
 
