@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 
+import anyio.to_thread
 import pytest
 
 from pinnace.testing.loop import OutsideWorld, Stuck, simulate
@@ -88,18 +92,61 @@ def test_what_can_never_happen_is_said() -> None:
         simulate(forever)
 
 
-def test_there_are_no_threads_and_no_network() -> None:
+def test_there_are_no_threads_and_no_processes() -> None:
     async def leave() -> None:
-        with pytest.raises(OutsideWorld, match="no threads"):
+        with pytest.raises(OutsideWorld, match="no threads: perf_counter"):
             await asyncio.to_thread(time.perf_counter)
-        with pytest.raises(OutsideWorld, match="no network"):
-            await asyncio.open_connection("127.0.0.1", 1)
-        with pytest.raises(OutsideWorld, match="no network"):
-            await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+        with pytest.raises(OutsideWorld, match="'worker' was to start"):
+            threading.Thread(name="worker").start()
+        with pytest.raises(OutsideWorld, match="'AnyIO worker thread' was to start"):
+            await anyio.to_thread.run_sync(time.perf_counter)
+        with pytest.raises(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, print)
         with pytest.raises(OutsideWorld, match="no processes"):
             await asyncio.create_subprocess_exec("true")
 
     simulate(leave)
+
+
+def test_threads_may_be_called_in_their_place() -> None:
+    told: contextvars.ContextVar[str] = contextvars.ContextVar("told", default="")
+
+    async def work(seed: int) -> tuple[list[object], float]:
+        found: list[object] = []
+        loop = asyncio.get_running_loop()
+        told.set("something")
+        assert await asyncio.to_thread(told.get) == "something"
+        assert await loop.run_in_executor(None, pow, 2, 5) == 32
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(divmod, 1, 0)
+
+        async def one(number: int) -> None:
+            # The later ones are done sooner, which must not be seen.
+            await anyio.to_thread.run_sync(time.sleep, 0.02 / (number + 1))
+            found.append(number)
+
+        await asyncio.gather(*(one(number) for number in range(4)))
+        with pytest.raises(ZeroDivisionError):
+            await anyio.to_thread.run_sync(divmod, 1, 0)
+        with pytest.raises(OutsideWorld, match="was to start"):
+            threading.Thread().start()
+        return found, loop.time()
+
+    def run(seed: int) -> tuple[list[object], float]:
+        return simulate(lambda: work(seed), seed=seed, threads="inline")
+
+    first = run(1)
+    assert first == run(1) and first[1] == 0
+    assert len({str(run(seed)[0]) for seed in range(6)}) > 1
+
+
+def test_the_guard_concerns_no_other_loop() -> None:
+    simulate(lambda: asyncio.sleep(1))
+
+    async def outside() -> int:
+        return await asyncio.to_thread(pow, 2, 5)
+
+    assert asyncio.run(outside()) == 32
 
 
 def test_tasks_left_behind_are_ended() -> None:

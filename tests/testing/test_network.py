@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import random
 import select
 import socket
@@ -131,15 +130,6 @@ async def _half_close(_: Contexts) -> object:
     return client.seen, theirs.seen, client.transport.can_write_eof()
 
 
-async def _end_of_the_other_closes(_: Contexts) -> object:
-    client, theirs, server = await _pair()
-    client.transport.write_eof()
-    await client.lost
-    await theirs.lost
-    server.close()
-    return client.seen, theirs.seen
-
-
 async def _abort(_: Contexts) -> object:
     client, theirs, server = await _pair()
     theirs.transport.pause_reading()
@@ -261,8 +251,6 @@ async def _tls_of_somebody_else(contexts: Contexts) -> object:
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(ssl.SSLCertVerificationError) as wrong:
         await asyncio.open_connection(HOST, port, ssl=contexts[1], server_hostname="another")
-    with pytest.raises(ValueError, match="server_hostname"):
-        await asyncio.open_connection(HOST, port, server_hostname="x")
     server.close()
     return wrong.value.verify_message
 
@@ -319,7 +307,7 @@ async def _refused(_: Contexts) -> object:
 
 
 _SCENARIOS: list[Scenario] = [
-    _close_flushes, _half_close, _end_of_the_other_closes, _abort, _reset, _writing_to_nobody, _flow_control,
+    _close_flushes, _half_close, _abort, _reset, _writing_to_nobody, _flow_control,
     _names_of_the_ends, _streams, _tls, _tls_of_somebody_else, _tls_later, _a_socket_of_the_callers, _refused,
 ]  # fmt: skip
 
@@ -378,9 +366,7 @@ def test_what_waits_is_bounded() -> None:
         client, theirs, _ = await _pair()
         theirs.transport.pause_reading()
         drained = 0
-        for _ in itertools.repeat(None, 1000):
-            if "pause" in client.seen:
-                break
+        while "pause" not in client.seen and drained < 10_000_000:
             client.transport.write(b"x" * 10_000)
             drained += 10_000
         assert WINDOW <= drained <= WINDOW + 2 * 64 * 1024
@@ -407,6 +393,17 @@ def test_names() -> None:
                 await loop.getaddrinfo(host, port, **options)
 
     simulate(look)
+
+
+def test_who_is_cancelled_while_he_begins_to_listen_holds_no_port() -> None:
+    async def listen() -> None:
+        beginning = asyncio.create_task(asyncio.get_running_loop().create_server(Log, HOST, 80))
+        await asyncio.sleep(0)
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+        (await asyncio.get_running_loop().create_server(Log, HOST, 80)).close()
+
+    simulate(listen)
 
 
 def test_nobody_is_there() -> None:

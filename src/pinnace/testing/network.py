@@ -166,7 +166,11 @@ class Network:
         server = MemoryServer(self._loop, protocol_factory, names, tls, self._open, self._shut)
         self._owners[server] = places
         if start_serving:
-            await server.start_serving()
+            try:
+                await server.start_serving()
+            except BaseException:           # cancelled: nobody would ever close it
+                server.close()
+                raise
         return server
 
     def _claim(self, name: str | None) -> tuple[str, str]:
@@ -350,7 +354,13 @@ async def serve(
     ports: Iterable[int] = (6443, 443), wrap: Wrap | None = None,
 ) -> Served:
     """The API server of a simulated control plane at `https://NAME:6443` of the loop's network: the HTTPS front of a
-    real cluster, with its authentication. See `Served`, which must be closed."""
+    real cluster, with its authentication. See `Served`, which must be closed.
+
+    Clients take `served.config()` as their kubeconfig. For kopf: only `async def` handlers (others are run in threads),
+    an `@kopf.on.login` handler that returns a `kopf.ConnectionInfo` of `served.admin`, `standalone=True`, and
+    `wall_clock(cluster.clock, "kopf")` around it, as it compares stored times with the machine's clock. Clients that
+    read files in threads (kubernetes_asyncio, kr8s) need a loop with `threads="inline"`; docs/simulated-clients.md has
+    a table."""
     from pinnace.testing.net.serving import Served  # what HTTP needs is not loaded where nobody speaks it
 
     served = Served(control_plane, loop or asyncio.get_running_loop(), name, tuple(aliases), tuple(ports), wrap)
