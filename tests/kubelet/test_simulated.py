@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pinnace.base.clock import LoopClock
+from pinnace.base.clock import LoopClock, ManualClock
 from pinnace.base.randomness import Randomness
-from pinnace.kubelet.simulated import EXIT_CODE, RUN_SECONDS, SimulatedNodes
+from pinnace.kubelet.simulated import EXIT_CODE, RUN_SECONDS, SimulatedNode, SimulatedNodes
+from pinnace.kubelet.simulated.heartbeats import Heartbeats
+from pinnace.kubelet.simulated.machines import Machine
 
 from .fakes import FakeApi, make_pod
 from .virtual import simulate
@@ -49,6 +51,18 @@ def test_nodes_register_and_renew_their_leases() -> None:
             )
 
     simulate(test)
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(1, 0), (200, 10), (5000, 100)])
+def test_statuses_are_due_close_together(count: int, seconds: float) -> None:
+    """A cluster with many nodes has times of rest, too."""
+    hearts = Heartbeats(
+        FakeApi().client(), ManualClock(), every=10.0, status_every=300.0, parallel=1, own_status=lambda _: True
+    )
+    machines = [Machine(f"node-{n}", SimulatedNode(), "10.0.0.1") for n in range(count)]
+    hearts.join(machines)
+    due = [machine.report_at - ManualClock().now().timestamp() for machine in machines]
+    assert min(due) == 300 and max(due) - min(due) <= seconds
 
 
 def test_pods_run_and_are_deleted() -> None:

@@ -189,6 +189,22 @@ def test_a_day_costs_a_node_its_leases_and_little_else() -> None:
     play(test, nodes=1)
 
 
+def test_what_happened_while_the_server_was_down_is_told_afterwards() -> None:
+    async def test(cluster: Cluster) -> None:
+        await cluster.apply(pod("web", ONE, restartPolicy="Never"))
+        await cluster.advance(seconds=5)
+        await cluster.control_plane.crash()
+        await cluster.advance(seconds=60)
+        await cluster.control_plane.start()
+        await cluster.advance(seconds=30)
+        web = await cluster.get("pods", "web")
+        ended = times.parse(web.status.containerStatuses[0].state.terminated.finishedAt)
+        assert web.status.phase == "Succeeded" and (cluster.clock.now() - ended).total_seconds() > 60
+        assert await ready(cluster, ONE) == "True"
+
+    play(test, life=Life(run=20.0))
+
+
 # ------------------------------------------------------------------------------------------------------ pods
 
 

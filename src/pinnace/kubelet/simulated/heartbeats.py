@@ -28,6 +28,7 @@ log = logging.getLogger("pinnace.kubelet.simulated")
 LEASES = "kube-node-lease"
 LEASE_SECONDS = 40
 SLOTS = 100                  # of a period: leases are renewed so many times in it, each time a part of them
+REPORTS = 50                 # statuses a second, if all are due at once
 LATE = 2.5                   # so many periods without a renewal, and the node may have been given up meanwhile
 _ATTEMPTS = 100
 TRANSIENT = (errors.StatusError, OSError, TimeoutError)
@@ -52,8 +53,11 @@ class Heartbeats:
         """Renew these, too, from now on."""
         found, now = list(machines), self._clock.monotonic()
         slot = self._every / SLOTS
+        # Close together, so that a cluster has times in which nothing but leases is written.
+        window = min(self._status_every, max(self._every, len(found) / REPORTS))
+        first = self._clock.now().timestamp() + self._status_every
         for n, machine in enumerate(found):
-            machine.report_at = self._clock.now().timestamp() + self._status_every * (n + 1) / len(found)
+            machine.report_at = first + window * n / len(found)
             self._ring.append((now + n * SLOTS // len(found) * slot, machine))
         self._ring = deque(sorted(self._ring, key=lambda entry: entry[0]))
 
@@ -95,7 +99,7 @@ class Heartbeats:
             await self._renew(machine, times.format_micro(now + timedelta(seconds=machine.drift)))
             late = seconds - machine.renewed_at > LATE * self._every and machine.renewed_at > 0
             machine.renewed_at = seconds
-            if late or machine.news or seconds >= machine.report_at:
+            if late or machine.news or seconds >= machine.report_at - 0.001:
                 await self.report(machine)
         except TRANSIENT as error:
             log.warning("lease of node %s: %s", machine.name, error)

@@ -282,7 +282,8 @@ class SimulatedNodes:
             tracked = Tracked(pod, machine, place, pods.adopted(pod, place, self.now()))
             self._pods[uid] = machine.pods[uid] = tracked
             self._names[pod.metadata.namespace or "", pod.metadata.name or ""] = tracked
-        tracked.pod = pod
+        if revision_number(pod.metadata.resourceVersion) > revision_number(tracked.pod.metadata.resourceVersion):
+            tracked.pod = pod
         self._look(tracked)
 
     def _update(self, tracked: Tracked, pod: core.Pod) -> None:
