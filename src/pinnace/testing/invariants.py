@@ -159,6 +159,10 @@ class Invariants:
     async def close(self) -> None:
         await self.inner.close()
 
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the engine can do."""
+        return getattr(self.inner, name)
+
     # The laws
 
     def _take(self, revision: int, key: str, value: bytes | None, cause: Cause | None) -> None:
