@@ -86,7 +86,7 @@ async def _run(seed: int, result: Result, died: _Died, rate: float | None) -> No
         faults.store(invariants), Settings(nodes=0, store="memory"), clock, randomness.fork(), wrap=faults.wrap
     )
     names = [f"node-{number}" for number in range(draw.randint(3, 4))]
-    life = Life(start=draw.choice((0.05, 1.0, 4.0)), run=5.0, stop=draw.choice((0.02, 2.0)))
+    life = Life(start=draw.choice((0.05, 1.0, 4.0)), stop=draw.choice((0.02, 2.0)))
     try:
         await plane.start()
         async with Supervisor(clock) as parts:
