@@ -95,7 +95,7 @@ async def _run(seed: int, result: Result, died: _Died, rate: float | None) -> No
                 randomness=randomness.fork(), life=life, node=SimulatedNode(cpus=4.0, memory=8 * 2**30, max_pods=20),
             )  # fmt: skip
             parts.start("simulated nodes", nodes.run)
-            faults.attach(plane, None)
+            faults.attach(plane, nodes if hasattr(nodes, "lose") else None)
             await nodes.registered.wait()
             user = Workload(Client(plane.transport("user"), agent="user", user=ADMIN), draw)
             try:
@@ -117,7 +117,9 @@ async def _play(
     user: Workload, draw: random.Random, clock: LoopClock, faults: Faults, plane: ControlPlane, invariants: Invariants
 ) -> None:
     await user.begin(clock.sleep)
-    until = clock.monotonic() + draw.choice((30.0, 60.0, 100.0))
+    if faults.nodes is not None:
+        _harm_nodes(faults, draw, clock.monotonic())
+    until = clock.monotonic() + draw.choice((30.0, 60.0, 100.0, 250.0))
     while clock.monotonic() < until:
         await user.act()
         await clock.sleep(draw.choice((0.0, 0.3, 2.0, 10.0)))
@@ -140,6 +142,15 @@ async def _play(
             + "\n    ".join(still)
         )
     await invariants.check_rest()
+
+
+def _harm_nodes(faults: Faults, draw: random.Random, now: float) -> None:
+    """Some runs lose a node, or find one cut off or with a clock that is wrong."""
+    for _ in range(draw.choice((0, 1, 2))):
+        kind = draw.choice((faults.lose_node, faults.partition))
+        kind(at=now + draw.uniform(0, 60), down=draw.choice((20.0, 70.0, 400.0)))
+    if draw.random() < 0.3:
+        faults.drift(draw.choice((-45.0, -3.0, 3.0, 45.0)), at=now + draw.uniform(0, 60))
 
 
 def _wrong(invariants: Invariants) -> Iterator[str]:
