@@ -101,6 +101,9 @@ class Workload:
         await self._create("apps/v1", "Deployment", namespace, name, {"spec": spec})
         if draw.random() < 0.6:
             await self._budget(name, namespace)
+        if draw.random() < 0.6:
+            service = {"selector": {"app": name}, "ports": [{"port": 80}]}
+            await self._create("v1", "Service", namespace, name, {"spec": service})
 
     async def stateful_set(self) -> None:
         if not self._room("db", 4):
