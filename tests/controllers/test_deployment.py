@@ -133,6 +133,13 @@ def test_rolling_steps(
     assert {names[name]: size for name, size in scaling.roll_down(d, newer, [older]).items()} == down
 
 
+def test_pods_that_are_to_go_do_not_count_as_serving() -> None:
+    """Scaled from 3 to 2, then rolled, before the old replica set's status tells of the third pod's end."""
+    d = deployment(2, "v2", surge=0, unavailable=1)
+    old, new = rs("v1", 2, 3), rs("v2", 0, revision=2)
+    assert scaling.roll_down(d, new, [old]) == {scaling.name_of(old): 1}
+
+
 def test_resizing_in_the_middle_keeps_proportions() -> None:
     marks = {"desired_replicas": "10", "max_replicas": "13"}
     newer, older = rs("v2", 5, age=1, revision=2, **marks), rs("v1", 8, **marks)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pinnace.api.labels import selector_of
 from pinnace.apiserver.inprocess import ADMIN
 from pinnace.base.clock import LoopClock
 from pinnace.base.randomness import Randomness
@@ -23,10 +24,11 @@ from pinnace.testing.cluster import START
 from pinnace.testing.control_plane import ControlPlane
 from pinnace.testing.faults import Faults
 from pinnace.testing.invariants import Invariants
-from pinnace.testing.laws import finished, is_active, is_ready
+from pinnace.testing.laws import finished, is_active, is_ready, is_serving
 from pinnace.testing.loop import simulate
+from pinnace.testing.world import World
 
-from .workload import Workload
+from .workload import STAYING, Workload
 
 CONVERGE = 900.0      # virtual seconds from the end of the faults until everything has to be right …
 SILENT = 100.0        # … and nothing but heartbeats has been written for so long
@@ -86,7 +88,7 @@ async def _run(seed: int, result: Result, died: _Died, rate: float | None) -> No
         faults.store(invariants), Settings(nodes=0, store="memory"), clock, randomness.fork(), wrap=faults.wrap
     )
     names = [f"node-{number}" for number in range(draw.randint(3, 4))]
-    life = Life(start=draw.choice((0.05, 1.0, 4.0)), run=5.0, stop=draw.choice((0.02, 2.0)))
+    life = Life(start=draw.choice((0.05, 1.0, 4.0)), stop=draw.choice((0.02, 2.0)))
     try:
         await plane.start()
         async with Supervisor(clock) as parts:
@@ -95,7 +97,7 @@ async def _run(seed: int, result: Result, died: _Died, rate: float | None) -> No
                 randomness=randomness.fork(), life=life, node=SimulatedNode(cpus=4.0, memory=8 * 2**30, max_pods=20),
             )  # fmt: skip
             parts.start("simulated nodes", nodes.run)
-            faults.attach(plane, None)
+            faults.attach(plane, nodes if hasattr(nodes, "lose") else None)
             await nodes.registered.wait()
             user = Workload(Client(plane.transport("user"), agent="user", user=ADMIN), draw)
             try:
@@ -117,7 +119,9 @@ async def _play(
     user: Workload, draw: random.Random, clock: LoopClock, faults: Faults, plane: ControlPlane, invariants: Invariants
 ) -> None:
     await user.begin(clock.sleep)
-    until = clock.monotonic() + draw.choice((30.0, 60.0, 100.0))
+    if faults.nodes is not None:
+        _harm_nodes(faults, draw, clock.monotonic())
+    until = clock.monotonic() + draw.choice((30.0, 60.0, 100.0, 250.0))
     while clock.monotonic() < until:
         await user.act()
         await clock.sleep(draw.choice((0.0, 0.3, 2.0, 10.0)))
@@ -140,6 +144,15 @@ async def _play(
             + "\n    ".join(still)
         )
     await invariants.check_rest()
+
+
+def _harm_nodes(faults: Faults, draw: random.Random, now: float) -> None:
+    """Some runs lose a node, or find one cut off or with a clock that is wrong."""
+    for _ in range(draw.choice((0, 1, 2))):
+        kind = draw.choice((faults.lose_node, faults.partition))
+        kind(at=now + draw.uniform(0, 60), down=draw.choice((20.0, 70.0, 400.0)))
+    if draw.random() < 0.3:
+        faults.drift(draw.choice((-45.0, -3.0, 3.0, 45.0)), at=now + draw.uniform(0, 60))
 
 
 def _wrong(invariants: Invariants) -> Iterator[str]:
@@ -179,9 +192,50 @@ def _wrong(invariants: Invariants) -> Iterator[str]:
             yield f"node {node.metadata.name} is not ready"
         if node.spec.taints:
             yield f"node {node.metadata.name} is tainted"
+    yield from _budgets(world)
+    yield from _endpoints(world)
     for key, (_, value) in world.values.items():
         if "/namespaces/" in key and json.loads(value)["metadata"].get("deletionTimestamp"):
             yield f"{key} is being deleted"
+
+
+def _budgets(world: World) -> Iterator[str]:
+    for budget in world.all("poddisruptionbudgets"):
+        matches, status = selector_of(budget.spec.selector).matches, budget.status
+        pods = [pod for pod in world.all("pods") if pod.metadata.namespace == budget.metadata.namespace]
+        healthy = sum(is_serving(pod) for pod in pods if matches(pod.metadata.labels or {}))
+        told = (status.currentHealthy or 0, status.disruptionsAllowed or 0)
+        if told != (healthy, max(0, healthy - (status.desiredHealthy or 0))) or status.disruptedPods:
+            yield f"budget {budget.metadata.name} tells of {told} with {healthy} healthy, {status.disruptedPods}"
+
+
+def _endpoints(world: World) -> Iterator[str]:
+    """Every Service leads to the pods that serve, and to no others."""
+    slices: dict[tuple[str, str], set[str]] = {}
+    services: dict[tuple[str, str], dict[str, str]] = {}
+    for key, (_, value) in world.values.items():
+        if "/endpointslices/" not in key and "/services/specs/" not in key:
+            continue
+        obj = json.loads(value)
+        namespace = obj["metadata"]["namespace"]
+        if namespace not in STAYING:
+            continue
+        if "/services/specs/" in key:
+            services[namespace, obj["metadata"]["name"]] = obj["spec"]["selector"]
+            continue
+        ready = slices.setdefault((namespace, obj["metadata"]["labels"]["kubernetes.io/service-name"]), set())
+        for endpoint in obj.get("endpoints") or ():
+            if endpoint["conditions"].get("ready"):
+                ready.update(endpoint["addresses"])
+    for (namespace, name), selector in services.items():
+        wanted = {
+            pod.status.podIP
+            for pod in world.all("pods")
+            if pod.metadata.namespace == namespace and is_serving(pod)
+            and selector.items() <= (pod.metadata.labels or {}).items()
+        }  # fmt: skip
+        if slices.get((namespace, name), set()) != wanted:
+            yield f"service {name} leads to {slices.get((namespace, name))}, not {wanted}"
 
 
 def _as_asked(what: str, owner: Any, pods: list[Any], size: int) -> Iterator[str]:

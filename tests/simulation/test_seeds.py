@@ -6,20 +6,22 @@ soak` runs 20,000, spread over processes. A failure prints the line that replays
 
 from __future__ import annotations
 
+import json
 import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from .run import Result, run
+from .run import run
 
 IN_CI = 80
 IN_SOAK = 20_000
-_BLOCK = 10
+_ROOT = Path(__file__).parents[2]
 
-# Seeds that have found a bug, with what it was: docs/track-record.md tells more. What a seed draws changes with the code,
-# so each bug has a test of its own, at the lowest level, as well.
+# Seeds that have found a bug, with what it was: docs/track-record.md tells more. What a seed draws changes with the
+# code, so each bug has a test of its own, at the lowest level, as well.
 PINNED = {
     2: "pods of a deleted job kept their finalizer",
     11: "a creation whose answer was lost was made again",
@@ -34,19 +36,19 @@ def test_a_pinned_seed(seed: int) -> None:
     assert not result.error, result.error
 
 
-def _block(first: int) -> list[Result]:
-    return [run(seed) for seed in range(first, first + _BLOCK)]
-
-
 def _many(first: int, count: int) -> None:
-    found: list[str] = []
-    faults = 0
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as processes:
-        for results in processes.map(_block, range(first, first + count, _BLOCK)):
-            found += [result.error for result in results if result.error]
-            faults += sum(sum(result.faults.values()) for result in results)
+    """Spread over processes, each with every so-manieth seed."""
+    number = os.cpu_count() or 1
+    commands = [
+        [sys.executable, "-m", "tests.simulation", "--json", f"{first + n}-{first + count - 1}/{number}"]
+        for n in range(number)
+    ]
+    running = [subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True) for command in commands]
+    results = [json.loads(line) for process in running for line in process.communicate()[0].splitlines()]
+    assert len(results) == count, f"{len(results)} of {count} seeds were run"
+    found = [result["error"] for result in results if result["error"]]
     assert not found, f"{len(found)} of {count} seeds failed\n" + "\n".join(found[:5])
-    assert faults > count, "hardly any faults were done: the runs show nothing"
+    assert sum(sum(result["faults"].values()) for result in results) > count, "hardly any faults were done"
 
 
 def test_seeds() -> None:

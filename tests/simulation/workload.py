@@ -36,7 +36,7 @@ class Workload:
         self._client = client
         self._draw = draw
         self._images = 0
-        self._jobs = 0
+        self._made: dict[str, int] = {}
         self.done: list[str] = []
 
     async def begin(self, sleep: Callable[[float], Coroutine[Any, Any, None]]) -> None:
@@ -87,6 +87,8 @@ class Workload:
         await self._create("apps/v1", "Deployment", STAYING[0], FILLER, {"spec": spec})
 
     async def deployment(self) -> None:
+        if not self._room("web", 5):
+            return
         draw, name, namespace = self._draw, self._name("web"), self._namespace()
         strategy: dict[str, Any] = {"type": "RollingUpdate", "rollingUpdate": {
             "maxSurge": draw.choice((0, 1, 2, "50%")), "maxUnavailable": draw.choice((1, 1, 2, "34%"))}}
@@ -99,8 +101,13 @@ class Workload:
         await self._create("apps/v1", "Deployment", namespace, name, {"spec": spec})
         if draw.random() < 0.6:
             await self._budget(name, namespace)
+        if draw.random() < 0.6:
+            service = {"selector": {"app": name}, "ports": [{"port": 80}]}
+            await self._create("v1", "Service", namespace, name, {"spec": service})
 
     async def stateful_set(self) -> None:
+        if not self._room("db", 4):
+            return
         name, namespace = self._name("db"), self._namespace()
         spec = {
             "replicas": self._draw.randint(1, 3), "selector": {"matchLabels": {"app": name}}, "serviceName": name,
@@ -112,11 +119,15 @@ class Workload:
             await self._budget(name, namespace)
 
     async def daemon_set(self) -> None:
+        if not self._room("agent", 3):
+            return
         name = self._name("agent")
         spec = {"selector": {"matchLabels": {"app": name}}, "template": _template(name, self._image(), "50m")}
         await self._create("apps/v1", "DaemonSet", self._namespace(), name, {"spec": spec})
 
     async def job(self) -> None:
+        if not self._room("job", 25):
+            return
         draw, name = self._draw, self._name("job")
         code = draw.choice(("0", "0", "0", "1"))
         template = _template(name, self._image(), "100m", restartPolicy="Never")
@@ -134,6 +145,8 @@ class Workload:
         await self._create("batch/v1", "Job", self._namespace(), name, {"spec": spec})
 
     async def cron_job(self) -> None:
+        if not self._room("cron", 4):
+            return
         draw, name = self._draw, self._name("cron")
         template = _template(name, self._image(), "50m", restartPolicy="Never")
         template["metadata"]["annotations"] = {"pinnace.dev/run-seconds": str(draw.choice((2, 90)))}
@@ -145,13 +158,14 @@ class Workload:
 
     async def urgent(self) -> None:
         """Pods that push others aside."""
+        if not self._room("urgent", 2):
+            return
         name = self._name("urgent")
         spec = {
             "replicas": 2, "selector": {"matchLabels": {"app": name}},
             "template": _template(name, self._image(), "700m", priorityClassName="high"),
         }  # fmt: skip
-        if sum(word.startswith("create Deployment") and "urgent" in word for word in self.done) < 2:
-            await self._create("apps/v1", "Deployment", self._namespace(), name, {"spec": spec})
+        await self._create("apps/v1", "Deployment", self._namespace(), name, {"spec": spec})
 
     async def passing_namespace(self) -> None:
         """A namespace with something in it, deleted soon after."""
@@ -215,6 +229,11 @@ class Workload:
             )
 
     # How
+
+    def _room(self, prefix: str, most: int) -> bool:
+        """Not so many of a sort that they do not all fit."""
+        self._made[prefix] = self._made.get(prefix, 0) + 1
+        return self._made[prefix] <= most
 
     def _name(self, prefix: str) -> str:
         return f"{prefix}-{self._draw.randrange(10**4):04}"

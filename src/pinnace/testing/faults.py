@@ -145,7 +145,7 @@ class Faults:
         self.counts: dict[str, int] = {}
         self._randomness = randomness
         self._plane: Plane | None = None
-        self._nodes: Nodes | None = None
+        self.nodes: Nodes | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._undo: dict[str, Callable[[], None]] = {}
 
@@ -249,7 +249,7 @@ class Faults:
     def attach(self, plane: Plane | None = None, nodes: Nodes | None = None) -> None:
         """Make known what crashes, and which nodes can be lost."""
         self._plane = plane or self._plane
-        self._nodes = nodes or self._nodes
+        self.nodes = nodes or self.nodes
 
     def wrap(self, transport: Transport, component: str) -> Transport:
         """For `ControlPlane`'s `wrap`."""
@@ -300,11 +300,11 @@ class Faults:
         loop = asyncio.get_running_loop()
 
         def begin() -> None:
-            if self._nodes is None:
+            if self.nodes is None:
                 raise RuntimeError("faults of nodes need Faults.attach(nodes=…)")
-            names = self._nodes.names
+            names = self.nodes.names
             node = name or names[self._randomness.below(len(names))]
-            do, undo = verbs(self._nodes)
+            do, undo = verbs(self.nodes)
             key = f"{fault} {node}"
             do(node)
             self._record(Done(loop.time(), fault, "kubelet", "", node))

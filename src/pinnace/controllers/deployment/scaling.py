@@ -22,7 +22,10 @@ def name_of(rs: apps.ReplicaSet) -> str:
 
 
 def available(rs: apps.ReplicaSet) -> int:
-    return (rs.status.availableReplicas if rs.status is not None else None) or 0
+    """How many of its pods serve and are to stay. What it was just asked to give up still stands in its status;
+    upstream counts that too, and may then let too many go."""
+    told = (rs.status.availableReplicas if rs.status is not None else None) or 0
+    return min(told, replicas_of(rs))
 
 
 def total(sets: Iterable[apps.ReplicaSet]) -> int:
