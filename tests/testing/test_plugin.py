@@ -281,6 +281,7 @@ def test_a_failure_says_what_happened_and_how_to_see_it_again(runs: Runs) -> Non
     assert "150.000 virtual seconds after its start" in section
     assert "pod/alone in namespace default: Pending, PodScheduled=False (Unschedulable)" in section
     assert "FailedScheduling: no nodes available" in section
+    assert "created" in section and "(pinnace-testing)" in section                # its story, by why
     (again,) = re.findall(r"again: pytest (.*)", section)
     assert "'test_it.py::test_it[a]'" in again
     replayed = runs(_FAILS, again.split()[-1])
