@@ -120,6 +120,38 @@ def test_asynchronous_fixtures_run_on_the_loop_of_the_test(runs: Runs, mode: str
     runs(_ONE_LOOP, mode=mode).assert_outcomes(passed=3)
 
 
+@pytest.mark.parametrize("time", ["virtual", "real"])
+def test_who_cancels_everything_breaks_one_test_alone(runs: Runs, time: str) -> None:
+    source = """
+@pytest.fixture
+async def never_begins(cluster):
+    async def wait():
+        await asyncio.sleep(1e9)
+    later = asyncio.create_task(wait())
+    later.cancel()
+    await later
+
+@pytest.fixture
+async def never_ends(cluster):
+    yield
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+async def test_begins(never_begins): ...
+async def test_ends(never_ends): ...
+async def test_itself(cluster):
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+def test_others(cluster):
+    assert len(cluster.list("nodes")) == 1
+async def test_all_others(cluster):
+    assert len(await cluster.list("nodes")) == 1
+"""
+    result = runs(source, ini=f"pinnace_time = '{time}'\n")
+    result.assert_outcomes(passed=3, failed=1, errors=2)
+    assert result.stdout.str().count("Cancelled: cancelled by somebody on the same loop") >= 3
+
+
 def test_without_the_other_plugins_too(runs: Runs) -> None:
     runs.pytester.makeini("")
     runs.pytester.makepyfile(test_it=_HEAD + _ONE_LOOP)
