@@ -246,10 +246,11 @@ async def test_real(cluster):
 @pytest.mark.parametrize(
     ("marker", "said"),
     [
-        ("noodles=3", "does not know noodles; it knows nodes, time, seed, store, scope, threads, life"),
+        ("noodles=3", "does not know noodles; it knows nodes, time, seed, store, scope, threads, timeout, life"),
         ("3", "takes no positional arguments, only nodes, time, seed"),
         ("time='imaginary'", "time must be one of virtual, real, not 'imaginary'"),
         ("nodes='many'", "nodes must be a number of nodes, not 'many'"),
+        ("timeout='long'", "timeout must be a number of seconds, not 'long'"),
         ("store='sqlite'", "needs time=\"real\""),
     ],
 )
@@ -410,6 +411,24 @@ async def test_it(cluster, n):
     spread.assert_outcomes(passed=5, failed=1)
     assert set(re.findall(r"again: .*", alone.stdout.str())) == set(re.findall(r"again: .*", spread.stdout.str()))
     assert re.findall(r"SEED \d+", alone.stdout.str())[0] in spread.stdout.str()
+
+
+def test_a_coroutine_that_waits_for_ever_does_not(runs: Runs) -> None:
+    source = """
+@pytest.mark.pinnace(timeout=3600)
+async def test_it(cluster):
+    await asyncio.Event().wait()
+
+async def test_own(cluster):
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await asyncio.Event().wait()
+    async with asyncio.timeout(5):
+        await asyncio.Event().wait()
+"""
+    result = runs(source, ini="pinnace_timeout = 7200.5\n")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*TimeoutError: not over after 3600 seconds of the cluster's time:*"])
 
 
 def test_who_needs_no_cluster_pays_nothing() -> None:

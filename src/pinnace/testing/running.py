@@ -124,10 +124,26 @@ def for_coroutine(value: Any, driver: Driver) -> Any:
     return value
 
 
-def run(driver: Driver, function: Callable[..., Coroutine[Any, Any, Any]], values: Mapping[str, Any]) -> Any:
-    """Run a coroutine function with the values of its fixtures."""
+def run(
+    driver: Driver, function: Callable[..., Coroutine[Any, Any, Any]], values: Mapping[str, Any],
+    limit: float | None = None,
+) -> Any:
+    """Run a coroutine function with the values of its fixtures, for `limit` seconds of the loop at most."""
     __tracebackhide__ = True
-    return driver.run(function(**{name: for_coroutine(value, driver) for name, value in values.items()}))
+
+    async def limited() -> Any:
+        __tracebackhide__ = True
+        try:
+            async with asyncio.timeout(limit) as patience:
+                return await function(**{name: for_coroutine(value, driver) for name, value in values.items()})
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise TimeoutError(
+                f"not over after {limit:g} seconds of the cluster's time: @pytest.mark.pinnace(timeout=…) allows more"
+            ) from None
+
+    return driver.run(limited())
 
 
 def begin_generator(
