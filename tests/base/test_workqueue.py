@@ -155,3 +155,56 @@ def test_backoff_remembers_so_many_keys() -> None:
     for key in ("a", "b", "a", "c"):
         backoff.next(key, 0)
     assert [backoff.failures(key) for key in "abc"] == [2, 0, 1]
+
+
+async def test_workers_come_as_they_are_needed_and_go_with_the_last() -> None:
+    queue: WorkQueue[int] = WorkQueue(ManualClock())
+    gate = asyncio.Event()
+    busy: list[int] = []
+    tasks = len(asyncio.all_tasks())
+
+    async def work(key: int) -> None:
+        busy.append(key)
+        if key < 3:
+            await gate.wait()
+
+    serving = asyncio.create_task(queue.serve(work, most=3, name="worker"))
+    await asyncio.sleep(0.01)
+    assert len(asyncio.all_tasks()) == tasks + 2, "one waits for the first key"
+    for key in (0, 1, 2, 9):
+        queue.add(key)
+    await asyncio.sleep(0.01)
+    assert busy == [0, 1, 2], "no more than three at a time"
+    gate.set()
+    await asyncio.sleep(0.01)
+    assert busy == [0, 1, 2, 9]
+    assert queue.idle
+    queue.add(5)
+    await asyncio.sleep(0.01)
+    assert busy[-1] == 5
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    assert len(asyncio.all_tasks()) == tasks
+
+
+async def test_a_key_wakes_one_worker_and_a_cancelled_one_passes_it_on() -> None:
+    queue: WorkQueue[str] = WorkQueue(ManualClock())
+    first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.add("a")
+    first.cancel()          # woken and cancelled in the same moment
+    assert await asyncio.wait_for(second, 1) == "a"
+    await asyncio.gather(first, return_exceptions=True)
+    assert first.cancelled()
+
+
+async def test_what_work_raises_ends_the_serving() -> None:
+    queue: WorkQueue[str] = WorkQueue(ManualClock())
+
+    async def work(key: str) -> None:
+        raise KeyError(key)
+
+    queue.add("a")
+    with pytest.raises(ExceptionGroup):
+        await queue.serve(work, most=2)
+    assert queue.idle

@@ -19,7 +19,7 @@ from pinnace.base.randomness import Randomness
 from pinnace.client.client import Client
 from pinnace.client.events import EventRecorder
 from pinnace.client.informer import Informers
-from pinnace.client.transport import Request, Response, WatchLine
+from pinnace.client.transport import TIMER, Request, Response, WatchLine
 from pinnace.controllers.owners import candidates, controller_reference, controllers_named, index_by_controller
 from pinnace.controllers.plan import Create, Delete, Emit, Plan, Ref, Watch
 from pinnace.controllers.runner import Runner
@@ -56,6 +56,7 @@ class Copies:
         self.watches = (Watch(self._secrets, controllers_named("ConfigMap", "")),)
         self.decisions: list[int] = []
         self.again: timedelta | None = None
+        self.more = 0
 
     def observe(self, ref: Ref) -> Seen | None:
         found = self.primary.cache.get(*ref)
@@ -63,7 +64,7 @@ class Copies:
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         self.decisions.append(len(seen.secrets))
-        wanted = int((seen.map.data or {})["count"])
+        wanted = int((seen.map.data or {})["count"]) + self.more
         data = meta.ObjectMeta(
             generateName="copy-", namespace="default", ownerReferences=[controller_reference(seen.map)]
         )
@@ -177,6 +178,23 @@ async def test_writes_say_what_they_react_to(bench: Bench) -> None:
     made = await bench.want(1)
     await bench.until(lambda: len(bench.posts()) == 1)
     assert bench.posts()[0].because == (int(made.metadata.resourceVersion or 0),)
+    assert bench.posts()[0].about == "ConfigMap/default/m"
+
+
+async def test_what_is_tried_again_has_the_same_reasons(bench: Bench) -> None:
+    bench.server.refuse["POST", "secrets"] = errors.Forbidden("no")
+    made = await bench.want(1)
+    await bench.until(lambda: len(bench.posts()) >= 3)
+    assert {post.because for post in bench.posts()} == {(int(made.metadata.resourceVersion or 0),)}
+
+
+async def test_a_timer_is_a_reason_beside_what_had_set_it(bench: Bench) -> None:
+    bench.copies.again = timedelta(seconds=0.05)
+    made = await bench.want(0)
+    await bench.until(lambda: len(bench.copies.decisions) == 1)
+    bench.copies.more = 1        # what only time can bring, for there is no event
+    await bench.until(lambda: bool(bench.posts()))
+    assert bench.posts()[0].because == (TIMER, int(made.metadata.resourceVersion or 0))
 
 
 async def test_refused_creations_start_slowly_and_are_told(bench: Bench) -> None:

@@ -43,9 +43,9 @@ class Feed:
         self._unsubscribe: Callable[[], None] | None = None
         self._broken = False
 
-    async def start(self) -> None:
-        """Fill the caches, then follow the store until `close`."""
-        await self._load()
+    async def start(self, decoded: Mapping[str, Entry] | None = None) -> None:
+        """Fill the caches, then follow the store until `close`. `decoded`: see `ApiServer.start`."""
+        await self._load(decoded or {})
         self._broken = False
         self._unsubscribe = self._store.subscribe(self._changed, after=self.revision)
         if self._broken:
@@ -109,7 +109,7 @@ class Feed:
             self._reset()
             return
 
-    async def _load(self) -> None:
+    async def _load(self, decoded: Mapping[str, Entry]) -> None:
         revision, after = 0, ""
         found: dict[str, list[Entry]] = {prefix: [] for prefix in self._caches}
         while True:
@@ -117,8 +117,12 @@ class Feed:
             revision = revision or page.revision
             for stored in page.entries:
                 cache = self._cache(stored.key)
-                entry = readable(cache, stored) if cache is not None else None
-                if cache is not None and entry is not None:
+                if cache is None:
+                    continue
+                entry = decoded.get(stored.key)
+                if entry is None or entry.value is not stored.value or entry.revision != stored.modified:
+                    entry = readable(cache, stored)
+                if entry is not None:
                     found[cache.prefix].append(entry)
             if not page.more or not page.entries:
                 break

@@ -7,7 +7,7 @@ of the documents (discovery, OpenAPI, health, metrics). Two fronts call it: `htt
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from pinnace.api import errors
@@ -26,7 +26,7 @@ from pinnace.apiserver.access import (
     unconcerned,
 )
 from pinnace.apiserver.authentication.tokens import TokenIssuer
-from pinnace.apiserver.cache import Form, WatchCache
+from pinnace.apiserver.cache import Entry, Form, WatchCache
 from pinnace.apiserver.calls import Call
 from pinnace.apiserver.causes import Causes
 from pinnace.apiserver.documents import Documents
@@ -121,9 +121,10 @@ class ApiServer:
         self._registries[kind.group, kind.version, kind.plural] = registry
         self._by_kind[kind] = registry
 
-    async def start(self) -> None:
-        """Fill the caches from the store and follow it."""
-        await self.feed.start()
+    async def start(self, decoded: Mapping[str, Entry] | None = None) -> None:
+        """Fill the caches from the store and follow it. `decoded`: entries by key that need not be decoded again,
+        where the store has the very values that they were made of."""
+        await self.feed.start(decoded or {})
         if kind_of(core.Event) in self._by_kind:
             self.expiry.start()
         self.ready = True

@@ -63,7 +63,7 @@ class Link(msgspec.Struct, omit_defaults=True):
     claimed: Claims = field(default_factory=Claims)
     changes: list[FieldChange] = field(default_factory=list)
     moreChanges: int = 0
-    forgotten: bool = False       # what was there before it, or what was written, is no longer kept
+    forgotten: bool = False       # what it changed is no longer kept, or too much to be looked at
     wanted: int = 0               # where the clock was the cause: the write that asked for what was done then
 
 
@@ -280,7 +280,7 @@ def _deed(link: Link) -> str:
         rest = len(changes) - 3 + link.moreChanges
         return f"{told} and {rest} more" if rest > 0 else told
     part = f"{link.subresource} " if link.subresource else ""
-    return f"{part}changed" + (" (how is no longer kept)" if link.forgotten else "")
+    return f"{part}changed" + (" (how is not known any more)" if link.forgotten else "")
 
 
 def _change(change: FieldChange) -> str:

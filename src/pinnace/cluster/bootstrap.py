@@ -45,6 +45,16 @@ async def ensure(client: Client, settings: Settings, *, address: str, port: int)
             await _apply(client, endpoints)
 
 
+def objects(settings: Settings) -> Iterator[Any]:
+    """All that `ensure_access` and `ensure` make for a server without an address, in an order in which it can be
+    made."""
+    role, binding = dns_rights()
+    yield from namespaces()
+    yield from (*roles.cluster_roles(), role, *roles.cluster_role_bindings(), binding)
+    yield from (*roles.roles(), *roles.role_bindings())
+    yield from (*priority_classes(), service_cidr(settings), *services(settings))
+
+
 async def forget_nodes(client: Client, settings: Settings) -> None:
     """Delete the Node objects of nodes that the cluster had before its owner wanted fewer; their pods go with them."""
     wanted = {*settings.node_names(), *settings.simulated_names()}

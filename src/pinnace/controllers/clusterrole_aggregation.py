@@ -31,15 +31,7 @@ class ClusterRoleAggregationController:
 
     def observe(self, ref: Ref) -> Seen | None:
         role = self.primary.cache.get(*ref)
-        if role is None or role.aggregationRule is None:
-            return None
-        selectors = [selector_of(s) for s in role.aggregationRule.clusterRoleSelectors or ()]
-        chosen = [
-            other
-            for other in self.primary.cache
-            if other.metadata.name != ref.name and any(s.matches(other.metadata.labels) for s in selectors)
-        ]
-        return Seen(role, tuple(sorted(chosen, key=lambda other: other.metadata.name or "")))
+        return observe(role, self.primary.cache) if role is not None else None
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen)
@@ -49,6 +41,19 @@ class ClusterRoleAggregationController:
         for role in self.primary.cache:
             if role.aggregationRule is not None:
                 yield Ref("", role.metadata.name or "")
+
+
+def observe(role: rbac.ClusterRole, roles: Iterable[rbac.ClusterRole]) -> Seen | None:
+    """None for a role whose rules are its own."""
+    if role.aggregationRule is None:
+        return None
+    selectors = [selector_of(s) for s in role.aggregationRule.clusterRoleSelectors or ()]
+    chosen = [
+        other
+        for other in roles
+        if other.metadata.name != role.metadata.name and any(s.matches(other.metadata.labels) for s in selectors)
+    ]
+    return Seen(role, tuple(sorted(chosen, key=lambda other: other.metadata.name or "")))
 
 
 def decide(seen: Seen) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 
 from pinnace.base.clock import Clock
-from pinnace.store.history import Bounds, History
+from pinnace.store.history import Bounds, History, Snapshot
 from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure, Trace
 
 
@@ -20,6 +20,16 @@ class MemoryStore:
     @property
     def revision(self) -> int:
         return self._history.revision
+
+    def snapshot(self) -> Snapshot:
+        """What it holds now."""
+        return self._history.snapshot()
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Begin with what another store held; only before the first commit. Earlier history is not there."""
+        if self.revision:
+            raise ValueError("the store has begun already")
+        self._history.adopt(snapshot)
 
     async def get(self, key: str, *, at: int | None = None) -> Entry | None:
         return self._history.entry(key, at)

@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,20 +23,19 @@ from pinnace.client.client import Client
 from pinnace.client.transport import Request, Response
 from pinnace.cluster.settings import Settings
 from pinnace.kubelet.simulated import LEASES, Life, Lives, SimulatedKubelets, SimulatedNodes
-from pinnace.store import Store, open_store
+from pinnace.store import MemoryStore, Store, open_store
 from pinnace.testing.control_plane import ControlPlane
 from pinnace.testing.faults import Faults
 from pinnace.testing.loop import VirtualLoop
 from pinnace.testing.manifests import resolve
 from pinnace.testing.network import Network, serve
+from pinnace.testing.prepared import START, fill
 from pinnace.testing.verbs import Verbs
 
 if TYPE_CHECKING:
     from pinnace.testing.net.serving import Served  # what HTTP needs, which most tests need not load
 
 __all__ = ["START", "Cluster", "resolve"]
-
-START = datetime(2026, 1, 1, tzinfo=UTC)     # when a simulated cluster begins
 
 _USER = "user"           # the component that the test itself is
 _STARTING = 60.0          # seconds a cluster has to come up
@@ -136,9 +134,11 @@ class Cluster(Verbs):
         self.store: Store = await open_store(self._engine, self._directory_of_data(), clock)
         self._stack.push_async_callback(self.store.close)
         kubelets = SimulatedKubelets()
+        given = fill(self.store, self._settings, clock.now()) if isinstance(self.store, MemoryStore) else None
         self.faults = Faults(randomness.fork())
         self.control_plane = ControlPlane(
-            self.faults.store(self.store), self._settings, clock, randomness, kubelets=kubelets, wrap=self.faults.wrap
+            self.faults.store(self.store), self._settings, clock, randomness, kubelets=kubelets, wrap=self.faults.wrap,
+            given=given,
         )
         self._stack.push_async_callback(self.control_plane.close)
         await self.control_plane.start()

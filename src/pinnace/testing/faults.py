@@ -19,7 +19,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pinnace.api import errors
@@ -29,7 +29,8 @@ from pinnace.apiserver.paths import Target, parse, verb_of
 from pinnace.apiserver.watching import error_line
 from pinnace.base.randomness import Randomness
 from pinnace.client.transport import DirectWatch, Request, Response, Tell, Transport, WatchLine
-from pinnace.store.store import Cause, Change, Entry, Page, Store, Trace
+from pinnace.store.over import StoreOver
+from pinnace.store.store import Cause, Store
 
 _LOGGED = 2000                 # faults that the log remembers; older ones are forgotten
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
@@ -524,22 +525,12 @@ def _break(future: asyncio.Future[None], error: BaseException) -> None:
     future.exception()       # a watcher that went away does not make it "never retrieved"
 
 
-@dataclass(eq=False, slots=True)
-class _Doomed:
+class _Doomed(StoreOver):
     """A store whose server may die at a commit."""
 
-    inner: Store
-    faults: Faults = field(repr=False)
-
-    @property
-    def revision(self) -> int:
-        return self.inner.revision
-
-    async def get(self, key: str, *, at: int | None = None) -> Entry | None:
-        return await self.inner.get(key, at=at)
-
-    async def list(self, prefix: str, *, at: int | None = None, after: str = "", limit: int = 0) -> Page:
-        return await self.inner.list(prefix, at=at, after=after, limit=limit)
+    def __init__(self, inner: Store, faults: Faults) -> None:
+        super().__init__(inner)
+        self.faults = faults
 
     async def commit(
         self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
@@ -556,27 +547,6 @@ class _Doomed:
         # The caller is cut off at this very await.
         cut: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         return await cut
-
-    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
-        return self.inner.watch(prefix, after=after)
-
-    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
-        return self.inner.subscribe(tell, after=after)
-
-    async def change(self, revision: int) -> Change | Entry | Trace | None:
-        return await self.inner.change(revision)
-
-    async def revisions(self, key: str) -> tuple[int, ...]:
-        return await self.inner.revisions(key)
-
-    async def compact(self, revision: int) -> None:
-        await self.inner.compact(revision)
-
-    async def cause(self, revision: int) -> Cause | None:
-        return await self.inner.cause(revision)
-
-    async def close(self) -> None:
-        await self.inner.close()
 
 
 async def _only(line: WatchLine) -> AsyncGenerator[tuple[WatchLine, ...], None]:
