@@ -78,6 +78,17 @@ def test_kubectl(real: SyncCluster) -> None:
     real.wait_for("deploy/web", condition="delete")
 
 
+def test_faults_and_crashes_are_seen_from_outside() -> None:
+    with SyncCluster(time="real", nodes=0) as cluster:
+        cluster.faults.conflict(component="client", kind="cm", times=1)
+        kubectl(cluster, "create", "cm", "seen")
+        with pytest.raises(AssertionError, match="Conflict|modified"):
+            kubectl(cluster, "label", "cm", "seen", "a=b", "--overwrite")
+        cluster.run(cluster.asynchronous.control_plane.crash(restart_after=0.1))
+        cluster.get("cm/seen")
+        assert "seen" in kubectl(cluster, "get", "cm", "-o", "name")
+
+
 def test_the_python_client(real: SyncCluster) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

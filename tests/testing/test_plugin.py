@@ -120,6 +120,38 @@ def test_asynchronous_fixtures_run_on_the_loop_of_the_test(runs: Runs, mode: str
     runs(_ONE_LOOP, mode=mode).assert_outcomes(passed=3)
 
 
+@pytest.mark.parametrize("time", ["virtual", "real"])
+def test_who_cancels_everything_breaks_one_test_alone(runs: Runs, time: str) -> None:
+    source = """
+@pytest.fixture
+async def never_begins(cluster):
+    async def wait():
+        await asyncio.sleep(1e9)
+    later = asyncio.create_task(wait())
+    later.cancel()
+    await later
+
+@pytest.fixture
+async def never_ends(cluster):
+    yield
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+async def test_begins(never_begins): ...
+async def test_ends(never_ends): ...
+async def test_itself(cluster):
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+def test_others(cluster):
+    assert len(cluster.list("nodes")) == 1
+async def test_all_others(cluster):
+    assert len(await cluster.list("nodes")) == 1
+"""
+    result = runs(source, ini=f"pinnace_time = '{time}'\n")
+    result.assert_outcomes(passed=3, failed=1, errors=2)
+    assert result.stdout.str().count("Cancelled: cancelled by somebody on the same loop") >= 3
+
+
 def test_without_the_other_plugins_too(runs: Runs) -> None:
     runs.pytester.makeini("")
     runs.pytester.makepyfile(test_it=_HEAD + _ONE_LOOP)
@@ -214,10 +246,11 @@ async def test_real(cluster):
 @pytest.mark.parametrize(
     ("marker", "said"),
     [
-        ("noodles=3", "does not know noodles; it knows nodes, time, seed, store, scope, threads, life"),
+        ("noodles=3", "does not know noodles; it knows nodes, time, seed, store, scope, threads, timeout, life"),
         ("3", "takes no positional arguments, only nodes, time, seed"),
         ("time='imaginary'", "time must be one of virtual, real, not 'imaginary'"),
         ("nodes='many'", "nodes must be a number of nodes, not 'many'"),
+        ("timeout='long'", "timeout must be a number of seconds, not 'long'"),
         ("store='sqlite'", "needs time=\"real\""),
     ],
 )
@@ -281,6 +314,7 @@ def test_a_failure_says_what_happened_and_how_to_see_it_again(runs: Runs) -> Non
     assert "150.000 virtual seconds after its start" in section
     assert "pod/alone in namespace default: Pending, PodScheduled=False (Unschedulable)" in section
     assert "FailedScheduling: no nodes available" in section
+    assert "created" in section and "(pinnace-testing)" in section                # its story, by why
     (again,) = re.findall(r"again: pytest (.*)", section)
     assert "'test_it.py::test_it[a]'" in again
     replayed = runs(_FAILS, again.split()[-1])
@@ -377,6 +411,24 @@ async def test_it(cluster, n):
     spread.assert_outcomes(passed=5, failed=1)
     assert set(re.findall(r"again: .*", alone.stdout.str())) == set(re.findall(r"again: .*", spread.stdout.str()))
     assert re.findall(r"SEED \d+", alone.stdout.str())[0] in spread.stdout.str()
+
+
+def test_a_coroutine_that_waits_for_ever_does_not(runs: Runs) -> None:
+    source = """
+@pytest.mark.pinnace(timeout=3600)
+async def test_it(cluster):
+    await asyncio.Event().wait()
+
+async def test_own(cluster):
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await asyncio.Event().wait()
+    async with asyncio.timeout(5):
+        await asyncio.Event().wait()
+"""
+    result = runs(source, ini="pinnace_timeout = 7200.5\n")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*TimeoutError: not over after 3600 seconds of the cluster's time:*"])
 
 
 def test_who_needs_no_cluster_pays_nothing() -> None:

@@ -406,12 +406,16 @@ def test_clients_on_the_loop_reach_a_simulated_cluster(kube: SyncCluster) -> Non
     assert kube.serve() is served
 
     async def ask() -> int:
-        async with aiohttp.ClientSession() as session, session.get(f"{served.url}/version", ssl=False) as answer:
+        async with aiohttp.ClientSession() as session, session.get(
+            f"{served.url}/api/v1/namespaces", ssl=False
+        ) as answer:
             await asyncio.sleep(60)
             return answer.status
 
     before = kube.elapsed
-    assert kube.run(ask()) == 200 and kube.elapsed >= before + 60
+    assert kube.run(ask()) == 403 and kube.elapsed >= before + 60
+    kube.faults.too_many_requests(component="client", times=1)
+    assert kube.run(ask()) == 429
     with SyncCluster(time="real", nodes=0) as real, pytest.raises(RuntimeError, match="the machine's own network"):
         real.serve()
 

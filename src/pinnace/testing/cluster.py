@@ -217,7 +217,7 @@ class Cluster(Verbs):
         one loop need different names."""
         self.network  # noqa: B018  # or it says why not
         if name not in self._served:
-            served = await serve(self.control_plane, self._loop, name=name, aliases=())
+            served = await serve(self.control_plane, self._loop, name=name, aliases=(), wrap=self.faults.wrap)
             self._stack.push_async_callback(served.close)
             self._served[name] = served
         return self._served[name]
@@ -234,7 +234,7 @@ class Cluster(Verbs):
         if self._kubeconfig is None:
             from pinnace.testing.endpoint import Endpoint  # aiohttp's server side, which most tests need not load
 
-            endpoint = Endpoint(self.control_plane, self.clock)
+            endpoint = Endpoint(self.control_plane, self.clock, self.faults.wrap)
             self._stack.push_async_callback(endpoint.close)
             self._kubeconfig = endpoint.open()
         return self._kubeconfig

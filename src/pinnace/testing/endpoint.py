@@ -14,17 +14,35 @@ from pinnace.base.clock import Clock
 from pinnace.client import kubeconfig
 from pinnace.client.transport import Request, Response
 from pinnace.cluster.certificates import Authority
-from pinnace.testing.control_plane import ControlPlane
+from pinnace.testing.control_plane import ControlPlane, Wrap, plainly
 
 _HOST = "127.0.0.1"
 _LAST_REQUESTS = 0.4        # seconds that requests under way have at the end
 
 
+class _Present:
+    """To whichever server is there now: it may have crashed and started again."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        self._control_plane = control_plane
+
+    async def send(self, request: Request) -> Response:
+        server = self._control_plane.server
+        if server is None:
+            raise ConnectionResetError("the API server is down")
+        return await server.handle(request)
+
+    async def close(self) -> None:
+        return None
+
+
 class Endpoint:
     """`open`, on the loop that is to serve; `close`. Certificates live in a private directory until then."""
 
-    def __init__(self, control_plane: ControlPlane, clock: Clock) -> None:
+    def __init__(self, control_plane: ControlPlane, clock: Clock, wrap: Wrap = plainly) -> None:
+        """`wrap`: what lies between whoever comes in, the component "client", and the server."""
         self._control_plane = control_plane
+        self._transport = wrap(_Present(control_plane), "client")
         self._clock = clock
         self._directory: Path | None = None
         self._front: HttpFront | None = None
@@ -38,13 +56,6 @@ class Endpoint:
         if server is None:
             raise RuntimeError("the API server is down")
 
-        async def handle(request: Request) -> Response:
-            """By whichever server is there now: it may have crashed and started again."""
-            serving = self._control_plane.server
-            if serving is None:
-                raise ConnectionResetError("the API server is down")
-            return await serving.handle(request)
-
         self._directory = Path(tempfile.mkdtemp(prefix="pinnace-"))     # 0700
         now = self._clock.now()
         authority = Authority(Authority.create("kubernetes", now))
@@ -55,7 +66,7 @@ class Endpoint:
         listener = socket.create_server((_HOST, 0))                     # from here on the system queues who connects
         listener.setblocking(False)
         port = listener.getsockname()[1]
-        self._front = HttpFront(server, handle=handle)
+        self._front = HttpFront(server, handle=self._transport.send)
         self._listening = asyncio.get_running_loop().create_task(
             self._front.listen(_HOST, port, context, listener=listener)
         )

@@ -6,7 +6,7 @@ Loaded with the plugin in every run of pytest: imports nothing but the standard 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -23,8 +23,11 @@ CONFIGURABLE = {
     "store": "memory or sqlite (memory)",
     "scope": "how long a cluster is reused, with a fresh namespace for each test: "
              "function, class, module, package, session (function)",
+    "timeout": "seconds of the cluster's time that a coroutine test may take (31 days of simulated time)",
     "threads": "what becomes of worker threads in simulated time: refuse or inline (refuse)",
 }  # fmt: skip
+
+_LONGEST = 31 * 86400.0      # whose heartbeats take less than a minute
 
 
 class WrongOptions(ValueError):
@@ -42,6 +45,7 @@ class Options:
     store: str = "memory"
     scope: str = "function"
     threads: str = "refuse"
+    timeout: float | None = None
     life: Any = None
     stages: Any = None
     faults: float | None = None
@@ -56,9 +60,15 @@ class Options:
             raise WrongOptions(f"@pytest.mark.pinnace does not know {', '.join(unknown)}; it knows {', '.join(known)}")
         return _checked(replace(self, **given))
 
+    @property
+    def limit(self) -> float | None:
+        """Seconds that a coroutine test may take. Simulated time never stands still for want of something to do, as
+        clusters have heartbeats, so that a test which waits for what cannot happen would go on for ever."""
+        return _LONGEST if self.timeout is None and self.time == "virtual" else self.timeout
+
     def cluster_arguments(self) -> dict[str, Any]:
         """For `Cluster`, but for the seed."""
-        others = ("seed", "scope", "threads")
+        others = ("seed", "scope", "threads", "timeout")
         given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in others}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -66,9 +76,9 @@ class Options:
 def configured(values: Mapping[str, str]) -> Options:
     """Of the configuration file: texts, empty where nothing is said. Raises WrongOptions."""
     given: dict[str, Any] = {name: text for name, text in values.items() if text}
-    for name in ("nodes", "seed"):
+    for name, number in (("nodes", int), ("seed", int), ("timeout", float)):
         if name in given:
-            given[name] = _number(f"pinnace_{name}", given[name])
+            given[name] = _number(f"pinnace_{name}", given[name], number)
     return _checked(replace(Options(), **given))
 
 
@@ -93,6 +103,8 @@ def _checked(options: Options) -> Options:
         raise WrongOptions(f"pinnace: nodes must be a number of nodes, not {options.nodes!r}")
     if options.seed is not None and not _whole(options.seed):
         raise WrongOptions(f"pinnace: seed must be a whole number, not {options.seed!r}")
+    if options.timeout is not None and not (isinstance(options.timeout, int | float) and options.timeout > 0):
+        raise WrongOptions(f"pinnace: timeout must be a number of seconds, not {options.timeout!r}")
     if options.store == "sqlite" and options.time == "virtual":
         raise WrongOptions('pinnace: store="sqlite" needs time="real": it writes in a thread')
     return options
@@ -102,8 +114,8 @@ def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(name: str, text: str) -> int:
+def _number(name: str, text: str, number: Callable[[str], float]) -> float:
     try:
-        return int(text)
+        return number(text)
     except ValueError:
-        raise WrongOptions(f"{name} must be a whole number, not {text!r}") from None
+        raise WrongOptions(f"{name} must be a {'whole ' if number is int else ''}number, not {text!r}") from None

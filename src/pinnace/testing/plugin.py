@@ -80,11 +80,11 @@ class CoroutineTest(pytest.Function):
     def runtest(self) -> None:
         from pinnace.testing import running
 
-        function, driver = self.obj, _running_of(self).driver
+        function, driver, limit = self.obj, _running_of(self).driver, _options_of(self).limit
 
         def test(**values: Any) -> None:
             __tracebackhide__ = True
-            running.run(driver, function, values)
+            running.run(driver, function, values, limit)
 
         self.obj = test
         try:

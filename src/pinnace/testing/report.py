@@ -42,6 +42,7 @@ async def describe(cluster: Cluster) -> str:
                 lines += ["", *await _object(client, reference)]
             lines += _part("recent warnings", await _warnings(client))
             lines += _part("not there yet", [line async for line in _waiting(client)])
+        lines += _part("faults, the newest first", [str(done).strip() for done in reversed(cluster.faults.log)])
     except (errors.StatusError, OSError, TimeoutError) as error:
         lines.append(f"the cluster could not be asked further: {error!r}")
     if not cluster.control_plane.idle:

@@ -124,10 +124,26 @@ def for_coroutine(value: Any, driver: Driver) -> Any:
     return value
 
 
-def run(driver: Driver, function: Callable[..., Coroutine[Any, Any, Any]], values: Mapping[str, Any]) -> Any:
-    """Run a coroutine function with the values of its fixtures."""
+def run(
+    driver: Driver, function: Callable[..., Coroutine[Any, Any, Any]], values: Mapping[str, Any],
+    limit: float | None = None,
+) -> Any:
+    """Run a coroutine function with the values of its fixtures, for `limit` seconds of the loop at most."""
     __tracebackhide__ = True
-    return driver.run(function(**{name: for_coroutine(value, driver) for name, value in values.items()}))
+
+    async def limited() -> Any:
+        __tracebackhide__ = True
+        try:
+            async with asyncio.timeout(limit) as patience:
+                return await function(**{name: for_coroutine(value, driver) for name, value in values.items()})
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise TimeoutError(
+                f"not over after {limit:g} seconds of the cluster's time: @pytest.mark.pinnace(timeout=…) allows more"
+            ) from None
+
+    return driver.run(limited())
 
 
 def begin_generator(
@@ -140,31 +156,27 @@ def begin_generator(
     generator = function(**{name: for_coroutine(value, driver) for name, value in values.items()})
     fixture = _Generator(generator)
     value = driver.run(fixture.begin())
-    finalizers(lambda: driver.run(fixture.end()))
+    finalizers(lambda: driver.finish(fixture.task, fixture.over))
     return value
 
 
 class _Generator:
     def __init__(self, generator: AsyncGenerator[Any, None]) -> None:
         self._generator = generator
-        self._over = asyncio.Event()
+        self.over = asyncio.Event()
 
     async def begin(self) -> Any:
         ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._live(ready))
-        await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
-        return ready.result() if ready.done() else self._task.result()
-
-    async def end(self) -> None:
-        self._over.set()
-        await self._task
+        self.task = asyncio.create_task(self._live(ready))
+        await asyncio.wait((self.task, ready), return_when=asyncio.FIRST_COMPLETED)
+        return ready.result() if ready.done() else self.task.result()
 
     async def _live(self, ready: asyncio.Future[Any]) -> None:
         try:
             ready.set_result(await anext(self._generator))
         except StopAsyncIteration:
             raise RuntimeError("the fixture did not yield") from None
-        await self._over.wait()
+        await self.over.wait()
         try:
             await anext(self._generator)
         except StopAsyncIteration:
