@@ -10,7 +10,7 @@ import pytest
 
 from pinnace.base.clock import LoopClock
 from pinnace.base.randomness import Randomness
-from pinnace.kubelet.simulated import EXIT_CODE, RUN_SECONDS, Life, SimulatedNodes, Step, next_state
+from pinnace.kubelet.simulated import EXIT_CODE, RUN_SECONDS, SimulatedNodes
 
 from .fakes import FakeApi, make_pod
 from .virtual import simulate
@@ -87,9 +87,3 @@ def test_pods_that_end_by_themselves(annotations: dict[str, str], after: float, 
             assert ended is not None and ended.status.phase == phase
 
     simulate(test)
-
-
-def test_a_pod_that_runs_for_ever_needs_no_timer() -> None:
-    pod = make_pod()
-    pod.status.phase = "Running"
-    assert next_state(pod, Life(), bound_at=1.0, deleted_at=0.0, running_at=2.0, now=1e9) == Step()

@@ -15,6 +15,7 @@ from pinnace.store import (
     Compacted,
     Conflict,
     FutureRevision,
+    MemoryStore,
     SqliteStore,
     Store,
     StoreFailure,
@@ -143,3 +144,25 @@ async def test_sqlite_reopens_and_is_locked(tmp_path: Path) -> None:
     assert await again.commit("/k/000", b"new", expect=0) == 102
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
     await again.close()
+
+
+async def test_a_memory_store_begins_with_what_happened_in_another() -> None:
+    clock = ManualClock()
+    first, second = MemoryStore(clock), MemoryStore(clock)
+    await first.commit("/a", b"1", cause=Cause("me", "create"))
+    await first.commit("/b", b"2")
+    await first.commit("/a", b"3", expect=1)
+    await first.commit("/b", None)
+    second.begin(first.beginning())
+    assert second.revision == 4
+    assert (await second.list("")).entries == (await first.list("")).entries
+    assert [change.revision for change in await anext(second.watch("", after=0))] == [1, 2, 3, 4]
+    assert await second.cause(1) == await first.cause(1)
+    await second.commit("/a", b"5", expect=3)
+    entry = await first.get("/a")
+    assert entry is not None and entry.value == b"3", "each goes its own way from there"
+    with pytest.raises(ValueError, match="already"):
+        second.begin(first.beginning())
+    await first.compact(2)
+    with pytest.raises(ValueError, match="compacted"):
+        first.beginning()

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from pinnace.store import (
     MemoryStore,
     SqliteStore,
     Store,
+    Trace,
 )  # fmt: skip
 
 KEYS = st.sampled_from(["/a/1", "/a/2", "/a/22", "/a/3", "/b/1", "/b/ü", "/c"])
@@ -32,7 +34,8 @@ PREFIXES = st.sampled_from(["/", "/a/", "/a/2", "/b/", "/none/", "/c"])
 VALUES = st.binary(max_size=20)
 CAUSES = st.none() | st.builds(
     Cause, st.sampled_from(["", "me"]), st.sampled_from(["", "update"]),
-    st.lists(st.integers(1, 99), max_size=20).map(tuple),
+    st.lists(st.integers(0, 99), max_size=20).map(tuple), st.sampled_from(["", "kubectl"]),
+    st.sampled_from(["", "Job.batch/default/a"]), st.sampled_from(["", "status", "scale"]), st.integers(0, 2**41),
 )  # fmt: skip
 
 
@@ -61,6 +64,27 @@ class Model:
             if revision > after and key.startswith(prefix):
                 found.append(Change(key, revision, value, self.state(revision - 1).get(key)))
         return found
+
+
+    def revisions(self, key: str) -> list[int]:
+        """The commits of one key."""
+        return [revision for revision, (written, _, _) in enumerate(self.log, 1) if written == key]
+
+    def remembered(self, key: str) -> list[int]:
+        """Of what the key holds where history begins: the causes that are kept of overwritten values."""
+        base = self.state(self.compacted).get(key)
+        if base is None:
+            return []
+        telling = []
+        for revision in self.revisions(key):
+            cause = self.log[revision - 1][2]
+            if cause is None or not base.created <= revision < base.modified:
+                continue
+            if revision == base.created or (cause.subresource != "status" and 0 not in cause.because[:16]):
+                telling.append(revision)
+        first = telling[:1] if telling[:1] == [base.created] else []
+        rest = telling[len(first) :]
+        return first + rest[max(0, len(rest) - 4 + len(first)) :]
 
 
 class Engine(RuleBasedStateMachine):
@@ -181,13 +205,32 @@ class Engine(RuleBasedStateMachine):
         """Of all history that is kept, and of every value that is still there."""
         known = {*range(self.model.compacted + 1, self.model.revision + 1)}
         known |= {entry.modified for entry in self.model.state(self.model.compacted).values()}
+        for key in self.model.state(self.model.compacted):
+            known |= {*self.model.remembered(key)}
         for revision in range(1, self.model.revision + 1):
             given = self.model.log[revision - 1][2]
             if revision not in known or given is None:
                 given = None
             else:
-                given = Cause(given.actor, given.verb, given.because[:16])
+                given = msgspec.structs.replace(given, because=given.because[:16])
             assert self.run(self.store.cause(revision)) == given
+
+    @invariant()
+    def knows_changes(self) -> None:
+        compacted, keys = self.model.compacted, {key for key, _, _ in self.model.log}
+        changes = {change.revision: change for change in self.model.changes("/", compacted)}
+        base = self.model.state(compacted)
+        for key in keys:
+            wanted = self.model.remembered(key)
+            assert [self.run(self.store.change(r)) for r in wanted] == [Trace(key, r) for r in wanted]
+            if key in base:
+                wanted = [*wanted, base[key].modified]
+                held = self.run(self.store.change(base[key].modified))
+                assert held == (base[key] if self.model.log[base[key].modified - 1][2] is not None else None)
+            later = [r for r in self.model.revisions(key) if r > compacted]
+            assert [self.run(self.store.change(r)) for r in later] == [changes[r] for r in later]
+            assert list(self.run(self.store.revisions(key))) == [*wanted, *later]
+        assert self.run(self.store.change(self.model.revision + 1)) is None
 
     @invariant()
     def stands_at_the_revision(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,13 +25,14 @@ from pinnace.apiserver.selection import select
 from pinnace.apiserver.tables import TableEvents, Tables, metadata_event
 from pinnace.apiserver.watching import Stream, Watch, duration, watch_options
 from pinnace.client.transport import Request, Response, User
-from pinnace.store.store import Cause
+from pinnace.store.store import MOST_BECAUSE, Cause
 
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
 
 _OPTIONS_KIND = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
-_MOST_BECAUSE = 16
+_MOST_AGENT = 64          # characters of a component's name that are recorded …
+_MOST_ABOUT = 330         # … and of the object that it acts for: a kind, two names of at most 253 and 63
 DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "", "", module="meta/v1")
 
 
@@ -70,8 +73,16 @@ class Call:
     def context(self, dry_run: bool) -> Context:
         return Context(self.user, self.server.clock.now(), dry_run, self.target.subresource)
 
-    def cause(self) -> Cause:
-        return Cause(self.user.name, self.verb, because(self.request))
+    def cause(self, now: datetime) -> Cause:
+        """What is recorded with the write. Agent, object and revisions are the caller's own words: they are kept
+        within bounds, shown beside the user that was authenticated, and decide nothing."""
+        request = self.request
+        headers = request.headers
+        told = request.about or headers.get("pinnace-about")
+        return Cause(
+            self.user.name, self.verb, because(request), agent(headers.get("user-agent", "")[:256]),
+            printable(told[:_MOST_ABOUT]) if told else "", self.target.subresource, int(now.timestamp() * 1000),
+        )  # fmt: skip
 
     def write(self, dry_run: bool, operation: Operation, given: dict[str, Any], *, name: str = "") -> Write:
         """What the registry needs to know, with admission bound to this call."""
@@ -84,7 +95,8 @@ class Call:
         if kind.plural == "namespaces" and not kind.group:
             admission.namespace = admission.name       # as upstream: a namespace lies in itself
         mutate, validate = self.server.admit(admission)
-        return Write(self.context(dry_run), self.cause(), mutate, validate, self.warnings)
+        context = self.context(dry_run)
+        return Write(context, self.cause(context.now), mutate, validate, self.warnings)
 
     def write_options(self) -> WriteOptions:
         found = options.write_options(self.request.query, _OPTIONS_KIND[self.verb])
@@ -103,14 +115,34 @@ class Call:
 
 
 def because(request: Request) -> tuple[int, ...]:
-    """The revisions that the caller says it reacted to, from the request or its header."""
+    """The revisions that the caller says it reacted to, from the request or its header; 0 stands for the clock."""
     if request.because:
-        return request.because[:_MOST_BECAUSE]
+        return request.because[:MOST_BECAUSE]
     header = request.headers.get("pinnace-because")
     if not header:
         return ()
-    words = header.split(",")[:_MOST_BECAUSE]
-    return tuple(int(word) for word in words if word.strip().isdigit() and len(word) < 20)
+    words = header[:512].split(",")[:MOST_BECAUSE]
+    return tuple(int(word) for word in words if word.isascii() and word.strip().isdigit() and len(word) < 20)
+
+
+@lru_cache(maxsize=1024)
+def agent(header: str) -> str:
+    """The component's name in a User-Agent header: its first word, without the version.
+
+    "kubectl/v1.36.0 (linux/amd64) …" is kubectl; "kube-controller-manager/job-controller" stays what it is."""
+    first = header.partition(" ")[0]
+    name, _, rest = first.partition("/")
+    part = rest.partition("/")[0]
+    if part and not part.lstrip("v")[:1].isdigit():
+        name = f"{name}/{part}"
+    return printable(name[:_MOST_AGENT])
+
+
+def printable(text: str) -> str:
+    """ASCII that can be put on a terminal or into a line of a table; everything else becomes a question mark."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text)
 
 
 async def get(call: Call) -> Response:
@@ -185,7 +217,7 @@ async def _answer(call: Call, obj: Any, format: Format) -> Response:
     """Kinds that are questions: nothing is stored, the answer is the object itself."""
     answer = call.registry.resource.answer
     assert answer is not None
-    action = Action(call.request, call.server, call.namespace, "", call.context(False))
+    action = Action(call.request, call.server, call.namespace, "", call.context(False), None)
     done = await answer(action, obj)
     if not call.encoded:
         return Response(201, {}, object=done)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pinnace.api import times
 from pinnace.api.core import v1 as core
 from pinnace.apiserver.cache import Event
-from pinnace.store.store import Cause, Conflict
+from pinnace.store.store import CLOCK, Cause, Conflict
 
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
@@ -68,13 +68,15 @@ class Expiry:
         server = self._server
         entries = server.registry(core.Event).cache.entries
         limit, removed = self._limit(), 0
+        now = int(server.clock.now().timestamp() * 1000)
+        cause = Cause("system:apiserver", "delete", (CLOCK,), agent="kube-apiserver", at=now)
         while self._noted and self._noted[0][0] < limit and removed < _MOST_AT_ONCE:
             _, key, revision = heapq.heappop(self._noted)
             entry = entries.get(key)
             if entry is None or entry.revision != revision:
                 continue      # it was written again in the meantime, and is noted again
             try:
-                await server.store.commit(key, None, expect=revision, cause=Cause("system:apiserver", "expire"))
+                await server.store.commit(key, None, expect=revision, cause=cause)
                 removed += 1
             except Conflict:
                 continue

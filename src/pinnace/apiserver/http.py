@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import socket
 import ssl
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
@@ -55,18 +56,25 @@ def server_context(
 
 
 class HttpFront:
-    """Listens on addresses and hands every request to the server."""
+    """Listens on addresses and hands every request to the server, by way of `handle` if there is one: it raises
+    ConnectionError to cut the connection instead of an answer."""
 
-    def __init__(self, server: ApiServer, *, body_limit: int = BODY_LIMIT, body_seconds: float = _BODY_SECONDS) -> None:
+    def __init__(
+        self, server: ApiServer, *, body_limit: int = BODY_LIMIT, body_seconds: float = _BODY_SECONDS,
+        handle: Callable[[Request], Awaitable[Response]] | None = None,
+    ) -> None:
         self._server = server
+        self._answer = handle or server.handle
         self._body_limit = body_limit
         self._body_seconds = body_seconds
         self._protocol: web.Server | None = None
         self._listeners: list[asyncio.Server] = []
 
-    async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
+    async def listen(
+        self, host: str, port: int, context: ssl.SSLContext | None, *, listener: socket.socket | None = None
+    ) -> int:
         """Accept connections; returns the port, which the system chooses if it is 0. May be called again for another
-        address."""
+        address. `listener` is a socket that listens there already."""
         if self._protocol is None:
             self._protocol = web.Server(
                 self._handle,
@@ -80,9 +88,14 @@ class HttpFront:
                 lingering_time=1.0,
             )  # fmt: skip
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(self._connect, host, port, ssl=context, backlog=1024, reuse_address=True)
-        self._listeners.append(listener)
-        found: int = listener.sockets[0].getsockname()[1]
+        if listener is not None:
+            accepting = await loop.create_server(self._connect, sock=listener, ssl=context, backlog=1024)
+        else:
+            accepting = await loop.create_server(
+                self._connect, host, port, ssl=context, backlog=1024, reuse_address=True
+            )
+        self._listeners.append(accepting)
+        found: int = accepting.sockets[0].getsockname()[1]
         return found
 
     async def close(self) -> None:
@@ -95,6 +108,15 @@ class HttpFront:
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()
+
+    def abort(self) -> None:
+        """Stop accepting, and cut the connections that are open: as if the process had been killed."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        for connection in self._protocol.connections if self._protocol is not None else ():
+            if connection.transport is not None:
+                connection.transport.abort()
 
     def _connect(self) -> asyncio.BaseProtocol:
         assert self._protocol is not None
@@ -110,6 +132,10 @@ class HttpFront:
                 return await self._serve(raw)
         except errors.StatusError as error:
             return _plain(raw, responses.failure(error))
+        except ConnectionError:
+            if raw.transport is not None:
+                raw.transport.abort()
+            return _Nothing()
 
     async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -121,9 +147,9 @@ class HttpFront:
         request = to_request(raw, body)
         if raw.method in _WRITING:
             # A client that goes away must not tear a write apart: it is finished, only its answer is lost.
-            response = await asyncio.shield(asyncio.ensure_future(self._server.handle(request)))
+            response = await asyncio.shield(asyncio.ensure_future(self._answer(request)))
         else:
-            response = await self._server.handle(request)
+            response = await self._answer(request)
         if isinstance(request.upgrade, Upgrade) and request.upgrade.taken is not None:
             request.upgrade.taken.close()
             return _Nothing()

@@ -16,6 +16,7 @@ import msgspec
 from pinnace.api.fields import FieldError
 from pinnace.api.kinds import Kind
 from pinnace.client.transport import Request, Response, User
+from pinnace.store.store import Cause
 
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
@@ -53,6 +54,7 @@ class Action:
     namespace: str
     name: str
     context: Context
+    cause: Cause | None       # of what the action writes
 
 
 @dataclass(frozen=True, slots=True)

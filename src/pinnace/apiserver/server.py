@@ -28,6 +28,7 @@ from pinnace.apiserver.access import (
 from pinnace.apiserver.authentication.tokens import TokenIssuer
 from pinnace.apiserver.cache import Entry, Form, WatchCache
 from pinnace.apiserver.calls import Call
+from pinnace.apiserver.causes import Causes
 from pinnace.apiserver.documents import Documents
 from pinnace.apiserver.expiry import Expiry
 from pinnace.apiserver.feed import ROOT, Feed
@@ -103,6 +104,7 @@ class ApiServer:
         self.documents = Documents(self, address)
         self.watches: dict[Watch, None] = {}
         self.bookmarks = Bookmarks()
+        self.causes = Causes(self)
         self.expiry = Expiry(self)
         self.ready = False
 
@@ -141,6 +143,21 @@ class ApiServer:
     def registry(self, what: Kind | type[Any]) -> Registry:
         """The registry of a kind. Raises KeyError if it is not served."""
         return self._by_kind[what if isinstance(what, Kind) else kind_of(what)]
+
+    def served(self, target: Target) -> Registry:
+        """The registry that a path leads to. Raises NotFound."""
+        registry = self._registries.get((target.group, target.version, target.resource))
+        if registry is None:
+            raise errors.NotFound.path()
+        return registry
+
+    def named(self, key: str) -> tuple[Kind, str, str] | None:
+        """Kind, namespace and name of what lies under a key of the store; None for a key of no kind."""
+        for prefix, cache in self._caches.items():
+            if key.startswith(prefix):
+                namespace, _, name = key.removeprefix(prefix).rpartition("/")
+                return cache.form.kind, namespace, name
+        return None
 
     def registries(self) -> Iterable[Registry]:
         return self._registries.values()
@@ -206,15 +223,15 @@ class ApiServer:
             if name.startswith("impersonate-"):
                 user = impersonate(user, request.headers, self._authorize)
                 break
+        if target is None and (asked := self.causes.asked(request.path)) is not None:
+            return await self.causes.answer(request, user, asked)       # whoever may get the object
         if target is None:
             self._authorize(Attributes(user, verb, path=request.path))
             return await self.documents.answer(request)
         if not verb:
             raise errors.MethodNotAllowed()
         self._authorize(_attributes(user, target, verb, request))
-        registry = self._registries.get((target.group, target.version, target.resource))
-        if registry is None:
-            raise errors.NotFound.path()
+        registry = self.served(target)
         call = Call(self, request, target, registry, user, verb, encoded)
         if target.subresource:
             return await self._timed(call, subresources.handle)

@@ -56,7 +56,8 @@ async def _act(call: Call, part: Subresource[Any]) -> Response:
             call.request.body = bodies.as_json(call.request, part.kind or call.registry.kind)
     if call.verb != "get" or part.name in _STREAMS:
         await _admit(call, part, dry_run)
-    action = Action(call.request, call.server, call.namespace, call.name, call.context(dry_run))
+    context = call.context(dry_run)
+    action = Action(call.request, call.server, call.namespace, call.name, context, call.cause(context.now))
     return await part.act(action)
 
 

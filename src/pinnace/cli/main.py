@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "image": ("image", "load, list, remove and build images"),
     "demo": ("demo", "deploy a small application in two tiers"),
     "logs": ("logs", "show what a component of a cluster wrote"),
+    "why": ("why", "tell why an object is as it is: who wrote it, and because of what"),
     "version": ("version", "print the version"),
 }
 

@@ -53,14 +53,21 @@ class Client:
     name, as in the User-Agent header and in the causes that the server records.
     """
 
-    def __init__(self, transport: Transport, *, agent: str = "pinnace", user: User | None = None) -> None:
+    def __init__(
+        self, transport: Transport, *, agent: str = "pinnace", user: User | None = None, about: str = ""
+    ) -> None:
         self.transport = transport
         self.agent = agent
         self.user = user
+        self.about = about
 
     def acting_as(self, agent: str, user: User | None = None) -> Client:
         """The same connection under another component's name."""
         return Client(self.transport, agent=agent, user=user or self.user)
+
+    def acting_for(self, obj: Any) -> Client:
+        """The same client, whose writes are recorded as made for an object (`None`: for nobody in particular)."""
+        return Client(self.transport, agent=self.agent, user=self.user, about=about(obj) if obj is not None else "")
 
     async def get(self, kind: type[K], name: str, namespace: str = "", *, subresource: str = "") -> K:
         path = object_path(kind_of(kind), namespace, name, subresource)
@@ -230,7 +237,7 @@ class Client:
         if body:
             headers["content-type"] = content_type
         response = await self.transport.send(
-            Request(method, path, query or {}, headers, body, user=self.user, because=because)
+            Request(method, path, query or {}, headers, body, user=self.user, because=because, about=self.about)
         )
         if response.status >= 400:
             raise _failure(response)
@@ -255,6 +262,13 @@ def object_path(kind: Kind, namespace: str, name: str, subresource: str = "") ->
         raise ValueError(f"{kind.kind} without a name")
     path = f"{collection_path(kind, namespace)}/{name}"
     return f"{path}/{subresource}" if subresource else path
+
+
+def about(obj: Any) -> str:
+    """How a cause names an object: "Deployment.apps/default/web", "Node/node-1"."""
+    kind, meta = kind_of(obj), codec.metadata(obj)
+    word = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
+    return f"{word}/{meta.namespace}/{meta.name}" if meta.namespace else f"{word}/{meta.name}"
 
 
 def _query(**values: str) -> dict[str, tuple[str, ...]]:

@@ -200,14 +200,18 @@ class EventRecorder:
         field_path: str = "",
         annotations: Mapping[str, str] | None = None,
         because: tuple[int, ...] = (),
+        host: str = "",
     ) -> None:
-        """Tell about an object (or an ObjectReference). Never waits; dropped when too many are waiting."""
-        event = self._make(reference(about, field_path), type, reason, message, annotations)
+        """Tell about an object (or an ObjectReference). Never waits; dropped when too many are waiting. `host`: of
+        a recorder that speaks for several nodes, which of them."""
+        event = self._make(reference(about, field_path), type, reason, message, annotations, host or self._host)
         if self._unsent >= _QUEUE:
             log.warning("too many events are waiting; dropped %s: %s", reason, message)
             return
         self._unsent += 1
         obj = event.involvedObject
+        if not because and (obj.resourceVersion or "").isdecimal():
+            because = (int(obj.resourceVersion or 0),)     # it tells of the object as it was then
         lane = zlib.crc32(f"{obj.namespace}/{obj.name}".encode()) % _LANES
         self._lanes.setdefault(lane, deque()).append((event, because))
         if self._running:
@@ -257,6 +261,7 @@ class EventRecorder:
         reason: str,
         message: str,
         annotations: Mapping[str, str] | None,
+        host: str,
     ) -> core.Event:
         now = self._clock.now()
         # Upstream's names carry the nanosecond; ours must differ even where the clock stands still.
@@ -275,9 +280,9 @@ class EventRecorder:
             count=1,
             firstTimestamp=stamp,
             lastTimestamp=stamp,
-            source=core.EventSource(component=self._component, host=self._host or None),
+            source=core.EventSource(component=self._component, host=host or None),
             reportingComponent=self._component,
-            reportingInstance=self._host,
+            reportingInstance=host,
         )
 
     async def _send(self, send: Send, because: tuple[int, ...]) -> None:
@@ -294,6 +299,10 @@ class EventRecorder:
                     log.debug("event %s was refused: %s", send.event.reason, error)
                     return
                 repeated = False   # the earlier one has expired: this starts anew
+            except errors.AlreadyExists:
+                # Another component wrote of the object in the same instant, as it happens where time stands still.
+                self._last += 1000
+                send.event.metadata.name = f"{send.event.involvedObject.name}.{self._last:x}"
             except (errors.TooManyRequests, errors.ServiceUnavailable, OSError, TimeoutError) as error:
                 if attempt == _ATTEMPTS - 1:
                     log.warning("event %s was not sent: %s", send.event.reason, error)

@@ -90,6 +90,8 @@ class HttpsTransport:
             headers["authorization"] = f"Bearer {token}"
         if request.because:
             headers["pinnace-because"] = ",".join(map(str, request.because[:16]))
+        if request.about:
+            headers["pinnace-about"] = request.about
         return headers
 
     def _session(self, watching: bool) -> aiohttp.ClientSession:

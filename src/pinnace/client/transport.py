@@ -10,6 +10,10 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+# Among the revisions that a caller reacted to: no write, but time that had passed (a schedule, a deadline, a
+# heartbeat that was due).
+TIMER = 0
+
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -36,7 +40,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     user: User | None = None
-    because: tuple[int, ...] = ()          # revisions that the caller reacted to (header Pinnace-Because)
+    because: tuple[int, ...] = ()          # revisions that the caller reacted to, or TIMER (header Pinnace-Because)
+    about: str = ""                        # object it acts for, e.g. "Job.batch/default/backup" (header Pinnace-About)
     remote: str = ""                       # the peer's address
     peer_certificate: bytes | None = None  # DER
     upgrade: object = None                 # the HTTP front's handle for WebSocket and raw upgrades
@@ -57,6 +62,10 @@ Tell = Callable[[str, object], None]      # an event's type, and its object (sha
 class DirectWatch(Protocol):
     """A watch whose source lies in this process: `Response.watch` may be one. It is iterated or subscribed to, not
     both, and closed at the end."""
+
+    def __aiter__(self) -> AsyncIterator[tuple[WatchLine, ...]]: ...
+
+    async def __anext__(self) -> tuple[WatchLine, ...]: ...
 
     def subscribe(self, tell: Tell) -> asyncio.Future[None]:
         """Call `tell` for every event, in the call that makes it, and at once for those that are there already.

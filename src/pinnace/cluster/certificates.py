@@ -52,7 +52,7 @@ class Authority:
         self._key = key
 
     @classmethod
-    def create(cls, name: str, now: datetime) -> KeyPair:
+    def create(cls, name: str, now: datetime, *, life: timedelta = _CA_LIFE) -> KeyPair:
         """A new self-signed authority."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -64,7 +64,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _SKEW)
-            .not_valid_after(now + _CA_LIFE)
+            .not_valid_after(now + life)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -81,6 +81,7 @@ class Authority:
         now: datetime,
         server: bool = False,
         client: bool = True,
+        life: timedelta = _LEAF_LIFE,
     ) -> KeyPair:
         """A certificate for a user (`common_name`, with `organizations` as groups) or a server of `hosts`."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -97,7 +98,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _SKEW)
-            .not_valid_after(min(now + _LEAF_LIFE, self._certificate.not_valid_after_utc))
+            .not_valid_after(min(now + life, self._certificate.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)

@@ -40,6 +40,7 @@ from pinnace.cluster.certificates import (
 )
 from pinnace.cluster.credentials import Credentials, Identity
 from pinnace.cluster.credentials import read as read_credentials
+from pinnace.cluster.explaining import explain
 from pinnace.cluster.layout import Layout, cgroup_root
 from pinnace.cluster.node_processes import NodeProcess
 from pinnace.cluster.progress import Progress
@@ -59,6 +60,7 @@ logger = logging.getLogger("pinnace.cluster")
 
 _FIRST_PORT = 6443
 _LAST_REQUESTS = 0.4        # seconds that requests under way have at the server's end
+_TALKATIVE = 100            # so many simulated nodes tell of every container that starts
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
 _SCHEDULER = User("system:kube-scheduler", groups=("system:authenticated",))
 _MANAGER = User("system:kube-controller-manager", groups=("system:authenticated",))
@@ -330,16 +332,20 @@ class ControlPlane:
         scheduling = client("kube-scheduler", _SCHEDULER)
         informers = Informers(scheduling, clock, self._randomness.fork())
         scheduler = Scheduler(scheduling, informers, clock, self._randomness.fork())
+        explain(server, scheduler)
         parts.start("controllers", manager.run)
         parts.start("scheduler's informers", informers.run)
         parts.start("scheduler", scheduler.run)
         if not settings.simulated_nodes:
             return None
-        from pinnace.kubelet.simulated import SimulatedNodes  # a tenth of the whole process's loading time
+        from pinnace.kubelet.simulated import Life, SimulatedKubelets, SimulatedNodes  # which take long to load
 
         nodes = Client(InProcessTransport(server), agent="simulated-nodes", user=ADMIN)
         names, chance = settings.simulated_names(), self._randomness.fork()
-        simulated = SimulatedNodes(nodes, names, clock=clock, randomness=chance)
+        server.kubelets = kubelets = SimulatedKubelets(server.kubelets)
+        # Events of what goes well would be most of what thousands of nodes write.
+        life = Life(quiet=len(names) > _TALKATIVE)
+        simulated = SimulatedNodes(nodes, names, clock=clock, randomness=chance, life=life, kubelets=kubelets)
         parts.start("simulated nodes", simulated.run)
         return simulated
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar, assert_never, cast
@@ -22,6 +22,7 @@ from pinnace.base.workqueue import WorkQueue
 from pinnace.client import informer as informers
 from pinnace.client.client import Client
 from pinnace.client.events import EventRecorder
+from pinnace.client.transport import TIMER
 from pinnace.controllers.plan import (
     Controller,
     Create,
@@ -93,6 +94,7 @@ class Runner(Generic[Seen]):
         self._clock = clock
         self._workers = workers
         self._because: dict[Ref, list[int]] = {}
+        self._alarms: dict[Ref, float] = {}    # when `decide` wants to be asked again, on the monotonic clock
         self._pause: float = getattr(controller, "pause", 0.0)
         self._selective: bool = getattr(controller, "selective", False)
         self._started = False
@@ -130,10 +132,14 @@ class Runner(Generic[Seen]):
 
     def wake(self, ref: Ref, because: int = 0) -> None:
         """Decide about an object soon."""
-        causes = self._because.setdefault(ref, [])
-        if because and because not in causes and len(causes) < _CAUSES:
-            causes.append(because)
+        self._remember(ref, (because,) if because else ())
         self._add(ref)
+
+    def _remember(self, ref: Ref, revisions: Iterable[int]) -> None:
+        causes = self._because.setdefault(ref, [])
+        for revision in revisions:
+            if revision not in causes and len(causes) < _CAUSES:
+                causes.append(revision)
 
     def _add(self, ref: Ref) -> None:
         self.queue.add_after(ref, self._resting.get(ref, 0.0) - self._clock.monotonic() if self._pause else 0.0)
@@ -179,19 +185,38 @@ class Runner(Generic[Seen]):
             log.exception("%s: %s/%s", self.name, *ref)
 
     async def _reconcile(self, ref: Ref) -> None:
-        because = tuple(self._because.pop(ref, ()))
+        causes = self._because.pop(ref, [])
         seen = self.controller.observe(ref)
         if seen is None:
             self.queue.forget(ref)
             self._resting.pop(ref, None)
+            self._alarms.pop(ref, None)
             return
+        because = self._causes_of(ref, causes)
+        try:
+            await self._decided(ref, seen, because)
+        except BaseException:
+            self._remember(ref, because)     # whenever it is tried again, it is for the same reasons
+            raise
+
+    def _causes_of(self, ref: Ref, revisions: Sequence[int]) -> tuple[int, ...]:
+        """Why an object is decided about now: what woke it; an alarm that was due; else the object as it is."""
+        due = self._alarms.get(ref)
+        if due is not None and due <= self._clock.monotonic():
+            del self._alarms[ref]
+            revisions = (TIMER, *revisions)
+        if not any(revisions):
+            primary = self.controller.primary.cache.get(*ref)
+            if primary is not None:
+                revisions = (*revisions, informers.revision_number(codec.metadata(primary).resourceVersion))
+        return tuple(revisions[:_CAUSES])
+
+    async def _decided(self, ref: Ref, seen: Seen, because: tuple[int, ...]) -> None:
         if self._pause:
             self._resting[ref] = self._clock.monotonic() + self._pause
         now = self._clock.now()
         plan = self.controller.decide(seen, now)
         primary = self.controller.primary.cache.get(*ref)
-        if not because and primary is not None:
-            because = (informers.revision_number(codec.metadata(primary).resourceVersion),)
         outcome = _Outcome()
         try:
             await self._perform(plan, primary, because, outcome)
@@ -204,8 +229,10 @@ class Runner(Generic[Seen]):
         finally:
             await self._caught_up(ref, outcome)
         if plan.again is not None:
-            self.queue.add_after(ref, plan.again.total_seconds())
-        self._settle(ref, outcome)
+            seconds = plan.again.total_seconds()
+            self.queue.add_after(ref, seconds)
+            self._alarms[ref] = min(self._clock.monotonic() + seconds, self._alarms.get(ref, float("inf")))
+        self._settle(ref, outcome, because)
 
     def _reported(self, seen: Seen, plan: Plan, outcome: _Outcome, now: datetime) -> Plan:
         if not hasattr(self.controller, "report"):
@@ -214,13 +241,15 @@ class Runner(Generic[Seen]):
         report = reporting.report(seen, plan, tuple(outcome.failures), now)
         return Plan(report.actions, report.status, report.again or plan.again)
 
-    def _settle(self, ref: Ref, outcome: _Outcome) -> None:
+    def _settle(self, ref: Ref, outcome: _Outcome, because: tuple[int, ...]) -> None:
         """Forget earlier failures, or have the key decided again: at once after writes, later after refusals."""
         refused = [failure.error for failure in outcome.failures if not _final(failure.error)]
         if refused:
             raise next((e for e in refused if not isinstance(e, errors.Conflict)), refused[0])
         self.queue.forget(ref)
         if outcome.writes:
+            # What is decided next follows from what was just written, or from what that followed from.
+            self._remember(ref, sorted(set(outcome.written.values())) or because)
             self._add(ref)
 
     async def _perform(self, plan: Plan, primary: Any, because: tuple[int, ...], outcome: _Outcome) -> None:
@@ -259,18 +288,19 @@ class Runner(Generic[Seen]):
 
     async def _write(self, write: Write, primary: Any, because: tuple[int, ...], outcome: _Outcome) -> None:
         cache = self._caches.get(written_kind(write))
+        client = self._client.acting_for(primary)
         result: Any = None
         match write:
             case Create(obj):
-                result = await self._client.create(obj, because=because)
+                result = await client.create(obj, because=because)
             case Update(obj, subresource):
-                result = await self._client.update(obj, subresource=subresource, because=because)
+                result = await client.update(obj, subresource=subresource, because=because)
             case Patch(kind, namespace, name, patch, patch_type, subresource):
-                result = await self._client.patch(
+                result = await client.patch(
                     kind, name, namespace, patch, type=patch_type, subresource=subresource, because=because
                 )
             case Delete(kind, namespace, name, uid):
-                await self._client.delete(
+                await client.delete(
                     kind, name, namespace, uid=uid, grace_period=write.grace_period,
                     propagation=write.propagation, resource_version=write.resource_version, because=because,
                 )  # fmt: skip

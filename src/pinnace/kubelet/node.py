@@ -18,6 +18,7 @@ from pinnace.base.backoff import Backoff
 from pinnace.base.clock import Clock
 from pinnace.client.client import Client
 from pinnace.client.events import EventRecorder
+from pinnace.client.transport import TIMER
 from pinnace.kubelet import node_status
 from pinnace.kubelet.config import KubeletConfig
 from pinnace.kubelet.node_status import Health, Machine
@@ -127,7 +128,8 @@ class NodeKeeper:
         if not patch:
             return
         self.node = await self._client.patch(
-            core.Node, self._config.node_name, "", {"status": patch}, type="strategic", subresource="status"
+            core.Node, self._config.node_name, "", {"status": patch}, type="strategic", subresource="status",
+            because=(TIMER,),
         )
         self._tell_conditions(old.conditions or [], new.conditions or [])
 
@@ -159,7 +161,7 @@ class NodeKeeper:
             lease, spec=msgspec.structs.replace(lease.spec, renewTime=times.format_micro(now))
         )
         try:
-            self._lease = await self._client.update(renewed)
+            self._lease = await self._client.update(renewed, because=(TIMER,))
         except (errors.Conflict, errors.NotFound):
             self._lease = await self._take_lease(now)
 

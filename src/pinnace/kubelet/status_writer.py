@@ -107,8 +107,11 @@ class StatusWriter:
 
     async def _patch(self, name: str, namespace: str, patch: dict[str, Any]) -> bool:
         body = {"metadata": {"uid": self._base.metadata.uid}, "status": patch}
+        because = (revision_number(self._base.metadata.resourceVersion),)
         try:
-            pod = await self._client.patch(core.Pod, name, namespace, body, type="strategic", subresource="status")
+            pod = await self._client.patch(
+                core.Pod, name, namespace, body, type="strategic", subresource="status", because=because
+            )
         except (errors.NotFound, errors.Conflict) as error:
             # Deleted, or made anew under the same name: nobody is interested in this status any more.
             log.debug("status of pod %s/%s: %s", namespace, name, error)

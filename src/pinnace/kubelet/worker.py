@@ -18,6 +18,7 @@ from typing import Any, Literal, assert_never, cast
 from pinnace.api import errors
 from pinnace.api.core import v1 as core
 from pinnace.base.backoff import Backoff
+from pinnace.client.informer import revision_number
 from pinnace.kubelet import pod_plan as plans
 from pinnace.kubelet import pod_status, termination
 from pinnace.kubelet.container_spec import container_hash, host_ports, sandbox_spec
@@ -508,7 +509,8 @@ class PodWorker:
             await self.status.flush()
             try:
                 await services.client.delete(
-                    core.Pod, meta.name or "", meta.namespace or "", grace_period=0, uid=self.uid
+                    core.Pod, meta.name or "", meta.namespace or "", grace_period=0, uid=self.uid,
+                    because=(revision_number(self.status.base.metadata.resourceVersion),),
                 )
             except (errors.NotFound, errors.Conflict) as error:
                 log.debug("pod %s/%s is gone already: %s", meta.namespace, meta.name, error)

@@ -98,6 +98,13 @@ class Cycle:
         best = self._best(pod, local, wide, feasible)
         return Placement(best, evaluated, len(feasible))
 
+    def refusals(self, pod: PodInfo, nodes: Nodes) -> dict[str, Sequence[Misfit]]:
+        """What each node has against the pod now; nothing where it would fit. Remembers and moves nothing."""
+        local, wide = self._prepared(self._local, pod, nodes), self._prepared(self._global, pod, nodes)
+        return {
+            node.name: _first_misfits(local, pod, node) or _first_misfits(wide, pod, node) for node in nodes.all()
+        }
+
     def fits(self, pod: PodInfo, node: NodeInfo, nodes: Nodes) -> bool:
         """Whether the pod fits one node as it is given (for preemption's what-ifs)."""
         for plugin, state in (*self._prepared(self._local, pod, nodes), *self._prepared(self._global, pod, nodes)):

@@ -88,6 +88,12 @@ class Scheduler:
                     task.cancel()
                 await asyncio.gather(*self._writes, return_exceptions=True)
 
+    def refusals(self, pod: core.Pod) -> dict[str, tuple[str, ...]]:
+        """Why each node would not take the pod now; no reasons where one would. For those who ask why a pod waits:
+        a walk over all nodes, which changes nothing."""
+        found = self._cycle.refusals(pod_info(pod), self._nodes)
+        return {node: tuple(misfit.reason for misfit in misfits) for node, misfits in found.items()}
+
     # ------------------------------------------------------------------------------------------ what happens
 
     def _on_pod(self, event: Event[core.Pod]) -> None:
@@ -179,7 +185,8 @@ class Scheduler:
         except (StatusError, ConnectionError, TimeoutError) as error:
             self._nodes.drop_pod(info.uid)
             self._queue.fail(info.key, park=False)
-            self._events.event(info.pod, "Warning", "FailedScheduling", f"binding rejected: {error}")
+            text = f"binding rejected: {error}"
+            self._events.event(info.pod, "Warning", "FailedScheduling", text, because=because)
             return
         self._queue.drop(info.key)
         text = f"Successfully assigned {namespace}/{name} to {node}"
@@ -214,14 +221,17 @@ class Scheduler:
             status["nominatedNodeName"] = preemption.node
         namespace, name = info.key
         patch = {"metadata": {"uid": info.uid}, "status": status}
-        await self._client.patch(core.Pod, name, namespace, patch, type="strategic", subresource="status")
+        await self._client.patch(
+            core.Pod, name, namespace, patch, type="strategic", subresource="status", because=_revisions(info.pod)
+        )
 
     async def _evict(self, info: PodInfo, preemption: Preemption) -> None:
+        because = _revisions(info.pod)
+        client = self._client.acting_for(info.pod)
         for victim in preemption.victims:
             namespace, name = victim.key
-            self._events.event(
-                victim.pod, "Normal", "Preempted", f"Preempted by pod {info.uid} on node {preemption.node}"
-            )
+            text = f"Preempted by pod {info.uid} on node {preemption.node}"
+            self._events.event(victim.pod, "Normal", "Preempted", text, because=because)
             condition = {
                 "type": "DisruptionTarget",
                 "status": "True",
@@ -229,11 +239,12 @@ class Scheduler:
                 "message": f"{self._name}: preempting to accommodate a higher priority pod",
                 "lastTransitionTime": times.format(self._clock.now()),
             }
-            because = _revisions(info.pod)
             patch = {"status": {"conditions": [condition]}}
             try:
-                await self._client.patch(core.Pod, name, namespace, patch, type="strategic", subresource="status")
-                await self._client.delete(core.Pod, name, namespace, uid=victim.uid, because=because)
+                await client.patch(
+                    core.Pod, name, namespace, patch, type="strategic", subresource="status", because=because
+                )
+                await client.delete(core.Pod, name, namespace, uid=victim.uid, because=because)
             except (NotFound, Conflict):
                 continue      # gone already
 

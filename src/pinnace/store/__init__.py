@@ -8,11 +8,22 @@ from typing import Literal
 from pinnace.base.clock import Clock
 from pinnace.store.memory import MemoryStore
 from pinnace.store.sqlite import SqliteStore
-from pinnace.store.store import Cause, Change, Compacted, Conflict, Entry, FutureRevision, Page, Store, StoreFailure
+from pinnace.store.store import (
+    Cause,
+    Change,
+    Compacted,
+    Conflict,
+    Entry,
+    FutureRevision,
+    Page,
+    Store,
+    StoreFailure,
+    Trace,
+)  # fmt: skip
 
 __all__ = [
     "Cause", "Change", "Compacted", "Conflict", "Entry", "FutureRevision", "MemoryStore", "Page", "SqliteStore",
-    "Store", "StoreFailure", "open_store",
+    "Store", "StoreFailure", "Trace", "open_store",
 ]  # fmt: skip
 
 

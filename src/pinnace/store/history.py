@@ -10,13 +10,26 @@ import asyncio
 import itertools
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 
-from pinnace.store.store import Cause, Change, Compacted, Entry, FutureRevision, Page, StoreFailure
+import msgspec
+
+from pinnace.store.store import (
+    CLOCK,
+    MOST_BECAUSE,
+    Cause,
+    Change,
+    Compacted,
+    Entry,
+    FutureRevision,
+    Page,
+    StoreFailure,
+    Trace,
+)  # fmt: skip
 
 MOST_BEHIND = 20_000               # changes that a watcher may be behind before it is cut off
-_MOST_CAUSES = 16
+_REMEMBERED = 4                    # causes of overwritten values that are kept of one key
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +41,13 @@ class Bounds:
     nbytes: int = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a store holds at one revision, and why. Entries are shared by all stores that begin with it."""
+@dataclass(slots=True)
+class Dropped:
+    """What a compaction has done with, by revision."""
 
-    revision: int
-    entries: tuple[Entry, ...]
-    causes: Mapping[int, Cause]
-
-    def rewritten(self, change: Callable[[bytes], bytes]) -> Snapshot:
-        """The same with other values."""
-        entries = tuple(Entry(e.key, change(e.value), e.created, e.modified) for e in self.entries)
-        return Snapshot(self.revision, entries, self.causes)
+    records: list[int] = field(default_factory=list)    # of one key in their order
+    remembered: set[int] = field(default_factory=set)   # of these the causes stay
+    forgotten: list[int] = field(default_factory=list)  # causes that had been remembered and are not any more
 
 
 @dataclass(eq=False, slots=True)
@@ -74,7 +82,8 @@ class History:
         self._keys: list[str] = []                      # of the live entries, sorted
         self._versions: dict[str, list[tuple[int, Entry | None]]] = {}     # of keys changed since `compacted`
         self._log: deque[Change] = deque()              # revisions compacted+1 … revision, one each
-        self._causes: dict[int, Cause] = {}
+        self._causes: dict[int, tuple[str, Cause]] = {}  # with the key that was written
+        self._remembered: dict[str, list[int]] = {}     # of live keys: revisions of which the cause alone is kept
         self._bytes = 0
         self._marks: deque[tuple[float, int]] = deque()  # (when, revision then), for the bound on age
         self._watchers: dict[_Watcher, None] = {}
@@ -109,7 +118,27 @@ class History:
         return Page(tuple(shown), moment, len(shown) < len(found), len(found) - len(shown))
 
     def cause(self, revision: int) -> Cause | None:
-        return self._causes.get(revision)
+        found = self._causes.get(revision)
+        return found[1] if found is not None else None
+
+    def change(self, revision: int) -> Change | Entry | Trace | None:
+        """See Store.change."""
+        if self.compacted < revision <= self.revision:
+            return self._log[revision - self.compacted - 1]
+        found = self._causes.get(revision)
+        if found is None:
+            return None
+        entry = self._at(found[0], self.compacted)
+        return entry if entry is not None and entry.modified == revision else Trace(found[0], revision)
+
+    def revisions(self, key: str) -> tuple[int, ...]:
+        """See Store.revisions."""
+        remembered = self._remembered.get(key, ())
+        versions = self._versions.get(key)
+        if versions is not None:
+            return (*remembered, *(revision for revision, _ in versions))
+        entry = self._live.get(key)
+        return (*remembered, entry.modified) if entry is not None else ()
 
     def _range(self, prefix: str) -> list[str]:
         start = bisect_left(self._keys, prefix)
@@ -143,7 +172,7 @@ class History:
         self._log.append(change)
         self._bytes += len(value or b"") + len(key)
         if cause is not None:
-            self._causes[revision] = bounded(cause)
+            self._causes[revision] = key, bounded(cause)
         if not self._marks or now - self._marks[-1][0] >= self._bounds.seconds / 10:
             self._marks.append((now, revision))
         for tell in self._subscribers.values():
@@ -157,20 +186,21 @@ class History:
         self._put(entry.key, entry, None)
         self._versions.clear()
         if cause is not None:
-            self._causes[entry.modified] = bounded(cause)
+            self._causes[entry.modified] = entry.key, bounded(cause)
 
-    def snapshot(self) -> Snapshot:
-        """What is there now."""
-        entries = tuple(map(self._live.__getitem__, self._keys))
-        causes = {e.modified: self._causes[e.modified] for e in entries if e.modified in self._causes}
-        return Snapshot(self.revision, entries, causes)
+    def remember(self, revision: int, key: str, cause: Cause) -> bool:
+        """Take in a cause that had been kept without its value; only after all `restore` and before any `apply`.
+        False, if it is no longer of use: the key is gone, or has begun anew."""
+        entry = self._live.get(key)
+        if entry is None or not entry.created <= revision < entry.modified:
+            return False
+        self._remembered.setdefault(key, []).append(revision)
+        self._causes[revision] = key, cause
+        return True
 
-    def adopt(self, snapshot: Snapshot) -> None:
-        """Begin with that; only before any `apply`."""
-        self._live = {entry.key: entry for entry in snapshot.entries}
-        self._keys = list(self._live)
-        self._causes = dict(snapshot.causes)
-        self.revision = self.compacted = snapshot.revision
+    def changes(self) -> list[tuple[Change, Cause | None]]:
+        """All that is kept, in order; with nothing compacted, all that ever happened."""
+        return [(change, self.cause(change.revision)) for change in self._log]
 
     def due(self, now: float) -> int:
         """The revision before which the bounds want history forgotten; `compacted` if there is nothing to do."""
@@ -183,12 +213,12 @@ class History:
             due = max(due, self.revision - len(self._log) // 2)
         return min(due, self.revision)
 
-    def compact(self, revision: int) -> list[int]:
+    def compact(self, revision: int) -> Dropped:
         """Forget what was overwritten or deleted up to the revision. Raises FutureRevision.
 
-        Returns the revisions whose records are no longer needed; of one key in their order, so that a deletion
-        is never dropped before what it deleted. The cause of a write lives as long as its record does: that of
-        a key's present value is always there."""
+        Returns what is no longer needed; records of one key in their order, so that a deletion is never dropped
+        before what it deleted. The cause of a write lives as long as its record does: that of a key's present value
+        is always there. Of some it is kept longer (see Store.cause)."""
         if revision > self.revision:
             raise FutureRevision(revision, self.revision)
         touched: dict[str, None] = {}
@@ -197,22 +227,52 @@ class History:
             touched[change.key] = None
             self._bytes -= len(change.value or b"") + len(change.key)
         self.compacted = max(self.compacted, revision)
-        dropped: list[int] = []
+        done = Dropped()
         for key in touched:
             versions = self._versions[key]
             position = bisect_right(versions, revision, key=lambda version: version[0])
-            dropped += [number for number, _ in versions[: position - 1] if number]
+            dropped = [number for number, _ in versions[: position - 1] if number]
             kept = versions[position - 1 :]
+            self._let_go(key, dropped, kept[0][1], done)
             if kept[0][1] is None:
                 dropped.append(kept[0][0])
                 kept = kept[1:]
+            done.records += dropped
             if not kept or (len(kept) == 1 and kept[0][0] <= revision):
                 del self._versions[key]
             else:
                 self._versions[key] = kept
-        for number in dropped:
+        for number in done.records:
+            if number not in done.remembered:
+                self._causes.pop(number, None)
+        for number in done.forgotten:
             self._causes.pop(number, None)
-        return dropped
+        return done
+
+    def _let_go(self, key: str, dropped: list[int], base: Entry | None, done: Dropped) -> None:
+        """Decide which causes stay now that the records go; `base` is what the key holds where history begins."""
+        created = base.created if base is not None else 0
+        before = self._remembered.get(key, [])
+        wanted = [number for number in before if base is not None and number >= created]
+        if base is not None:
+            wanted += [n for n in dropped if n >= created and n in self._causes and self._tells(n, created)]
+        if len(wanted) > _REMEMBERED:
+            first = wanted[:1] if wanted[0] == created else []
+            wanted = [*first, *wanted[len(first) - _REMEMBERED :]]
+        if not wanted and not before:
+            return
+        kept = set(wanted)
+        done.forgotten += [number for number in before if number not in kept]
+        done.remembered |= kept.intersection(dropped)
+        if wanted:
+            self._remembered[key] = wanted
+        else:
+            self._remembered.pop(key, None)
+
+    def _tells(self, number: int, created: int) -> bool:
+        """A write that says what is wanted, not how things are: what one asks for when the values are long gone."""
+        cause = self._causes[number][1]
+        return number == created or (cause.subresource != "status" and CLOCK not in cause.because)
 
     def _put(self, key: str, entry: Entry | None, previous: Entry | None) -> None:
         versions = self._versions.get(key)
@@ -292,9 +352,9 @@ class History:
 
 def bounded(cause: Cause) -> Cause:
     """The cause, with no more revisions than are kept."""
-    if len(cause.because) <= _MOST_CAUSES:
+    if len(cause.because) <= MOST_BECAUSE:
         return cause
-    return Cause(cause.actor, cause.verb, cause.because[:_MOST_CAUSES])
+    return msgspec.structs.replace(cause, because=cause.because[:MOST_BECAUSE])
 
 
 def _behind(prefix: str) -> str:

@@ -4,7 +4,8 @@ All live data and the kept history are in memory; the file is their durable log.
 there and what is on its way, gets its revision, and goes to the writer, which puts everything that waits into one
 transaction. Only when that is on the disk do readers and watchers see it, and do callers hear of it.
 
-Rows of `record` are the live values and the history that is kept; a row without value is a deletion.
+Rows of `record` are the live values and the history that is kept; a row without value is a deletion. Rows of `cause`
+are what is still told of values that were overwritten since.
 """
 
 from __future__ import annotations
@@ -24,27 +25,35 @@ from pathlib import Path
 from typing import Any
 
 from pinnace.base.clock import Clock
-from pinnace.store.history import Bounds, History, bounded
+from pinnace.store.history import Bounds, Dropped, History, bounded
 from pinnace.store.memory import violates
-from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure
+from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure, Trace
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (
     revision INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB, created INTEGER NOT NULL,
-    actor TEXT, verb TEXT, because TEXT
+    actor TEXT, verb TEXT, because TEXT, told TEXT
+);
+CREATE TABLE IF NOT EXISTS cause (
+    revision INTEGER PRIMARY KEY, key TEXT NOT NULL, actor TEXT, verb TEXT, because TEXT, told TEXT
 );
 CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
 """
-_COLUMNS = "revision, key, value, created, actor, verb, because"
-_INSERT = f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+# Files made before causes told more than actor, verb and revisions lack the last column.
+_ADD_COLUMN = "ALTER TABLE record ADD COLUMN told TEXT"
+_COLUMNS = "revision, key, value, created, actor, verb, because, told"
+_INSERT = f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _SELECT = f"SELECT {_COLUMNS} FROM record"
+_REMEMBER = """INSERT OR REPLACE INTO cause
+SELECT revision, key, actor, verb, because, told FROM record WHERE revision = ?"""
+_REMEMBERED = "SELECT revision, key, actor, verb, because, told FROM cause ORDER BY revision"
 _MARK = """INSERT INTO mark VALUES ('compacted', ?)
 ON CONFLICT (name) DO UPDATE SET revision = MAX(revision, excluded.revision)"""
 _LARGEST_BATCH = 512                # commits in one transaction
 _MOST_WAITING = 20_000              # commits on their way; more wait outside
 _DELETE_BATCH = 500                 # rows that one transaction forgets
 
-_Row = tuple[int, str, bytes | None, int, str | None, str | None, str | None]
+_Row = tuple[int, str, bytes | None, int, str | None, str | None, str | None, str | None]
 
 log = logging.getLogger("pinnace.store")
 
@@ -61,10 +70,10 @@ class _Write:
 
 @dataclass(frozen=True, slots=True)
 class _Forget:
-    """Revisions whose rows are no longer needed, now that history begins at `compacted`."""
+    """Rows that are no longer needed, now that history begins at `compacted`."""
 
     compacted: int
-    revisions: tuple[int, ...]
+    dropped: Dropped
     done: asyncio.Future[None] | None = None
 
 
@@ -81,7 +90,7 @@ class SqliteStore:
         self._space: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._writer = _Writer(connection, self._history.revision, self._written, self._forgotten)
-        if loaded.superseded:
+        if loaded.superseded.records or loaded.superseded.forgotten:
             self._writer.put(_Forget(self._history.compacted, loaded.superseded))
 
     @classmethod
@@ -153,11 +162,17 @@ class SqliteStore:
         self._check_open()
         dropped = self._history.compact(revision)
         done: asyncio.Future[None] = self._loop.create_future()
-        self._writer.put(_Forget(self._history.compacted, tuple(dropped), done))
+        self._writer.put(_Forget(self._history.compacted, dropped, done))
         await asyncio.shield(done)
 
     async def cause(self, revision: int) -> Cause | None:
         return self._history.cause(revision)
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        return self._history.change(revision)
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return self._history.revisions(key)
 
     async def close(self) -> None:
         """Write what is on its way, and let go of the file."""
@@ -196,7 +211,7 @@ class SqliteStore:
         self._make_space()
         due = self._history.due(now)
         if due > self._history.compacted and not self._closed:
-            self._writer.put(_Forget(due, tuple(self._history.compact(due))))
+            self._writer.put(_Forget(due, self._history.compact(due)))
 
     def _finish_forget(self, forget: _Forget, error: Exception | None) -> None:
         if error is not None:
@@ -232,11 +247,13 @@ class _Writer:
         self._connection = connection
         self._last = last                       # newest revision on the disk
         self._written = written
-        self._forgotten = forgotten
+        self._told_forgotten = forgotten
         self._queue: deque[_Write | _Forget] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._superseded: deque[int] = deque()  # rows to delete, in this order
+        self._remembered: set[int] = set()      # those of them whose causes stay
+        self._forgotten: deque[int] = deque()   # causes to delete
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -270,7 +287,7 @@ class _Writer:
             if batch:
                 self._written(batch, self._commit(batch))
             if forget is not None:
-                self._forgotten(forget, self._forget(forget))
+                self._told_forgotten(forget, self._forget(forget))
 
     def _commit(self, batch: Sequence[_Write]) -> Exception | None:
         for revision, write in enumerate(batch, self._last + 1):
@@ -286,16 +303,27 @@ class _Writer:
     def _forget(self, forget: _Forget) -> Exception | None:
         # What could not be deleted the last time comes first: were a deletion forgotten before the value that it
         # deleted, the value would come back.
-        self._superseded.extend(forget.revisions)
+        self._superseded.extend(forget.dropped.records)
+        self._remembered |= forget.dropped.remembered
+        self._forgotten.extend(forget.dropped.forgotten)
         try:
             with self._transaction():
                 self._connection.execute(_MARK, (forget.compacted,))
             while self._superseded:
                 part = list(islice(self._superseded, _DELETE_BATCH))
                 with self._transaction():
+                    staying = [(r,) for r in part if r in self._remembered]
+                    self._connection.executemany(_REMEMBER, staying)
                     self._connection.executemany("DELETE FROM record WHERE revision = ?", [(r,) for r in part])
-                for _ in part:
+                for revision in part:
                     self._superseded.popleft()
+                    self._remembered.discard(revision)
+            while self._forgotten:
+                part = list(islice(self._forgotten, _DELETE_BATCH))
+                with self._transaction():
+                    self._connection.executemany("DELETE FROM cause WHERE revision = ?", [(r,) for r in part])
+                for _ in part:
+                    self._forgotten.popleft()
         except Exception as error:
             return error
         return None
@@ -319,12 +347,12 @@ def _fail(future: asyncio.Future[Any], error: StoreFailure) -> None:
 
 
 def _row(write: _Write) -> tuple[object, ...]:
-    cause = write.cause
-    return (
-        write.revision, write.key, write.value, write.created or write.revision,
-        cause.actor if cause else None, cause.verb if cause else None,
-        ",".join(map(str, cause.because)) if cause and cause.because else None,
-    )  # fmt: skip
+    cause, created = write.cause, write.created or write.revision
+    if cause is None:
+        return write.revision, write.key, write.value, created, None, None, None, None
+    because = ",".join(map(str, cause.because)) if cause.because else None
+    told = f"{cause.at}\t{cause.agent}\t{cause.about}\t{cause.subresource}"
+    return write.revision, write.key, write.value, created, cause.actor, cause.verb, because, told
 
 
 def _take_lock(path: Path) -> int:
@@ -349,6 +377,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 2000")
         connection.execute("PRAGMA cache_size = -4096")
         connection.executescript(_SCHEMA)
+        if all(column[1] != "told" for column in connection.execute("PRAGMA table_info(record)")):
+            connection.execute(_ADD_COLUMN)
     except BaseException:
         connection.close()
         raise
@@ -367,7 +397,7 @@ def _sync(directory: Path) -> None:
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     history: History
-    superseded: tuple[int, ...]         # rows that a compaction did not come to delete, in order
+    superseded: Dropped                 # rows that a compaction did not come to delete
 
 
 def _load(connection: sqlite3.Connection, bounds: Bounds, now: float) -> _Loaded:
@@ -378,28 +408,34 @@ def _load(connection: sqlite3.Connection, bounds: Bounds, now: float) -> _Loaded
     rows: Iterable[_Row]
     # Below the mark there may be rows whose deletion was interrupted: the last of each key counts.
     newest: dict[str, tuple[Entry, Cause | None]] = {}
-    superseded: list[int] = []
+    superseded = Dropped()
     rows = connection.execute(_SELECT + " WHERE revision <= ? ORDER BY revision", (compacted,))
-    for revision, key, value, created, actor, verb, because in rows:
+    for revision, key, value, created, *cause in rows:
         before = newest.pop(key, None)
         if before is not None:
-            superseded.append(before[0].modified)
+            superseded.records.append(before[0].modified)
         if value is None:
-            superseded.append(revision)
+            superseded.records.append(revision)
         else:
-            newest[key] = Entry(key, value, created, revision), _cause(actor, verb, because)
-    for entry, cause in newest.values():
-        history.restore(entry, cause)
+            newest[key] = Entry(key, value, created, revision), _cause(*cause)
+    for entry, known in newest.values():
+        history.restore(entry, known)
+    for revision, key, *cause in connection.execute(_REMEMBERED):
+        told = _cause(*cause)
+        if told is None or not history.remember(revision, key, told):
+            superseded.forgotten.append(revision)
     history.revision = history.compacted = compacted
     rows = connection.execute(_SELECT + " WHERE revision > ? ORDER BY revision", (compacted,))
-    for revision, key, value, _, actor, verb, because in rows:
+    for revision, key, value, _, *cause in rows:
         if revision != history.revision + 1:
             raise StoreFailure(f"the record of revision {history.revision + 1} is missing: the file is damaged")
-        history.apply(key, value, revision, _cause(actor, verb, because), now)
-    return _Loaded(history, tuple(superseded))
+        history.apply(key, value, revision, _cause(*cause), now)
+    return _Loaded(history, superseded)
 
 
-def _cause(actor: str | None, verb: str | None, because: str | None) -> Cause | None:
+def _cause(actor: str | None, verb: str | None, because: str | None, told: str | None) -> Cause | None:
     if actor is None:
         return None
-    return Cause(actor, verb or "", tuple(map(int, because.split(","))) if because else ())
+    revisions = tuple(map(int, because.split(","))) if because else ()
+    at, agent, about, subresource = (*(told or "0").split("\t"), "", "", "")[:4]
+    return Cause(actor, verb or "", revisions, agent, about, subresource, int(at))

@@ -13,6 +13,10 @@ from typing import Protocol
 
 import msgspec
 
+MOST_BECAUSE = 16         # revisions kept of one cause
+CLOCK = 0                 # among the revisions of a cause: no write, but time that had passed
+
+
 
 class Entry(msgspec.Struct, frozen=True):
     """A key's value, as of one revision."""
@@ -42,13 +46,29 @@ class Change(msgspec.Struct, frozen=True):
     previous: Entry | None    # None: the key was created
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Who made a write, and which revisions it reacted to."""
+class Cause(msgspec.Struct, frozen=True, gc=False):
+    """Who made a write, for which object, and which revisions it reacted to. One is made for each commit, so it is a
+    Struct: a tenth of what a frozen dataclass costs.
 
-    actor: str                          # user or component, e.g. "system:kube-scheduler"
+    `actor`, `verb`, `subresource` and `at` are what the API server knows. `agent`, `about` and `because` are what the
+    caller says of itself: bounded, and good for telling, not for deciding. No text holds a tab or a line's end.
+    """
+
+    actor: str                          # user, e.g. "system:kube-scheduler"
     verb: str = ""                      # create, update, patch, delete …
-    because: tuple[int, ...] = ()       # revisions; at most 16 are kept
+    because: tuple[int, ...] = ()       # revisions, or CLOCK; at most 16 are kept
+    agent: str = ""                     # component, e.g. "kubectl", "kube-controller-manager/job-controller"
+    about: str = ""                     # object that the caller acted for, e.g. "Job.batch/default/backup"
+    subresource: str = ""
+    at: int = 0                         # milliseconds since 1970; 0: not known
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A commit of which nothing is kept but its cause."""
+
+    key: str
+    revision: int
 
 
 class Conflict(Exception):
@@ -139,7 +159,20 @@ class Store(Protocol):
         """Who made the commit of that revision, if it was given and the record is kept.
 
         It is kept as long as the history of that revision, and beyond that while some key still holds the value
-        that was written then."""
+        that was written then. Of a key that lives on, some causes of values that were overwritten are kept too: that
+        of its creation and of the three last writes that asked for something, and neither reported a status nor
+        happened by the clock."""
+        ...
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        """The commit of that revision; None if nothing of it is kept.
+
+        An Entry, where a key still holds what was written before the history that is kept: what was there before it
+        is not known. A Trace, if only its cause is left. Both are found only if that write carried a cause."""
+        ...
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        """The commits of that key of which `change` knows, oldest first; a deletion is one too."""
         ...
 
     async def close(self) -> None:

@@ -1,60 +1,98 @@
-"""A whole control plane in this process, on the simulated time of the loop that runs the test.
+"""A whole control plane in this process, on the loop that runs the test: simulated time or real.
 
-`Cluster` puts a `ControlPlane` over a memory store, simulated nodes, and the verbs that a test wants.
+`Cluster` puts a `ControlPlane` over a store, simulated nodes, and the verbs that a test wants (`verbs`). On a
+`VirtualLoop` time is simulated; on any other loop it is real, and `kubeconfig` lets other programs in.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pinnace.api import codec, errors, yaml
-from pinnace.api.kinds import KINDS, Kind, kind_of
 from pinnace.apiserver.inprocess import ADMIN
-from pinnace.base.clock import LoopClock
+from pinnace.base.clock import LoopClock, SystemClock
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
-from pinnace.client.client import Client, WatchEvent
+from pinnace.client.client import Client
 from pinnace.cluster.settings import Settings
-from pinnace.kubelet.simulated import LEASES, Life, SimulatedNodes
-from pinnace.store import MemoryStore
+from pinnace.kubelet.simulated import LEASES, Life, Lives, SimulatedKubelets, SimulatedNodes
+from pinnace.store import Store, open_store
 from pinnace.testing.control_plane import ControlPlane
 from pinnace.testing.loop import VirtualLoop
+from pinnace.testing.manifests import resolve
+from pinnace.testing.network import Network, serve
+from pinnace.testing.verbs import Verbs
+
+if TYPE_CHECKING:
+    from pinnace.testing.net.serving import Served  # what HTTP needs, which most tests need not load
+
+__all__ = ["START", "Cluster", "resolve"]
 
 START = datetime(2026, 1, 1, tzinfo=UTC)     # when a simulated cluster begins
 
-_STARTING = 60.0          # virtual seconds a cluster has to come up
+_STARTING = 60.0          # seconds a cluster has to come up
+_QUIET = {"virtual": 2.0, "real": 0.5}       # seconds without a write, after which a cluster has settled
 
-Manifest = str | Path | Mapping[str, Any] | object
+Time = Literal["virtual", "real"]
+Engine = Literal["memory", "sqlite"]
+Stages = Sequence[Mapping[str, Any] | str] | str
 
 
-class Cluster:
-    """A cluster for one test; must be entered on a `VirtualLoop`.
+class Cluster(Verbs):
+    """A cluster for one test, entered on the loop that it runs on.
 
     ```python
     async with Cluster(nodes=3, seed=7) as cluster:
         await cluster.apply(Path("web.yaml"))
         await cluster.wait_for("pods", "web-0", condition="Ready", timeout=60)
     ```
+
+    `time` is "virtual" (needs a `VirtualLoop`) or "real" (any other loop). `store` is "memory", or "sqlite" in real
+    time: its data lies in a temporary directory, which goes with the cluster. `life` and `stages` say what becomes of
+    simulated pods (`pinnace.kubelet.simulated`).
     """
 
-    def __init__(self, *, nodes: int = 1, seed: int = 0, life: Life | None = None) -> None:
+    client: Client
+
+    def __init__(
+        self, *, nodes: int = 1, seed: int = 0, time: Time = "virtual", store: Engine = "memory",
+        life: Life | Lives | None = None, stages: Stages = (),
+    ) -> None:
+        if time not in ("virtual", "real"):
+            raise ValueError(f'time must be "virtual" or "real", not {time!r}')
+        if store not in ("memory", "sqlite"):
+            raise ValueError(f'store must be "memory" or "sqlite", not {store!r}')
+        if store == "sqlite" and time == "virtual":
+            raise ValueError('the sqlite store writes in a thread, which cannot be simulated: it needs time="real"')
+        if nodes < 0:
+            raise ValueError(f"a cluster cannot have {nodes} nodes")
+        self.time: Time = time
         self.seed = seed
-        self._life = life or Life()
-        self._settings = Settings(nodes=0, simulated_nodes=nodes, store="memory")
+        self._engine = store
+        self._life = life
+        self._stages = stages
+        self._settings = Settings(nodes=0, simulated_nodes=nodes, store=store)
         self._stack = AsyncExitStack()
+        self._directory: Path | None = None
+        self._kubeconfig: Path | None = None
+        self._served: dict[str, Served] = {}
 
     async def __aenter__(self) -> Cluster:
-        loop = asyncio.get_running_loop()
-        if not isinstance(loop, VirtualLoop):
-            raise RuntimeError("a simulated cluster needs a loop with virtual time: see pinnace.testing.loop.simulate")
-        self._loop = loop
-        self.clock = LoopClock(START, loop)
+        self._loop = asyncio.get_running_loop()
+        virtual = isinstance(self._loop, VirtualLoop)
+        if virtual != (self.time == "virtual"):
+            raise RuntimeError(
+                'simulated time needs a VirtualLoop (see pinnace.testing.simulate), or say time="real"'
+                if not virtual else 'time="real" cannot pass on a VirtualLoop: use an ordinary loop'
+            )  # fmt: skip
+        self._begun = self._loop.time()
         try:
             await self._start(Randomness(self.seed))
         except BaseException:
@@ -68,142 +106,103 @@ class Cluster:
         await self._stack.aclose()
 
     async def _start(self, randomness: Randomness) -> None:
-        clock = self.clock
-        self.store = MemoryStore(clock)
+        clock = LoopClock(START, self._loop) if self.time == "virtual" else SystemClock()
+        self.store: Store = await open_store(self._engine, self._directory_of_data(), clock)
         self._stack.push_async_callback(self.store.close)
-        self.control_plane = ControlPlane(self.store, self._settings, clock, randomness)
+        kubelets = SimulatedKubelets()
+        self.control_plane = ControlPlane(self.store, self._settings, clock, randomness, kubelets=kubelets)
         self._stack.push_async_callback(self.control_plane.close)
         await self.control_plane.start()
-        self.client = Client(self.control_plane.transport("user"), agent="pinnace-testing", user=ADMIN)
+        user = Client(self.control_plane.transport("user"), agent="pinnace-testing", user=ADMIN)
+        unit = "virtual seconds" if self.time == "virtual" else "seconds"
+        super().__init__(user, clock, seed=self.seed, unit=unit)
         parts = await self._stack.enter_async_context(Supervisor(clock))
         names, chance = self._settings.simulated_names(), randomness.fork()
         admin = Client(self.control_plane.transport("kubelet"), agent="simulated-nodes", user=ADMIN)
-        self.nodes = SimulatedNodes(admin, names, clock=clock, randomness=chance, life=self._life)
+        self.nodes = SimulatedNodes(
+            admin, names, clock=clock, randomness=chance, life=self._life, stages=self._stages, kubelets=kubelets
+        )
         parts.start("simulated nodes", self.nodes.run)
         async with asyncio.timeout(_STARTING):
             await self.nodes.registered.wait()
 
-    # ------------------------------------------------------------------------------------------------------ verbs
-
-    async def apply(self, *manifests: Manifest, namespace: str = "default") -> list[Any]:
-        """Create what YAML text, files, plain mappings or typed objects say, or merge it into what is there (a
-        strategic merge: what a later manifest leaves out stays). Returns what the server made of each."""
-        applied = []
-        for manifest in manifests:
-            for obj in _documents(manifest):
-                kind = _kind_named(obj)
-                place = (obj["metadata"].get("namespace") or namespace) if kind.namespaced else ""
-                name = str(obj["metadata"]["name"])
-                try:
-                    applied.append(await self.client.create(codec.from_dict(kind.type, obj), namespace=place))
-                except errors.AlreadyExists:
-                    applied.append(await self.client.patch(kind.type, name, place, obj, type="strategic"))
-        return applied
-
-    async def get(self, kind: str | type[Any], name: str, namespace: str = "default") -> Any:
-        found = resolve(kind)
-        return await self.client.get(found.type, name, namespace if found.namespaced else "")
-
-    async def list(self, kind: str | type[Any], namespace: str = "", *, label_selector: str = "") -> list[Any]:
-        """Of one namespace, or of all."""
-        return (await self.client.list(resolve(kind).type, namespace, label_selector=label_selector)).items
-
-    async def delete(self, kind: str | type[Any], name: str, namespace: str = "default") -> None:
-        found = resolve(kind)
-        await self.client.delete(found.type, name, namespace if found.namespaced else "")
-
-    async def watch(self, kind: str | type[Any], namespace: str = "") -> AsyncGenerator[WatchEvent[Any], None]:
-        """What is there, then every change."""
-        async for batch in self.client.watch(resolve(kind).type, namespace, send_initial_events=True):
-            for event in batch:
-                if event.type != "BOOKMARK":
-                    yield event
-
-    async def wait_for(
-        self, kind: str | type[Any], name: str, namespace: str = "default", *,
-        condition: str | Callable[[Any], bool], timeout: float = 60.0,
-    ) -> Any:
-        """The object once its condition of that name is True, or the function says so. Virtual seconds; raises
-        TimeoutError, which tells how the object looked last."""
-        holds = condition if callable(condition) else _condition(condition)
-        place = namespace if resolve(kind).namespaced else ""
-        last: Any = None
-        events = self.watch(kind, place)
-        try:
-            async with asyncio.timeout(timeout):
-                async for event in events:
-                    if event.object.metadata.name != name:
-                        continue
-                    last = None if event.type == "DELETED" else event.object
-                    if last is not None and holds(last):
-                        return last
-        except TimeoutError:
-            shown = "it is not there" if last is None else yaml.dump(codec.to_dict(last).get("status"))
-            raise TimeoutError(
-                f"{kind} {name}: not {condition} within {timeout:g} virtual seconds (seed {self.seed}): {shown}"
-            ) from None
-        finally:
-            await events.aclose()
-        raise ConnectionError(f"the watch for {kind} {name} ended")
+    def _directory_of_data(self) -> Path:
+        """Empty and private, gone with the cluster; a memory store needs none."""
+        if self._engine == "memory":
+            return Path()
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="pinnace-"))
+            self._stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        return self._directory
 
     # ------------------------------------------------------------------------------------------------------- time
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the cluster's time since it was started."""
+        return round(self._loop.time() - self._begun, 6)      # sums of timers, not their last bits
+
     async def advance(self, *, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
-        """Let so much time pass, with everything that happens in it."""
+        """Let so much time pass, with everything that happens in it. Simulated time only."""
+        if not isinstance(self._loop, VirtualLoop):
+            raise RuntimeError("real time cannot be advanced: wait_for what should happen, or sleep")
         await asyncio.sleep(hours * 3600 + minutes * 60 + seconds)
         await self._loop.rest()
 
-    async def settle(self, *, quiet: float = 2.0, limit: float = 600.0) -> None:
-        """Run until the controllers and the scheduler rest and nothing was written for `quiet` virtual seconds
-        (heartbeats aside). Raises TimeoutError after `limit` virtual seconds."""
-        async with asyncio.timeout(limit):
-            while True:
-                before = await self._latest()
-                await self.advance(seconds=quiet)
-                if self.control_plane.idle and await self._latest() == before:
-                    return
+    async def settle(self, *, quiet: float | None = None, limit: float = 600.0) -> None:
+        """Run until the controllers and the scheduler rest and nothing was written for `quiet` seconds (heartbeats
+        aside; 2 virtual seconds, or 0.5 real ones). Raises TimeoutError after `limit` seconds."""
+        pause = _QUIET[self.time] if quiet is None else quiet
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    before = await self._latest()
+                    await asyncio.sleep(pause)
+                    if isinstance(self._loop, VirtualLoop):
+                        await self._loop.rest()
+                    if self.control_plane.idle and await self._latest() == before:
+                        return
+        except TimeoutError:
+            raise TimeoutError(f"not settled within {limit:g} {self._unit} (seed {self.seed})") from None
 
     async def _latest(self) -> int:
         """The newest revision that is no heartbeat's."""
         page = await self.store.list("")
         return max((e.modified for e in page.entries if f"/{LEASES}/" not in e.key), default=0)
 
+    # ------------------------------------------------------------------------------------ other clients and programs
 
-def resolve(kind: str | type[Any]) -> Kind:
-    """A kind by its type, or by what kubectl would understand: "pods", "po", "pod", "deployments.apps"."""
-    if isinstance(kind, type):
-        return kind_of(kind)
-    word = kind.lower()
-    for found in KINDS:
-        if found.served and word in (found.plural, found.singular, found.resource, *found.short_names):
-            return found
-    raise errors.NotFound(f'the server doesn\'t have a resource type "{kind}"')
+    @property
+    def network(self) -> Network:
+        """The network of the loop, in memory. Simulated time only."""
+        if not isinstance(self._loop, VirtualLoop):
+            raise RuntimeError("real time has the machine's own network: clients find the server by the kubeconfig")
+        return self._loop.network
 
+    async def serve(self, name: str = "kubernetes.default.svc") -> Served:
+        """The API server's own HTTPS front on the loop's network, for clients that run on this loop: `url`,
+        `kubeconfig()`, `config()`, `service_account(…)`. It ends with the cluster. Simulated time only; clusters of
+        one loop need different names."""
+        self.network  # noqa: B018  # or it says why not
+        if name not in self._served:
+            served = await serve(self.control_plane, self._loop, name=name, aliases=())
+            self._stack.push_async_callback(served.close)
+            self._served[name] = served
+        return self._served[name]
 
-def _documents(manifest: Manifest) -> Iterable[dict[str, Any]]:
-    if isinstance(manifest, Path):
-        manifest = manifest.read_text()
-    if isinstance(manifest, str):
-        for document in yaml.load_all(manifest):
-            yield from document["items"] if document.get("kind") == "List" else (document,)
-    elif isinstance(manifest, Mapping):
-        yield dict(manifest)
-    else:
-        kind = kind_of(manifest)
-        yield {**codec.to_dict(manifest), "apiVersion": kind.api_version, "kind": kind.kind}
+    @property
+    def kubeconfig(self) -> Path:
+        """A kubeconfig for kubectl, helm and every client library, as an administrator: an HTTPS endpoint on
+        127.0.0.1, opened when this is first asked for. It answers while the cluster's loop runs. Real time only."""
+        if self.time == "virtual":
+            raise RuntimeError(
+                'other programs cannot wait in simulated time: a kubeconfig needs time="real". Clients that run on '
+                "the test's own loop reach a simulated cluster by its network: see Cluster.serve"
+            )
+        if self._kubeconfig is None:
+            from pinnace.testing.endpoint import Endpoint  # aiohttp's server side, which most tests need not load
 
-
-def _kind_named(obj: Mapping[str, Any]) -> Kind:
-    wanted = (obj.get("apiVersion"), obj.get("kind"))
-    for kind in KINDS:
-        if (kind.api_version, kind.kind) == wanted:
-            return kind
-    raise errors.NotFound(f'no matches for kind "{wanted[1]}" in version "{wanted[0]}"')
-
-
-def _condition(name: str) -> Callable[[Any], bool]:
-    def holds(obj: Any) -> bool:
-        conditions = getattr(getattr(obj, "status", None), "conditions", None) or ()
-        return any(c.type == name and c.status == "True" for c in conditions)
-
-    return holds
+            endpoint = Endpoint(self.control_plane, self.clock)
+            self._stack.push_async_callback(endpoint.close)
+            self._kubeconfig = endpoint.open()
+        return self._kubeconfig

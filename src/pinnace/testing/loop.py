@@ -2,7 +2,8 @@
 
 Everything under test runs in one thread on this loop. When nothing is ready, time jumps to the next timer, so
 that a day of sleeping costs nothing; what is ready at the same moment runs in an order drawn from the seed.
-The order within one task, and of the timers of different moments, is as it always is.
+The order within one task, and of the timers of different moments, is as it always is. Connections are made within
+the loop's own `Network`; whatever else would leave raises `OutsideWorld`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import random
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import Context
 from typing import Any, NoReturn, TypeVar
 
+from pinnace.testing.network import Network
+from pinnace.testing.outside import OutsideWorld, Refusals, guard
+from pinnace.testing.threads import Threads, Workers, call, refuse
+
+__all__ = ["OutsideWorld", "Stuck", "Threads", "VirtualLoop", "simulate"]
+
 T = TypeVar("T")
-
-
-class OutsideWorld(RuntimeError):
-    """Something under simulated time wanted a thread, a socket or a process: neither can wait in virtual time."""
 
 
 class Stuck(RuntimeError):
@@ -48,16 +52,31 @@ class _VirtualSelector(selectors.BaseSelector):
         return
 
 
-class VirtualLoop(asyncio.BaseEventLoop):
-    """The loop. `seed` decides the order of callbacks that are ready at the same moment."""
+class VirtualLoop(Refusals, asyncio.BaseEventLoop):
+    """The loop. `seed` decides the order of callbacks that are ready at the same moment.
+
+    `threads`: what becomes of `loop.run_in_executor` and `asyncio.to_thread`. "refuse" raises OutsideWorld. With
+    "inline" the function is called at once, in its place: the run stays the same for the same seed, but virtual time
+    and all other tasks stand still until it returns, and what waits for another task never does. anyio's worker
+    threads are waited for in the same way; any other thread is refused.
+    `latency`: of the network, in virtual seconds.
+
+    Signals cannot be handled (NotImplementedError, as on other loops without them).
+    """
+
+    simulated = True                      # which the guard of `outside` asks
 
     # Of BaseEventLoop, on every supported Python; the type stubs leave them out.
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, threads: Threads = "refuse", latency: float = 0.0) -> None:
+        guard()
         super().__init__()
         self.seed = seed
+        self.threads = threads
+        self._workers = Workers()
+        self.network = Network(self, latency=latency)
         self.steps = 0                    # turns of the loop so far: a cheap fingerprint of a run
         self._virtual = 0.0
         self._order = random.Random(seed)
@@ -72,6 +91,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _pass(self, timeout: float | None) -> None:
         """Called once a turn, before timers that are due become ready. None: there is nothing to wait for."""
         self.steps += 1
+        if self._workers:
+            done = self._workers.finish()
+            self._ready.extend(done)
+            timeout = 0 if done else timeout
         if timeout is None:
             if self._resting:
                 self._rested()
@@ -125,55 +148,68 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         return
 
+    # The network is in memory.
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        return await self.network.getaddrinfo(host, port, **options)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        return await self.network.getnameinfo(sockaddr, flags)
+
+    async def create_connection(  # type: ignore[override]  # the stubs have a signature for each Python
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> Any:
+        return await self.network.create_connection(protocol_factory, host, port, **options)
+
+    async def create_server(  # type: ignore[override]  # as above, and it gives a server of its own
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> Any:
+        return await self.network.create_server(protocol_factory, host, port, **options)
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        await self.network.sock_connect(sock, address)
+
     # What would leave the simulation.
 
-    def run_in_executor(  # type: ignore[override]  # it never returns
-        self, executor: Any, func: Callable[..., Any], *args: Any
-    ) -> NoReturn:
-        name = getattr(func, "__qualname__", repr(func))
-        raise OutsideWorld(f"simulated time has no threads: {name} was to run in an executor")
+    def run_in_executor(  # type: ignore[override]  # the stubs wish for type variables that 3.11 has not
+        self, executor: Any, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        if self.threads != "inline":
+            raise refuse(func)
+        return call(self, func, args)
 
-    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> NoReturn:
-        raise OutsideWorld(f"simulated time has no network: the address of {host}:{port} was asked for")
+    def admit(self, thread: object) -> bool:
+        """Whether a thread may start: asked by the guard of `outside`."""
+        return self.threads == "inline" and self._workers.admit(thread)
 
-    async def create_connection(self, *args: Any, **options: Any) -> NoReturn:
-        raise OutsideWorld("simulated time has no network: a connection was to be opened")
-
-    async def create_server(self, *args: Any, **options: Any) -> NoReturn:
-        raise OutsideWorld("simulated time has no network: a server was to listen")
-
-    async def create_datagram_endpoint(self, *args: Any, **options: Any) -> NoReturn:
-        raise OutsideWorld("simulated time has no network: a datagram socket was to be opened")
-
-    async def sock_connect(self, sock: Any, address: Any) -> NoReturn:
-        raise OutsideWorld(f"simulated time has no network: a socket was to connect to {address}")
-
-    async def sock_recv(self, sock: Any, n: int) -> NoReturn:
-        raise OutsideWorld("simulated time has no network: a socket was to be read")
-
-    async def sock_sendall(self, sock: Any, data: Any) -> NoReturn:
-        raise OutsideWorld("simulated time has no network: a socket was to be written")
-
-    async def subprocess_exec(self, *args: Any, **options: Any) -> NoReturn:
-        raise OutsideWorld("simulated time has no processes")
-
-    async def subprocess_shell(self, *args: Any, **options: Any) -> NoReturn:
-        raise OutsideWorld("simulated time has no processes")
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if self._workers:
+            handle = asyncio.Handle(callback, args, self, context)
+            if self._workers.report(handle):
+                return handle
+        return super().call_soon_threadsafe(callback, *args, context=context)
 
 
 def _is_step(handle: asyncio.Handle) -> bool:
     return isinstance(getattr(getattr(handle, "_callback", None), "__self__", None), asyncio.Task)
 
 
-def simulate(main: Callable[[], Coroutine[Any, Any, T]], *, seed: int = 0) -> T:
-    """Run `main` on a loop of its own; what it leaves behind is cancelled."""
-    loop = VirtualLoop(seed)
+def simulate(
+    main: Callable[[], Coroutine[Any, Any, T]], *, seed: int = 0, threads: Threads = "refuse", latency: float = 0.0
+) -> T:
+    """Run `main` on a loop of its own; what it leaves behind is cancelled, and its connections are cut. The rest is
+    `VirtualLoop`'s."""
+    loop = VirtualLoop(seed, threads=threads, latency=latency)
     try:
         return loop.run_until_complete(main())
     finally:
         try:
             _cancel_all(loop)
             loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.network.close()
+            loop.run_until_complete(loop.rest())
         finally:
             loop.close()
 

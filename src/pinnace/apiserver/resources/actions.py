@@ -23,7 +23,7 @@ def registry(action: Action, what: type[Any]) -> Registry:
 
 def write(action: Action) -> Write:
     """A write on behalf of whoever asked."""
-    return Write(action.context)
+    return Write(action.context, action.cause)
 
 
 def body(action: Action, kind: type[K]) -> K:

@@ -1,5 +1,5 @@
 """CronJob: starts jobs by the calendar."""
 
-from pinnace.controllers.cronjob.controller import CronJobController
+from pinnace.controllers.cronjob.controller import CronJobController, upcoming
 
-__all__ = ["CronJobController"]
+__all__ = ["CronJobController", "upcoming"]

@@ -75,6 +75,14 @@ def decide(seen: Seen, now: datetime) -> Plan:
     return _start(cron_job, seen.jobs, due, planner, now) if due is not None else planner.plan()
 
 
+def upcoming(cron_job: batch.CronJob, now: datetime) -> datetime | None:
+    """When its schedule comes next; None if it never does, or is not understood."""
+    try:
+        return parse(cron_job.spec.schedule, ZoneInfo(cron_job.spec.timeZone or "UTC")).after(now)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
 def _status(seen: Seen, planner: Planner) -> batch.CronJobStatus:
     """Which jobs run, when the last was due, when one last succeeded: all of it as the jobs themselves say."""
     cron_job = seen.cron_job

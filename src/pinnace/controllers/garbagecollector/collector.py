@@ -22,7 +22,7 @@ from pinnace.base.clock import Clock
 from pinnace.base.workqueue import WorkQueue
 from pinnace.client.client import Client
 from pinnace.client.events import WARNING, EventRecorder
-from pinnace.client.informer import Event, Informer, Informers
+from pinnace.client.informer import Event, Informer, Informers, revision_number
 from pinnace.controllers.discovery import Discovered, Resource, discover, get_json
 from pinnace.controllers.garbagecollector.graph import (
     FOREGROUND,
@@ -65,6 +65,7 @@ class GarbageCollector:
         self._discovered_at = float("-inf")
         self._watched: dict[tuple[str, str], tuple[Informer[Any], Callable[[], None]]] = {}
         self._absent: OrderedDict[tuple[str, str], None] = OrderedDict()   # (uid, namespace)
+        self._woken: dict[str, int] = {}     # uid of what is to be looked at -> revision of the change that says so
         self.queue: WorkQueue[Work] = WorkQueue(clock, Backoff(initial=0.005, maximum=1000.0))
 
     @property
@@ -117,7 +118,9 @@ class GarbageCollector:
             ):
                 return
             work = self._graph.observe(_identity(kind_of(obj), data), data)
+        revision = revision_number(data.resourceVersion)
         for item in work:
+            self._woken[item.uid] = revision
             self.queue.add(item)
 
     # -------------------------------------------------------------------------------------- what to do
@@ -128,6 +131,7 @@ class GarbageCollector:
             if node is not None:
                 await (self._orphan(node) if work.orphan else self._attempt(node))
             self.queue.forget(work)
+            self._woken.pop(work.uid, None)
         except (errors.StatusError, OSError, TimeoutError, LookupError) as error:
             seconds = self.queue.retry(work)
             everyday = isinstance(error, errors.Conflict | errors.NotFound)
@@ -172,7 +176,9 @@ class GarbageCollector:
 
     async def _verify(self, node: Node) -> None:
         """An owner known only by reference: if it is not there, those who refer to it must be looked at."""
+        revision = self._woken.get(node.identity.uid, 0)
         for dependent in tuple(node.dependents.values()):
+            self._woken.setdefault(dependent.identity.uid, revision)
             self.queue.add(Work(dependent.identity.uid))
 
     async def _finish_foreground(self, node: Node, resource: Resource, live: dict[str, Any]) -> None:
@@ -279,7 +285,7 @@ class GarbageCollector:
                 resource.path(identity.namespace, identity.name),
                 body=msgspec.json.encode(body),
                 content_type="application/merge-patch+json",
-                because=_because(live),
+                because=self._because(identity, live),
             )
         except errors.NotFound:
             return
@@ -301,10 +307,17 @@ class GarbageCollector:
             "preconditions": {"uid": data["uid"], "resourceVersion": data["resourceVersion"]},
         }
         path = resource.path(identity.namespace, identity.name)
+        because = self._because(identity, live)
         try:
-            await self._client.call("DELETE", path, body=msgspec.json.encode(options), because=_because(live))
+            await self._client.call("DELETE", path, body=msgspec.json.encode(options), because=because)
         except errors.NotFound:
             return
+
+    def _because(self, identity: Identity, live: dict[str, Any]) -> tuple[int, ...]:
+        """What had the object looked at (the end of its owner, say), and the object as it is."""
+        woken = self._woken.get(identity.uid, 0)
+        revision = revision_number(live["metadata"].get("resourceVersion"))
+        return (woken, revision) if woken and woken != revision else (revision,)
 
 
 def _identity(kind: Kind, data: Any) -> Identity:
@@ -316,8 +329,3 @@ def _owners(live: dict[str, Any]) -> tuple[Owner, ...]:
         Owner(o["apiVersion"], o["kind"], o["name"], o["uid"], bool(o.get("blockOwnerDeletion")))
         for o in live["metadata"].get("ownerReferences") or ()
     )
-
-
-def _because(live: dict[str, Any]) -> tuple[int, ...]:
-    revision = live["metadata"].get("resourceVersion") or ""
-    return (int(revision),) if revision.isdecimal() else ()

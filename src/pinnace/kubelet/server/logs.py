@@ -9,18 +9,20 @@ from __future__ import annotations
 import gzip
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pinnace.api import times
+from pinnace.api.core import v1 as core
 from pinnace.base.clock import Clock
 
 BLOCK = 64 << 10
 MAX_LINE = 1 << 20          # longer ones are handed out in parts
 LOOK_AGAIN = 0.05           # seconds between looks at a file that somebody follows
 LOOK_ALIVE = 0.5            # … and at whether its container still runs
+TRUE = ("1", "t", "T", "true", "TRUE", "True")     # in a query
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,33 @@ class LogOptions:
     timestamps: bool = False
     limit: int | None = None        # bytes
     stream: str = ""                # "stdout" or "stderr" only
+
+
+def options_of(query: Mapping[str, str], now: float) -> LogOptions:
+    """What a request's query asks for. Raises ValueError."""
+    since = None
+    if query.get("sinceSeconds"):
+        since = now - int(query["sinceSeconds"])
+    elif query.get("sinceTime"):
+        since = times.parse(query["sinceTime"]).timestamp()
+    tail = int(query["tailLines"]) if query.get("tailLines") else None
+    limit = int(query["limitBytes"]) if query.get("limitBytes") else None
+    stream = query.get("stream", "")
+    return LogOptions(
+        follow=query.get("follow") in TRUE,
+        tail=None if tail is None or tail < 0 else tail,
+        since=since,
+        timestamps=query.get("timestamps") in TRUE,
+        limit=limit,
+        stream="" if stream in ("", "All") else stream.lower(),
+    )
+
+
+def why_waiting(waiting: core.ContainerStateWaiting) -> str:
+    """`kubectl logs` shows the message for images that cannot be pulled, and the reason otherwise."""
+    if waiting.reason in ("ErrImagePull", "ImagePullBackOff") and waiting.message:
+        return "trying and failing to pull image" if waiting.reason == "ImagePullBackOff" else "image can't be pulled"
+    return waiting.reason or ""
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from pinnace.api import codec, errors, times
+from pinnace.api import codec, errors
 from pinnace.api.core import v1 as core
 from pinnace.kubelet import pod_status
 from pinnace.kubelet.kubelet import Kubelet
@@ -30,7 +30,6 @@ Subject = Mapping[str, tuple[str, ...]]
 
 API_SERVER = "kube-apiserver-kubelet-client"
 MASTERS = "system:masters"
-_TRUE = ("1", "t", "T", "true", "TRUE", "True")
 
 
 def default_authorize(subject: Subject) -> bool:
@@ -135,9 +134,12 @@ class KubeletServer:
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         pod = self._pod(request)
         name = request.match_info["container"]
-        previous = request.query.get("previous") in _TRUE
+        previous = request.query.get("previous") in logs.TRUE
         path, id = await self._log_file(pod, name, previous)
-        options = self._log_options(request.query)
+        try:
+            options = logs.options_of(request.query, self._kubelet.services.clock.now().timestamp())
+        except ValueError as error:
+            raise refused(400, f"Invalid request: {error}") from error
 
         async def running() -> bool:
             try:
@@ -155,28 +157,6 @@ class KubeletServer:
         except ConnectionError as error:
             log.debug("a reader of logs left: %s", error)
         return response
-
-    def _log_options(self, query: Mapping[str, str]) -> logs.LogOptions:
-        now = self._kubelet.services.clock.now().timestamp()
-        try:
-            since = None
-            if query.get("sinceSeconds"):
-                since = now - int(query["sinceSeconds"])
-            elif query.get("sinceTime"):
-                since = times.parse(query["sinceTime"]).timestamp()
-            tail = int(query["tailLines"]) if query.get("tailLines") else None
-            limit = int(query["limitBytes"]) if query.get("limitBytes") else None
-        except ValueError as error:
-            raise refused(400, f"Invalid request: {error}") from error
-        stream = query.get("stream", "")
-        return logs.LogOptions(
-            follow=query.get("follow") in _TRUE,
-            tail=None if tail is None or tail < 0 else tail,
-            since=since,
-            timestamps=query.get("timestamps") in _TRUE,
-            limit=limit,
-            stream="" if stream in ("", "All") else stream.lower(),
-        )
 
     async def _log_file(self, pod: core.Pod, name: str, previous: bool) -> tuple[Path, str]:
         """The log, and the id of the container that writes it ("" when the runtime knows it no more)."""
@@ -204,7 +184,8 @@ class KubeletServer:
                     return left, ""
             waiting = status.state.waiting if status is not None else None
             if waiting is not None and waiting.reason:
-                raise refused(400, f'container "{name}" in pod "{meta.name}" is waiting to start: {_why(waiting)}')
+                why = logs.why_waiting(waiting)
+                raise refused(400, f'container "{name}" in pod "{meta.name}" is waiting to start: {why}')
             raise refused(400, f'container "{name}" in pod "{meta.name}" is not available')
         return Path(attempts[0].log_path), attempts[0].id
 
@@ -230,7 +211,7 @@ class KubeletServer:
     @staticmethod
     def _wants(request: web.Request, ours: str, theirs: str) -> bool:
         """The kubelet's own names of the streams, or the API's."""
-        return request.query.get(ours) in _TRUE or request.query.get(theirs) in _TRUE
+        return request.query.get(ours) in logs.TRUE or request.query.get(theirs) in logs.TRUE
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         self._need_websocket(request, channels.PROTOCOLS)
@@ -238,7 +219,7 @@ class KubeletServer:
         command = tuple(request.query.getall("command", []))
         if not command:
             raise refused(400, "you must specify at least 1 of stdin, stdout, stderr and a command")
-        stdin, tty = self._wants(request, "input", "stdin"), request.query.get("tty") in _TRUE
+        stdin, tty = self._wants(request, "input", "stdin"), request.query.get("tty") in logs.TRUE
         stdout, stderr = self._wants(request, "output", "stdout"), self._wants(request, "error", "stderr")
 
         async def start() -> ExecSession:
@@ -278,10 +259,3 @@ class KubeletServer:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             # SPDY straight over TCP ended with kubectl 1.30.
             raise refused(400, f"unable to upgrade: a WebSocket with one of {', '.join(protocols)} is needed")
-
-
-def _why(waiting: core.ContainerStateWaiting) -> str:
-    """`kubectl logs` shows the message for images that cannot be pulled, and the reason otherwise."""
-    if waiting.reason in ("ErrImagePull", "ImagePullBackOff") and waiting.message:
-        return "trying and failing to pull image" if waiting.reason == "ImagePullBackOff" else "image can't be pulled"
-    return waiting.reason or ""

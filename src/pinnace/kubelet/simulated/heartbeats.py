@@ -1,0 +1,173 @@
+"""Keeps the nodes themselves alive: registration, leases every ten seconds, the status every five minutes.
+
+Leases are by far the most that idle nodes write, so one task renews them all, spread over the period.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
+
+import msgspec
+
+from pinnace.api import errors, times
+from pinnace.api.coordination import v1 as coordination
+from pinnace.api.core import v1 as core
+from pinnace.api.meta import v1 as meta
+from pinnace.base.clock import Clock
+from pinnace.client.client import Client
+from pinnace.client.transport import TIMER
+from pinnace.kubelet.simulated.machines import Machine
+from pinnace.kubelet.status_writer import patch_of
+
+log = logging.getLogger("pinnace.kubelet.simulated")
+
+LEASES = "kube-node-lease"
+LEASE_SECONDS = 40
+SLOTS = 100                  # of a period: leases are renewed so many times in it, each time a part of them
+LATE = 2.5                   # so many periods without a renewal, and the node may have been given up meanwhile
+_ATTEMPTS = 100
+TRANSIENT = (errors.StatusError, OSError, TimeoutError)
+
+
+class Heartbeats:
+    """`run` renews until cancelled. `own_status`: whether a node's status is ours to write (kwok's Stages may be)."""
+
+    def __init__(
+        self, client: Client, clock: Clock, *, every: float, status_every: float, parallel: int,
+        own_status: Callable[[Machine], bool],
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._clock = clock
+        self._every = every
+        self._status_every = status_every
+        self._parallel = parallel
+        self._own_status = own_status
+        self._ring: deque[tuple[float, Machine]] = deque()    # when each is due, in this order
+
+    def join(self, machines: Iterable[Machine]) -> None:
+        """Renew these, too, from now on."""
+        found, now = list(machines), self._clock.monotonic()
+        slot = self._every / SLOTS
+        for n, machine in enumerate(found):
+            machine.report_at = self._clock.now().timestamp() + self._status_every * (n + 1) / len(found)
+            self._ring.append((now + n * SLOTS // len(found) * slot, machine))
+        self._ring = deque(sorted(self._ring, key=lambda entry: entry[0]))
+
+    def leave(self, machine: Machine) -> None:
+        self._ring = deque(entry for entry in self._ring if entry[1] is not machine)
+
+    async def run(self) -> None:
+        while True:
+            now = self._clock.monotonic()
+            due = []
+            while self._ring and self._ring[0][0] <= now + 1e-6:
+                when, machine = self._ring.popleft()
+                due.append(machine)
+                self._ring.append((max(when + self._every, now), machine))
+            if len(due) == 1:
+                await self.beat(due[0])
+            elif due:
+                await self.each(due, self.beat)
+            until = self._ring[0][0] if self._ring else now + self._every
+            await self._clock.sleep(max(0.0, until - self._clock.monotonic()))
+
+    async def each(self, machines: Iterable[Machine], do: Callable[[Machine], Awaitable[None]]) -> None:
+        """For all of them, so many at a time."""
+        left = iter(machines)
+
+        async def work() -> None:
+            for machine in left:
+                await do(machine)
+
+        await asyncio.gather(*(work() for _ in range(self._parallel)))
+
+    async def beat(self, machine: Machine) -> None:
+        """Renew one lease, and write the status if that is due, or may be wrong."""
+        if not machine.connected:
+            return
+        try:
+            now = self._clock.now()
+            seconds = now.timestamp()
+            await self._renew(machine, times.format_micro(now + timedelta(seconds=machine.drift)))
+            late = seconds - machine.renewed_at > LATE * self._every and machine.renewed_at > 0
+            machine.renewed_at = seconds
+            if late or machine.news or seconds >= machine.report_at:
+                await self.report(machine)
+        except TRANSIENT as error:
+            log.warning("lease of node %s: %s", machine.name, error)
+
+    async def _renew(self, machine: Machine, now: str) -> None:
+        lease = machine.lease
+        if lease is None:
+            machine.lease = await self._take(machine, now)
+            return
+        try:
+            spec = msgspec.structs.replace(lease.spec, renewTime=now)
+            machine.lease = await self._client.update(msgspec.structs.replace(lease, spec=spec), because=(TIMER,))
+        except (errors.Conflict, errors.NotFound):
+            machine.lease = None
+
+    async def _take(self, machine: Machine, now: str) -> coordination.Lease:
+        name = machine.name
+        lease = coordination.Lease(
+            metadata=meta.ObjectMeta(name=name, namespace=LEASES),
+            spec=coordination.LeaseSpec(holderIdentity=name, leaseDurationSeconds=LEASE_SECONDS, renewTime=now),
+        )
+        try:
+            return await self._client.create(lease, because=(TIMER,))
+        except errors.AlreadyExists:
+            return await self._client.get(coordination.Lease, name, LEASES)
+
+    async def report(self, machine: Machine) -> None:
+        """Write the conditions, the images and what else may have changed. Raises what the client raises, but for
+        a node that was deleted: it does not come back by itself."""
+        now = self._clock.now().timestamp()
+        machine.report_at = now + self._status_every
+        if not self._own_status(machine):
+            return
+        machine.news = False
+        try:
+            node = await self._client.get(core.Node, machine.name)
+            fresh = machine.status(node.status, now)
+            wanted = msgspec.structs.replace(
+                node.status, conditions=fresh.conditions, images=fresh.images, nodeInfo=fresh.nodeInfo
+            )
+            await self._patch(machine, node, wanted)
+        except errors.NotFound as error:
+            log.warning("node %s: %s", machine.name, error)
+        except TRANSIENT:
+            machine.news = True
+            raise
+
+    async def register(self, machine: Machine) -> None:
+        """Create the node, or bring the one that is there up to date. Raises ConnectionError if that cannot be done."""
+        own = self._own_status(machine)
+        for attempt in range(_ATTEMPTS):
+            now = self._clock.now().timestamp()
+            wanted = machine.node(now, conditions=own)
+            try:
+                try:
+                    node = await self._client.create(wanted)
+                    status = wanted.status
+                except errors.AlreadyExists:
+                    node = await self._client.get(core.Node, machine.name)
+                    status = machine.status(node.status, now) if own else node.status
+                    status = msgspec.structs.replace(
+                        status, capacity=wanted.status.capacity, allocatable=wanted.status.allocatable
+                    )
+                await self._patch(machine, node, status)
+                return
+            except TRANSIENT as error:
+                log.warning("registering node %s: %s", machine.name, error)
+                await self._clock.sleep(min(5.0, 0.1 * 2**attempt))
+        raise ConnectionError(f"node {machine.name} could not be registered")
+
+    async def _patch(self, machine: Machine, node: core.Node, wanted: core.NodeStatus) -> None:
+        if patch := patch_of(node.status, wanted):
+            await self._client.patch(
+                core.Node, machine.name, "", {"status": patch}, type="strategic", subresource="status", because=(TIMER,)
+            )

@@ -1,0 +1,513 @@
+"""Faults on demand: what goes wrong between a component and the API server, by rule or drawn from a seed.
+
+`Faults.wrap` lies between each component and the server (`ControlPlane`'s `wrap`), `Faults.store` between the server
+and its store, `Faults.attach` makes known what can be killed or cut off. A fault is what the real thing would do: a
+`Status` as the server sends it, a connection that is reset or refused, a watch that ends; never an exception inside
+a component's own code. While there is no rule, or after `stop`, requests go straight through.
+
+```python
+faults = Faults(Randomness(7))
+faults.conflict(kind="deployments", name="web", times=1)
+faults.lose_reply(component="kube-scheduler", kind="pods/binding", probability=0.1)
+faults.crash_after_commit(kind="jobs", verb="create", times=1, down=3)
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pinnace.api import errors
+from pinnace.api.kinds import KINDS
+from pinnace.apiserver import responses
+from pinnace.apiserver.paths import Target, parse, verb_of
+from pinnace.apiserver.watching import error_line
+from pinnace.base.randomness import Randomness
+from pinnace.client.transport import Request, Response, Transport, WatchLine
+from pinnace.store.store import Cause, Change, Entry, Page, Store, Trace
+
+_LOGGED = 2000                 # faults that the log remembers; older ones are forgotten
+_WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+_REVISED = frozenset({"update", "patch", "delete"})
+_EXPIRED_LIST = (
+    "The provided continue parameter is too old to display a consistent list result. "
+    "You can start a new list without the continue parameter."
+)
+
+
+class Plane(Protocol):
+    """What a crash needs of a control plane."""
+
+    def kill(self, *, restart_after: float | None = None) -> None: ...
+
+
+class Nodes(Protocol):
+    """What faults of nodes need of `SimulatedNodes`."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def lose(self, name: str) -> None: ...
+
+    def restore(self, name: str) -> None: ...
+
+    def partition(self, name: str) -> None: ...
+
+    def heal(self, name: str) -> None: ...
+
+    def drift(self, name: str, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One fault that happened. `at`: the loop's time, in seconds."""
+
+    at: float
+    fault: str
+    component: str
+    verb: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.at:10.3f} {self.fault:20} {self.component:32} {self.verb} {self.path}"
+
+
+@dataclass(eq=False, slots=True)
+class Rule:
+    """Which requests a fault meets, how often, and how it looks. Empty filters match everything.
+
+    `times`: so many, then never again (None: no end). `after`, `until`: only between these seconds of the loop's
+    time. `seconds`: how long it takes or lasts. `clean`: a cut watch ends as if its time were up.
+    """
+
+    fault: str
+    component: str = ""
+    verb: str = ""
+    kinds: frozenset[tuple[str, str]] = frozenset()      # (group, plural)
+    subresource: str | None = None
+    namespace: str = ""
+    name: str = ""
+    probability: float = 1.0
+    times: int | None = None
+    after: float = 0.0
+    until: float = float("inf")
+    seconds: float = 0.0
+    clean: bool | None = None
+
+    def open(self, now: float) -> bool:
+        return (self.times is None or self.times > 0) and self.after <= now < self.until
+
+    def matches(self, component: str, agent: str, verb: str, target: Target) -> bool:
+        if self.component and self.component not in (component, agent):
+            return False
+        if self.verb and self.verb != verb:
+            return False
+        if self.kinds and (target.group, target.resource) not in self.kinds:
+            return False
+        if self.subresource is not None and self.subresource != target.subresource:
+            return False
+        if self.namespace and self.namespace != target.namespace:
+            return False
+        return not self.name or self.name == target.name
+
+
+@dataclass(slots=True)
+class _Doom:
+    """The server is to die at the commit of the request under way."""
+
+    rule: Rule
+    done: Done
+    over: bool = False      # tasks that were started meanwhile inherit it
+
+
+_DOOM: ContextVar[_Doom | None] = ContextVar("doom", default=None)
+
+
+class Faults:
+    """All faults of one cluster. Deterministic: the same rules, requests and randomness give the same faults.
+
+    Each method adds a rule and returns it. Filters, all optional: `component` ("kube-controller-manager",
+    "kube-controller-manager/job-controller", "kube-scheduler", "kubelet", "user"), `verb` (as RBAC's), `kind` (as
+    kubectl's, perhaps with a subresource: "deploy", "pods/binding"), `namespace`, `name` (of the request's path; a
+    create has none), `probability`, `times`, `after` and `until` (seconds of the loop's time).
+    """
+
+    def __init__(self, randomness: Randomness) -> None:
+        self.rules: list[Rule] = []
+        self.log: deque[Done] = deque(maxlen=_LOGGED)
+        self.counts: dict[str, int] = {}
+        self._randomness = randomness
+        self._plane: Plane | None = None
+        self._nodes: Nodes | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._undo: dict[str, Callable[[], None]] = {}
+
+    # --------------------------------------------------------------------------------------------------- rules
+
+    def conflict(self, **where: Any) -> Rule:
+        """409: somebody else was quicker. Nothing is written. Meets updates, patches and deletions."""
+        return self._add("conflict", where)
+
+    def lose_reply(self, **where: Any) -> Rule:
+        """The server does it, and the caller gets ConnectionResetError instead of the answer."""
+        return self._add("lose_reply", where)
+
+    def slow(self, seconds: float, **where: Any) -> Rule:
+        """The answer is held back so long; with verb="watch", each batch of events."""
+        return self._add("slow", where, seconds=seconds)
+
+    def too_many_requests(self, retry_after: float = 1, **where: Any) -> Rule:
+        """429 with a Retry-After of whole seconds. Nothing is done."""
+        return self._add("too_many_requests", where, seconds=retry_after)
+
+    def gone(self, **where: Any) -> Rule:
+        """410 Expired, for a watch (as its only event) or the continuation of a list: history is compacted."""
+        return self._add("gone", where)
+
+    def cut_watch(self, *, clean: bool | None = None, **where: Any) -> Rule:
+        """A watch ends when it was to hand out its next events, which are lost with it: `clean`, or by
+        ConnectionResetError; left open, that is drawn each time."""
+        return self._add("cut_watch", {"verb": "watch", **where}, clean=clean)
+
+    def refuse(self, **where: Any) -> Rule:
+        """ConnectionRefusedError; the server hears nothing of it."""
+        return self._add("refuse", where)
+
+    def crash_before_commit(self, *, down: float = 1.0, **where: Any) -> Rule:
+        """The server dies when the store is about to commit the write. It starts again after `down` seconds."""
+        return self._add("crash_before_commit", where, seconds=down)
+
+    def crash_after_commit(self, *, down: float = 1.0, **where: Any) -> Rule:
+        """The server dies when the store has committed the write: it is there, but nobody has been told."""
+        return self._add("crash_after_commit", where, seconds=down)
+
+    def lose_node(self, name: str = "", *, at: float = 0.0, down: float | None = None) -> None:
+        """At `at` (loop's time) a node's machine is gone, for `down` seconds or for good. No name: drawn."""
+        self._of_node("lose_node", name, at, down, lambda nodes: (nodes.lose, nodes.restore))
+
+    def partition(self, name: str = "", *, at: float = 0.0, down: float | None = None) -> None:
+        """From `at` on a node cannot reach the server; its containers go on."""
+        self._of_node("partition", name, at, down, lambda nodes: (nodes.partition, nodes.heal))
+
+    def drift(self, seconds: float, name: str = "", *, at: float = 0.0, down: float | None = None) -> None:
+        """From `at` on a node's clock is off by so many seconds (negative: behind)."""
+        self._of_node(
+            "drift", name, at, down,
+            lambda nodes: (lambda n: nodes.drift(n, seconds), lambda n: nodes.drift(n, 0.0)),
+        )  # fmt: skip
+
+    @classmethod
+    def drawn(cls, randomness: Randomness, *, rate: float = 0.02, after: float = 0.0) -> Faults:
+        """A bit of everything: of all requests about `rate` meet some fault; crashes are rarer."""
+        faults = cls(randomness)
+        few: dict[str, Any] = {"probability": rate / 5, "after": after}
+        faults.conflict(**few)
+        faults.lose_reply(**few)
+        faults.too_many_requests(retry_after=1, **few)
+        faults.refuse(**few)
+        faults.slow(randomness.uniform(0.05, 3.0), **few)
+        faults.slow(randomness.uniform(0.05, 1.5), verb="watch", **few)
+        faults.cut_watch(**few)
+        faults.gone(probability=rate, after=after)
+        rare: dict[str, Any] = {"probability": rate / 50, "after": after}
+        faults.crash_before_commit(down=randomness.uniform(0.2, 8.0), **rare)
+        faults.crash_after_commit(down=randomness.uniform(0.2, 8.0), **rare)
+        return faults
+
+    def stop(self) -> None:
+        """End all faults: no rule is left, nodes are restored and healed; what is held back still comes late."""
+        self.rules.clear()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        for undo in tuple(self._undo.values()):
+            undo()
+        self._undo.clear()
+
+    def _add(self, fault: str, where: Mapping[str, Any], **how: Any) -> Rule:
+        given = dict(where)
+        kinds, subresource = _kinds(str(given.pop("kind", "")))
+        rule = Rule(fault, kinds=kinds, subresource=subresource, **given, **how)
+        self.rules.append(rule)
+        return rule
+
+    # ------------------------------------------------------------------------------------------- where it lies
+
+    def attach(self, plane: Plane | None = None, nodes: Nodes | None = None) -> None:
+        """Make known what crashes, and which nodes can be lost."""
+        self._plane = plane or self._plane
+        self._nodes = nodes or self._nodes
+
+    def wrap(self, transport: Transport, component: str) -> Transport:
+        """For `ControlPlane`'s `wrap`."""
+        return _Between(transport, component, self)
+
+    def store(self, store: Store) -> Store:
+        """The store as a server should get it that is to crash at a commit."""
+        return _Doomed(store, self)
+
+    # ------------------------------------------------------------------------------------------------ at work
+
+    def meeting(self, faults: frozenset[str], component: str, agent: str, verb: str, target: Target) -> Rule | None:
+        """The first rule for one of these faults that meets the request, by its filters and by chance. A rule of a
+        crash is not used up yet."""
+        now = asyncio.get_running_loop().time()
+        for rule in self.rules:
+            if rule.fault not in faults or not rule.open(now):
+                continue
+            if not rule.matches(component, agent, verb, target):
+                continue
+            if rule.probability >= 1.0 or self._randomness.uniform(0.0, 1.0) < rule.probability:
+                return rule
+        return None
+
+    def done(self, rule: Rule, done: Done) -> None:
+        if rule.times is not None:
+            rule.times -= 1
+        self._record(done)
+
+    def _record(self, done: Done) -> None:
+        self.log.append(done)
+        self.counts[done.fault] = self.counts.get(done.fault, 0) + 1
+
+    def coin(self) -> bool:
+        return self._randomness.below(2) == 0
+
+    def crash(self, doom: _Doom) -> None:
+        """The server dies now."""
+        if self._plane is None:
+            raise RuntimeError("faults that crash the server need Faults.attach(control_plane)")
+        self.done(doom.rule, doom.done)
+        self._plane.kill(restart_after=doom.rule.seconds)
+
+    def _of_node(
+        self, fault: str, name: str, at: float, down: float | None,
+        verbs: Callable[[Nodes], tuple[Callable[[str], None], Callable[[str], None]]],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+
+        def begin() -> None:
+            if self._nodes is None:
+                raise RuntimeError("faults of nodes need Faults.attach(nodes=…)")
+            names = self._nodes.names
+            node = name or names[self._randomness.below(len(names))]
+            do, undo = verbs(self._nodes)
+            key = f"{fault} {node}"
+            do(node)
+            self._record(Done(loop.time(), fault, "kubelet", "", node))
+            self._undo[key] = lambda: undo(node)
+            if down is not None:
+                self._timers.append(loop.call_later(down, end, key))
+
+        def end(key: str) -> None:
+            undo = self._undo.pop(key, None)
+            if undo is not None:
+                undo()
+
+        self._timers.append(loop.call_at(max(at, loop.time()), begin))
+
+
+_BEFORE = frozenset({"refuse", "too_many_requests", "conflict", "gone"})
+_AROUND = frozenset({"lose_reply", "slow"})
+_CRASHES = frozenset({"crash_before_commit", "crash_after_commit"})
+_STREAMS = frozenset({"cut_watch", "slow"})
+
+
+@dataclass(eq=False, slots=True)
+class _Between:
+    """Lies between one component and the server."""
+
+    inner: Transport
+    component: str
+    faults: Faults
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    async def send(self, request: Request) -> Response:
+        if not self.faults.rules:
+            return await self._open(request)
+        target = parse(request.path)
+        if target is None:
+            return await self.inner.send(request)
+        verb = verb_of(request.method, target, request.query.get("watch", ("",))[0] in ("true", "1"))
+        agent = request.headers.get("user-agent", "")
+        answer = self._instead(request, agent, verb, target)
+        if answer is not None:
+            return answer
+        if verb == "watch":
+            return self._stream(await self.inner.send(request), agent, request, target)
+        around = self.faults.meeting(_AROUND, self.component, agent, verb, target)
+        response = await self._sent(request, agent, verb, target)
+        if around is not None:
+            self._tell(around, agent, verb, request.path)
+            if around.fault == "lose_reply":
+                raise ConnectionResetError("connection reset by peer")
+            await asyncio.sleep(around.seconds)
+        return response
+
+    async def _open(self, request: Request) -> Response:
+        """Without rules now; but a watch that begins now may be met by a later rule."""
+        response = await self.inner.send(request)
+        if response.watch is not None and (target := parse(request.path)) is not None:
+            return self._stream(response, request.headers.get("user-agent", ""), request, target)
+        return response
+
+    def _instead(self, request: Request, agent: str, verb: str, target: Target) -> Response | None:
+        """What comes in the server's place; raises ConnectionRefusedError."""
+        faults = set(_BEFORE)
+        if verb not in _REVISED or not target.name:
+            faults.discard("conflict")
+        if verb != "watch" and not (verb == "list" and "continue" in request.query):
+            faults.discard("gone")
+        rule = self.faults.meeting(frozenset(faults), self.component, agent, verb, target)
+        if rule is None:
+            return None
+        self._tell(rule, agent, verb, request.path)
+        accept = request.headers.get("accept", "")
+        match rule.fault:
+            case "refuse":
+                raise ConnectionRefusedError("connection refused")
+            case "too_many_requests":
+                text, seconds = "Too many requests, please try again later.", max(1, round(rule.seconds))
+                return responses.failure(errors.TooManyRequests.retry(text, seconds), accept)
+            case "conflict":
+                return responses.failure(errors.Conflict.of(target.resource, target.group, target.name), accept)
+            case _ if verb == "watch":
+                revision = request.query.get("resourceVersion", ("0",))[0]
+                error = errors.Expired(f"too old resource version: {revision} ({int(revision or 0) + 1})")
+                return Response(200, {"content-type": "application/json"}, watch=_only(error_line(error)))
+            case _:
+                return responses.failure(errors.Expired(_EXPIRED_LIST), accept)
+
+    async def _sent(self, request: Request, agent: str, verb: str, target: Target) -> Response:
+        rule = None
+        if verb in _WRITES:
+            rule = self.faults.meeting(_CRASHES, self.component, agent, verb, target)
+        if rule is None:
+            return await self.inner.send(request)
+        doom = _Doom(rule, self._about(rule, agent, verb, request.path))
+        token = _DOOM.set(doom)
+        try:
+            return await self.inner.send(request)
+        finally:
+            doom.over = True
+            _DOOM.reset(token)
+
+    def _stream(self, response: Response, agent: str, request: Request, target: Target) -> Response:
+        if response.watch is not None:
+            response.watch = self._followed(response.watch, agent, request.path, target)
+        return response
+
+    async def _followed(
+        self, batches: AsyncIterator[tuple[WatchLine, ...]], agent: str, path: str, target: Target
+    ) -> AsyncGenerator[tuple[WatchLine, ...], None]:
+        faults = self.faults
+        try:
+            async for batch in batches:
+                rule = None
+                if faults.rules:
+                    rule = faults.meeting(_STREAMS, self.component, agent, "watch", target)
+                if rule is not None:
+                    self._tell(rule, agent, "watch", path)
+                    if rule.fault == "slow":
+                        await asyncio.sleep(rule.seconds)
+                    elif faults.coin() if rule.clean is None else rule.clean:
+                        return
+                    else:
+                        raise ConnectionResetError("connection reset by peer")
+                yield batch
+        finally:
+            close = getattr(batches, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _about(self, rule: Rule, agent: str, verb: str, path: str) -> Done:
+        who = agent if agent.startswith(self.component) else self.component
+        return Done(asyncio.get_running_loop().time(), rule.fault, who, verb, path)
+
+    def _tell(self, rule: Rule, agent: str, verb: str, path: str) -> None:
+        self.faults.done(rule, self._about(rule, agent, verb, path))
+
+
+@dataclass(eq=False, slots=True)
+class _Doomed:
+    """A store whose server may die at a commit."""
+
+    inner: Store
+    faults: Faults = field(repr=False)
+
+    @property
+    def revision(self) -> int:
+        return self.inner.revision
+
+    async def get(self, key: str, *, at: int | None = None) -> Entry | None:
+        return await self.inner.get(key, at=at)
+
+    async def list(self, prefix: str, *, at: int | None = None, after: str = "", limit: int = 0) -> Page:
+        return await self.inner.list(prefix, at=at, after=after, limit=limit)
+
+    async def commit(
+        self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
+    ) -> int:
+        doom = _DOOM.get()
+        if doom is None or doom.over:
+            return await self.inner.commit(key, value, expect=expect, cause=cause)
+        doom.over = True
+        if doom.rule.fault == "crash_before_commit":
+            self.faults.crash(doom)
+        else:
+            await self.inner.commit(key, value, expect=expect, cause=cause)
+            self.faults.crash(doom)
+        # The caller is cut off at this very await.
+        cut: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        return await cut
+
+    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
+        return self.inner.watch(prefix, after=after)
+
+    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
+        return self.inner.subscribe(tell, after=after)
+
+    async def change(self, revision: int) -> Change | Entry | Trace | None:
+        return await self.inner.change(revision)
+
+    async def revisions(self, key: str) -> tuple[int, ...]:
+        return await self.inner.revisions(key)
+
+    async def compact(self, revision: int) -> None:
+        await self.inner.compact(revision)
+
+    async def cause(self, revision: int) -> Cause | None:
+        return await self.inner.cause(revision)
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+async def _only(line: WatchLine) -> AsyncGenerator[tuple[WatchLine, ...], None]:
+    yield (line,)
+
+
+def _kinds(word: str) -> tuple[frozenset[tuple[str, str]], str | None]:
+    """(group, plural) of a kind in kubectl's words, and the subresource if it names one. What nobody knows is taken
+    as it stands: "plural.group", for custom resources."""
+    if not word:
+        return frozenset(), None
+    word, slash, subresource = word.lower().partition("/")
+    found = frozenset(_known(word))
+    if not found:
+        plural, _, group = word.partition(".")
+        found = frozenset({(group, plural)})
+    return found, subresource if slash else None
+
+
+def _known(word: str) -> Iterator[tuple[str, str]]:
+    for kind in KINDS:
+        if word in (kind.plural, kind.singular, kind.resource, *kind.short_names):
+            yield kind.group, kind.plural
