@@ -44,6 +44,14 @@ def worker(of: batch.Job, name: str, phase: str, **more: Any) -> core.Pod:
     return pod(name, owner=of, phase=phase, finalizers=[FINALIZER], **more)
 
 
+def test_pods_of_a_job_that_is_gone_are_let_go() -> None:
+    gone = job()
+    plan = decide(Seen(None, (), (worker(gone, "a", "Running"), worker(gone, "b", "Succeeded"))), NOW)
+    assert [action.name for action in plan.actions if isinstance(action, Patch)] == ["a", "b"]
+    assert plan.status is None
+    assert all(FINALIZER in str(action) for action in plan.actions)
+
+
 def run(start: batch.Job, pods: list[core.Pod], now: datetime = NOW) -> tuple[batch.Job, dict[Any, Any], list[Any]]:
     """Decide until nothing is written."""
     objects: dict[Any, Any] = {(batch.Job, "work"): start} | {(core.Pod, p.metadata.name): p for p in pods}

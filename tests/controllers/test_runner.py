@@ -19,7 +19,7 @@ from pinnace.base.randomness import Randomness
 from pinnace.client.client import Client
 from pinnace.client.events import EventRecorder
 from pinnace.client.informer import Informers
-from pinnace.client.transport import Request, Response, WatchLine
+from pinnace.client.transport import TIMER, Request, Response, WatchLine
 from pinnace.controllers.owners import candidates, controller_reference, controllers_named, index_by_controller
 from pinnace.controllers.plan import Create, Delete, Emit, Plan, Ref, Watch
 from pinnace.controllers.runner import Runner
@@ -56,6 +56,7 @@ class Copies:
         self.watches = (Watch(self._secrets, controllers_named("ConfigMap", "")),)
         self.decisions: list[int] = []
         self.again: timedelta | None = None
+        self.more = 0
 
     def observe(self, ref: Ref) -> Seen | None:
         found = self.primary.cache.get(*ref)
@@ -63,7 +64,7 @@ class Copies:
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         self.decisions.append(len(seen.secrets))
-        wanted = int((seen.map.data or {})["count"])
+        wanted = int((seen.map.data or {})["count"]) + self.more
         data = meta.ObjectMeta(
             generateName="copy-", namespace="default", ownerReferences=[controller_reference(seen.map)]
         )
@@ -144,10 +145,56 @@ async def test_deletions_are_waited_for_too(bench: Bench) -> None:
     assert made.metadata.resourceVersion is not None
 
 
+async def test_what_was_made_though_the_answer_was_lost_is_not_made_again(bench: Bench) -> None:
+    bench.server.lag = 0.05         # longer than the first retries wait
+    send, losing = bench.server.send, [3]
+
+    async def lossy(request: Request) -> Response:
+        response = await send(request)
+        if request.method == "POST" and request.path.endswith("/secrets") and losing[0]:
+            losing[0] -= 1
+            raise ConnectionResetError("connection reset by peer")
+        return response
+
+    bench.server.send = lossy   # type: ignore[method-assign]
+    await bench.want(4)
+    await bench.until(lambda: bench.copies.decisions[-1:] == [4] and bench.runner.idle)
+    await asyncio.sleep(0.1)
+    assert len(bench.posts()) == len(bench.server.objects["secrets"]) == 4
+    assert not any(request.method == "DELETE" for request in bench.sent)
+
+
+async def test_a_deletion_that_lost_a_race_is_tried_again(bench: Bench) -> None:
+    await bench.want(2)
+    await bench.until(lambda: bench.copies.decisions[-1:] == [2] and bench.runner.idle)
+    bench.server.refuse["DELETE", "secrets"] = errors.Conflict.of("secrets", "", "copy-1")
+    await bench.client.patch(core.ConfigMap, "m", "default", {"data": {"count": "1"}})
+    await bench.until(lambda: any(request.method == "DELETE" for request in bench.sent))
+    bench.server.refuse.clear()
+    await bench.until(lambda: len(bench.server.objects["secrets"]) == 1)
+
+
 async def test_writes_say_what_they_react_to(bench: Bench) -> None:
     made = await bench.want(1)
     await bench.until(lambda: len(bench.posts()) == 1)
     assert bench.posts()[0].because == (int(made.metadata.resourceVersion or 0),)
+    assert bench.posts()[0].about == "ConfigMap/default/m"
+
+
+async def test_what_is_tried_again_has_the_same_reasons(bench: Bench) -> None:
+    bench.server.refuse["POST", "secrets"] = errors.Forbidden("no")
+    made = await bench.want(1)
+    await bench.until(lambda: len(bench.posts()) >= 3)
+    assert {post.because for post in bench.posts()} == {(int(made.metadata.resourceVersion or 0),)}
+
+
+async def test_a_timer_is_a_reason_beside_what_had_set_it(bench: Bench) -> None:
+    bench.copies.again = timedelta(seconds=0.05)
+    made = await bench.want(0)
+    await bench.until(lambda: len(bench.copies.decisions) == 1)
+    bench.copies.more = 1        # what only time can bring, for there is no event
+    await bench.until(lambda: bool(bench.posts()))
+    assert bench.posts()[0].because == (TIMER, int(made.metadata.resourceVersion or 0))
 
 
 async def test_refused_creations_start_slowly_and_are_told(bench: Bench) -> None:

@@ -120,7 +120,7 @@ def test_containers_behind_a_partition_go_on() -> None:
         assert await ready(cluster, ONE) == "Unknown"
         assert (await cluster.get("pods", "once")).status.phase == "Running"     # as far as anybody knows
         assert (await cluster.get("pods", "late")).status.phase == "Pending"
-        await cluster.delete("pods", "stays")
+        await cluster.delete("pods", "stays", wait=False)
         healed = cluster.clock.now()
         cluster.nodes.heal(ONE)
         await cluster.advance(seconds=5)
@@ -267,7 +267,7 @@ def test_a_pod_with_a_finalizer_says_how_it_ended() -> None:
         manifest["metadata"]["finalizers"] = ["example.com/wait"]
         await cluster.apply(manifest)
         await cluster.advance(seconds=1)
-        await cluster.delete("pods", "web")
+        await cluster.delete("pods", "web", wait=False)
         await cluster.advance(seconds=5)
         web = await cluster.get("pods", "web")
         assert web.status.phase == "Failed" and web.status.containerStatuses[0].state.terminated.exitCode == 143

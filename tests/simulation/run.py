@@ -80,7 +80,7 @@ async def _run(seed: int, result: Result, died: _Died, rate: float | None) -> No
     store = MemoryStore(clock)
     invariants = Invariants(store, clock)
     if rate is None:
-        rate = draw.choice((0.0, 0.01, 0.03, 0.1))
+        rate = draw.choice((0.0, 0.01, 0.01, 0.03, 0.03, 0.1))
     faults = Faults.drawn(randomness.fork(), rate=rate, after=5.0)
     plane = ControlPlane(
         faults.store(invariants), Settings(nodes=0, store="memory"), clock, randomness.fork(), wrap=faults.wrap
@@ -92,7 +92,7 @@ async def _run(seed: int, result: Result, died: _Died, rate: float | None) -> No
         async with Supervisor(clock) as parts:
             nodes = SimulatedNodes(
                 Client(plane.transport("kubelet"), agent="kubelet", user=ADMIN), names, clock=clock,
-                randomness=randomness.fork(), life=life, node=SimulatedNode(cpus=3.0, memory=8 * 2**30, max_pods=20),
+                randomness=randomness.fork(), life=life, node=SimulatedNode(cpus=4.0, memory=8 * 2**30, max_pods=20),
             )  # fmt: skip
             parts.start("simulated nodes", nodes.run)
             faults.attach(plane, None)
@@ -117,7 +117,7 @@ async def _play(
     user: Workload, draw: random.Random, clock: LoopClock, faults: Faults, plane: ControlPlane, invariants: Invariants
 ) -> None:
     await user.begin(clock.sleep)
-    until = clock.monotonic() + draw.choice((60.0, 120.0, 200.0))
+    until = clock.monotonic() + draw.choice((30.0, 60.0, 100.0))
     while clock.monotonic() < until:
         await user.act()
         await clock.sleep(draw.choice((0.0, 0.3, 2.0, 10.0)))

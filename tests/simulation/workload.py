@@ -46,7 +46,7 @@ class Workload:
         for name, value in (("high", 1000), ("low", -10)):
             await self._create("scheduling.k8s.io/v1", "PriorityClass", "", name, {"value": value})
         await self.filler()
-        for _ in range(self._draw.randint(3, 5)):
+        for _ in range(self._draw.randint(2, 4)):
             await self._draw.choice((self.deployment, self.deployment, self.stateful_set, self.daemon_set,
                                      self.job, self.cron_job))()  # fmt: skip
 
@@ -81,8 +81,8 @@ class Workload:
     async def filler(self) -> None:
         """Takes what room there is, at the lowest priority."""
         spec = {
-            "replicas": 12, "selector": {"matchLabels": {"app": FILLER}},
-            "template": _template(FILLER, "filler:1", "500m", priorityClassName="low"),
+            "replicas": 6, "selector": {"matchLabels": {"app": FILLER}},
+            "template": _template(FILLER, "filler:1", "900m", priorityClassName="low"),
         }  # fmt: skip
         await self._create("apps/v1", "Deployment", STAYING[0], FILLER, {"spec": spec})
 
@@ -173,7 +173,7 @@ class Workload:
     async def scale(self) -> None:
         kind: Any = self._draw.choice((apps.Deployment, apps.StatefulSet))
         obj = await self._some(kind)
-        if obj is not None:
+        if obj is not None and not obj.metadata.name.startswith("urgent"):
             await self._patch(kind, obj, {"spec": {"replicas": self._draw.randint(0, 4)}})
 
     async def roll(self) -> None:

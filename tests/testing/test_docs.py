@@ -28,9 +28,9 @@ def test_its_tests_pass(block: str, pytester: pytest.Pytester) -> None:
         pytest.skip("there is no kubectl on the PATH")
     (configuration,) = re.findall(r"^```toml\n(.*?)^```", _TEXT, re.DOTALL | re.MULTILINE)
     pytester.makepyprojecttoml(configuration.replace("pinnace_scope", "#"))
-    pytester.makepyfile(**{block.split()[1].removesuffix(".py"): block})
+    pytester.makepyfile(**{each.split()[1].removesuffix(".py"): each for each in _FILES})
     result = pytester.runpytest_inprocess(
-        "-Werror", "--strict-markers", "-pno:cacheprovider", "-pno:hypothesispytest",
+        block.split()[1], "-Werror", "--strict-markers", "-pno:cacheprovider", "-pno:hypothesispytest",
         "-oasyncio_default_fixture_loop_scope=function",
     )  # fmt: skip
     counted = result.parseoutcomes()

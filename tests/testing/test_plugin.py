@@ -214,7 +214,7 @@ async def test_real(cluster):
 @pytest.mark.parametrize(
     ("marker", "said"),
     [
-        ("noodles=3", "does not know noodles; it knows nodes, time, seed, store, scope, life"),
+        ("noodles=3", "does not know noodles; it knows nodes, time, seed, store, scope, threads, life"),
         ("3", "takes no positional arguments, only nodes, time, seed"),
         ("time='imaginary'", "time must be one of virtual, real, not 'imaginary'"),
         ("nodes='many'", "nodes must be a number of nodes, not 'many'"),

@@ -68,6 +68,7 @@ kind: ConfigMap
 metadata: {{name: kept, namespace: short}}
 """
 BIG = WEB.replace("name: web", "name: big").replace("image: one", "image: one, resources: {requests: {cpu: 900}}")
+PATIENT = "{key: node.kubernetes.io/unreachable, effect: NoExecute, operator: Exists, tolerationSeconds: 20}"
 TAINT = {"key": "trouble", "effect": "NoExecute"}
 
 
@@ -120,6 +121,7 @@ def test_every_write_leads_back_to_a_request_a_node_or_a_timer() -> None:
             await cluster.delete("deployments", "web")
             await cluster.delete("namespaces", "short")
             await cluster.apply(BIG)
+            cluster.nodes.lose((await cluster.list("nodes"))[-1].metadata.name)
             await cluster.advance(hours=1, minutes=10)
             assert without_end(commits) == []
             assert len(commits) == cluster.store.revision
@@ -195,6 +197,31 @@ def test_a_timer_is_a_cause_and_leads_to_who_set_it() -> None:
             assert "because its time had come" in text and "as asked: cronjob/backup created" in text
             cron_job = await story(cluster.client, await cluster.get("cronjobs", "backup"))
             assert cron_job.why.state[1:] == ["active: " + job.metadata.name, "scheduled next for 2026-01-01T00:02:00Z"]
+
+    simulate(run)
+
+
+def test_an_eviction_is_told_by_the_timer_the_taint_and_the_request() -> None:
+    async def run() -> None:
+        async with Cluster(nodes=2) as cluster:
+            await cluster.apply(WEB.replace("spec: {containers:", f"spec: {{tolerations: [{PATIENT}], containers:"))
+            await cluster.settle()
+            pod = (await cluster.list("pods", "default"))[0]
+            lost = pod.spec.nodeName
+            cluster.nodes.lose(lost)
+            await cluster.advance(seconds=90)
+            told = await story(cluster.client, pod)
+            ending = told[0]
+            assert ending.action == "deleting" and ending.timer and ending.component.endswith("/node-controller")
+            taint = ending.because[0]
+            assert taint.object == Named("Node", lost, "", "v1")
+            assert any(change.field.startswith("spec.taints") for change in taint.changes)
+            assert ending.origin.object == Named("Deployment", "web", "default", "apps/v1")
+            lines = str(told).splitlines()
+            first = next(n for n, line in enumerate(lines) if "was told to end" in line)
+            assert lines[first + 1] == "    because its time had come"
+            assert f"node/{lost} spec.taints" in lines[first + 2]
+            assert any("as asked: " in line for line in lines[first:])
 
     simulate(run)
 

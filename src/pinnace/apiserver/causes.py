@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _MOST_WRITES = 64         # of the object itself, the newest
 _MOST_LINKS = 256         # in one answer
 _MOST_NODES = 100         # whose refusals are told one by one
+_MOST_BYTES = 4 * 1024 * 1024        # of values that are read for one answer; of further ones only the names are told
 _MOST_STEPS = 128         # writes of an object that are looked through for the one that asked
 _JSON = {"content-type": "application/json"}
 
@@ -76,6 +77,7 @@ class _Search:
     user: User
     links: dict[int, Link] = field(default_factory=dict)
     truncated: bool = False
+    nbytes: int = 0
 
 
 class Causes:
@@ -174,53 +176,59 @@ class Causes:
 
     async def _follow(self, search: _Search, revisions: Sequence[int], depth: int) -> None:
         """Gather the commits and what they reacted to, the nearest first."""
-        waiting = deque((revision, 0) for revision in reversed(revisions))
+        # The third says that a timer leads there: what only reports how things were is then no cause.
+        waiting = deque((revision, 0, False) for revision in reversed(revisions))
         while waiting:
-            revision, far = waiting.popleft()
+            revision, far, timed = waiting.popleft()
             if revision in search.links:
                 continue
             if len(search.links) >= _MOST_LINKS:
                 search.truncated = True
                 return
-            seen = await self._commit(revision)
+            seen = await self._commit(search, revision)
             if seen is None:
                 continue
+            if timed and seen.cause is not None and seen.cause.subresource == "status":
+                continue
             link = search.links[revision] = await self._link(search.user, seen)
-            causes = [] if link.object is None or CLOCK in link.claimed.because else link.claimed.because
-            causes = [*causes, link.wanted] if link.wanted else causes
+            timer = CLOCK in link.claimed.because
+            causes = [cause for cause in (*link.claimed.because, link.wanted) if cause != CLOCK]
             if far < depth:
-                waiting.extend((cause, far + 1) for cause in causes)
+                waiting.extend((cause, far + 1, timer) for cause in causes)
             elif causes:
                 search.truncated = True
 
-    async def _commit(self, revision: int) -> _Seen | None:
+    async def _commit(self, search: _Search, revision: int) -> _Seen | None:
         found = await self._server.store.change(revision)
         cause = await self._server.store.cause(revision)
         match found:
             case Change(value=value, previous=previous):
+                search.nbytes += len(value or b"") + (len(previous.value) if previous is not None else 0)
+                if search.nbytes > _MOST_BYTES:
+                    action = "deleted" if value is None else "created" if previous is None else "changed"
+                    return self._trace(found.key, revision, cause, action)
                 before = _decode(previous.value) if previous is not None else None
                 if value is None:
                     return _Seen(revision, before or {}, before, "deleted", True, cause)
                 now = _decode(value)
                 action = "created" if before is None else _action(before, now)
                 return _Seen(revision, now, before, action, True, cause)
-            case Entry(value=value, created=created):
-                return _Seen(revision, _decode(value), None, "created" if created == revision else "changed",
-                             created == revision, cause)  # fmt: skip
+            case Entry(key=key, created=created):
+                return self._trace(key, revision, cause, "created" if created == revision else "changed")
             case Trace(key=key):
-                return self._trace(key, revision, cause)
+                made = cause is not None and cause.verb == "create" and not cause.subresource
+                return self._trace(key, revision, cause, "created" if made else "changed")
             case _:
                 return None
 
-    def _trace(self, key: str, revision: int, cause: Cause | None) -> _Seen | None:
-        """Of a live object it is still known who wrote to it, not what."""
+    def _trace(self, key: str, revision: int, cause: Cause | None, action: str) -> _Seen | None:
+        """A write of which it is known who made it, not what it changed."""
         named = self._server.named(key)
         if named is None:
             return None
         kind, namespace, name = named
         metadata = {"name": name, "namespace": namespace}
         identity = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
-        action = "created" if cause is not None and cause.verb == "create" and not cause.subresource else "changed"
         return _Seen(revision, identity, None, action, False, cause)
 
     async def _link(self, user: User, seen: _Seen) -> Link:

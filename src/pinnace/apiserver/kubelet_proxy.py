@@ -15,9 +15,6 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote, urlencode
 
-import aiohttp
-from yarl import URL
-
 from pinnace.api.core import v1 as core
 from pinnace.api.discovery import v1 as discovery
 from pinnace.api.errors import BadRequest, InternalError, ServiceUnavailable
@@ -27,6 +24,11 @@ from pinnace.apiserver.resources.connect import KubeletTarget, split_port
 from pinnace.client.transport import Response
 
 if TYPE_CHECKING:
+    # aiohttp's client is imported where it is used: a server whose nodes are simulated has no use for it, and it is a
+    # fifth of what starting one in a test's process takes.
+    import aiohttp
+    from yarl import URL
+
     from pinnace.apiserver.server import ApiServer
 
 log = logging.getLogger("pinnace.apiserver")
@@ -180,6 +182,8 @@ class KubeletProxy:
         return await self._forward(request.method, url, headers, request.body, to_pod=to_pod)
 
     def _session(self, to_pod: bool) -> aiohttp.ClientSession:
+        import aiohttp
+
         if to_pod not in self._sessions:
             factory = (lambda info: self._pod_socket(info[0], info[1])) if to_pod else None
             self._sessions[to_pod] = aiohttp.ClientSession(
@@ -194,6 +198,8 @@ class KubeletProxy:
     async def _forward(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes, *, to_pod: bool = False
     ) -> Response:
+        import aiohttp
+
         try:
             answer = await self._session(to_pod).request(
                 method, url, headers=headers, data=body or None, ssl=self._context, allow_redirects=False
@@ -297,6 +303,8 @@ def choose_endpoint(
 
 
 def _url(scheme: str, host: str, port: int, path: str, query: str) -> URL:
+    from yarl import URL
+
     shown = f"[{host}]" if ":" in host else host
     text = f"{scheme}://{shown}:{port}{quote(path, safe='/:@!$&%()*+,;=~')}"
     return URL(f"{text}?{query}" if query else text, encoded=True)
@@ -362,6 +370,8 @@ async def _pump(tunnel: Tunnel, head: bytes, reader: asyncio.StreamReader, write
 
 
 async def _chunks(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    import aiohttp
+
     try:
         async for chunk in answer.content.iter_any():
             yield chunk

@@ -63,7 +63,7 @@ class Link(msgspec.Struct, omit_defaults=True):
     claimed: Claims = field(default_factory=Claims)
     changes: list[FieldChange] = field(default_factory=list)
     moreChanges: int = 0
-    forgotten: bool = False       # what was there before it, or what was written, is no longer kept
+    forgotten: bool = False       # what it changed is no longer kept, or too much to be looked at
     wanted: int = 0               # where the clock was the cause: the write that asked for what was done then
 
 
@@ -115,8 +115,14 @@ class Chains:
     def causes(self, link: Link) -> list[Link]:
         """What is known of what a write reacted to: what leads to a request first, what was asked for before what was
         only reported, the object itself and the one acted for before others, the newer before the older."""
-        revisions = [link.wanted] if TIMER in link.claimed.because else link.claimed.because
-        known = [self.links[revision] for revision in revisions if revision in self.links]
+        known = [self.links[revision] for revision in link.claimed.because if revision in self.links]
+        if TIMER in link.claimed.because:
+            # What had set the timer, if that was something else's change; then whoever had asked for it.
+            own = link.claimed.actingFor
+            known = [cause for cause in known if cause.subresource != "status" and cause.object not in (own, None)]
+            known.sort(key=lambda cause: -cause.revision)
+            wanted = self.links.get(link.wanted)
+            return [*known, wanted] if wanted is not None and wanted not in known else known
         near = (link.object, link.claimed.actingFor)
 
         def rank(cause: Link) -> tuple[int, bool, bool, int]:
@@ -194,28 +200,27 @@ class _Text:
                 continue
             self._told.add(current.revision)
             causes = self._chains.causes(current)
-            others = len(causes) - 1 if not self._everything else 0
+            # One is followed; of a timer what had set it, and whoever had asked for it.
+            shown = len(causes) if self._everything else 1
+            if TIMER in current.claimed.because and len(causes) > 1:
+                causes = causes if self._everything else [causes[0], causes[-1]]
+                shown = len(causes)
+            others = len(causes) - shown
             more = f" (and {others} other {'cause' if others == 1 else 'causes'})" if others > 0 else ""
             yield f"{indent}{lead}{self._sentence(current)}"
             deeper = indent if lead else indent + "  "
-            word = "because "
             if TIMER in current.claimed.because:
                 yield f"{deeper}because its time had come"
-                word = "as asked: "
             elif current.claimed.because and not causes:
                 yield f"{deeper}because of what is no longer kept (revision {max(current.claimed.because)})"
-            fresh = [found for found in causes if found.revision not in self._told]
-            if not self._everything:
-                # One is followed; if that stands above already, so does all behind it.
-                fresh = fresh[:1] if causes and fresh and causes[0] is fresh[0] else []
+            # What stands above already, all behind it does.
+            fresh = [found for found in causes[:shown] if found.revision not in self._told]
             if causes and not fresh:
-                yield f"{deeper}{word}{self._name(causes[0])}, as above{more}"
+                yield f"{deeper}{_word(current, causes[0])}{self._name(causes[0])}, as above{more}"
                 continue
             if len(fresh) > 1 and lead:
                 deeper += "  "
-            if more:
-                word = word.rstrip() + more + " "
-            waiting.extend((found, deeper, word) for found in reversed(fresh))
+            waiting.extend((found, deeper, _word(current, found, more)) for found in reversed(fresh))
 
     def _sentence(self, link: Link) -> str:
         if link.object is None:
@@ -235,6 +240,10 @@ class _Text:
 
     def _ago(self, moment: str) -> str:
         return f"{times.human_duration(self._now - times.parse(moment))} ago"
+
+
+def _word(link: Link, cause: Link, more: str = "") -> str:
+    return f"as asked{more}: " if cause.revision == link.wanted else f"because{more} "
 
 
 _ACCOUNTS = "system:serviceaccount:"
@@ -271,7 +280,7 @@ def _deed(link: Link) -> str:
         rest = len(changes) - 3 + link.moreChanges
         return f"{told} and {rest} more" if rest > 0 else told
     part = f"{link.subresource} " if link.subresource else ""
-    return f"{part}changed" + (" (how is no longer kept)" if link.forgotten else "")
+    return f"{part}changed" + (" (how is not known any more)" if link.forgotten else "")
 
 
 def _change(change: FieldChange) -> str:

@@ -72,6 +72,8 @@ class _Outcome:
     written: dict[informers.Cache[Any], int] = field(default_factory=dict)
     deleted: list[_Deleted] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    overtaken: errors.Conflict | None = None     # a deletion met another object of that name, or lost a race
+    unsure: dict[tuple[type[Any], str], None] = field(default_factory=dict)   # kind and namespace of lost creations
     writes: int = 0
 
 
@@ -94,7 +96,9 @@ class Runner(Generic[Seen]):
         self._clock = clock
         self._workers = workers
         self._because: dict[Ref, list[int]] = {}
-        self._alarms: dict[Ref, float] = {}    # when `decide` wants to be asked again, on the monotonic clock
+        # When `decide` wants to be asked again, on the monotonic clock, and what had made it say so.
+        self._alarms: dict[Ref, tuple[float, tuple[int, ...]]] = {}
+        self._unsure: dict[Ref, dict[tuple[type[Any], str], None]] = {}
         self._pause: float = getattr(controller, "pause", 0.0)
         self._selective: bool = getattr(controller, "selective", False)
         self._started = False
@@ -185,6 +189,8 @@ class Runner(Generic[Seen]):
             log.exception("%s: %s/%s", self.name, *ref)
 
     async def _reconcile(self, ref: Ref) -> None:
+        if ref in self._unsure:
+            await self._find_out(ref)
         causes = self._because.pop(ref, [])
         seen = self.controller.observe(ref)
         if seen is None:
@@ -201,10 +207,10 @@ class Runner(Generic[Seen]):
 
     def _causes_of(self, ref: Ref, revisions: Sequence[int]) -> tuple[int, ...]:
         """Why an object is decided about now: what woke it; an alarm that was due; else the object as it is."""
-        due = self._alarms.get(ref)
-        if due is not None and due <= self._clock.monotonic():
+        alarm = self._alarms.get(ref)
+        if alarm is not None and alarm[0] <= self._clock.monotonic():
             del self._alarms[ref]
-            revisions = (TIMER, *revisions)
+            revisions = tuple(dict.fromkeys((TIMER, *revisions, *alarm[1])))
         if not any(revisions):
             primary = self.controller.primary.cache.get(*ref)
             if primary is not None:
@@ -227,11 +233,15 @@ class Runner(Generic[Seen]):
             if plan.status is not None:
                 await self._write(Update(plan.status, subresource="status"), primary, because, outcome)
         finally:
+            if outcome.unsure:
+                self._unsure[ref] = outcome.unsure
             await self._caught_up(ref, outcome)
         if plan.again is not None:
             seconds = plan.again.total_seconds()
             self.queue.add_after(ref, seconds)
-            self._alarms[ref] = min(self._clock.monotonic() + seconds, self._alarms.get(ref, float("inf")))
+            due = self._clock.monotonic() + seconds
+            if ref not in self._alarms or due < self._alarms[ref][0]:
+                self._alarms[ref] = due, because
         self._settle(ref, outcome, because)
 
     def _reported(self, seen: Seen, plan: Plan, outcome: _Outcome, now: datetime) -> Plan:
@@ -244,6 +254,8 @@ class Runner(Generic[Seen]):
     def _settle(self, ref: Ref, outcome: _Outcome, because: tuple[int, ...]) -> None:
         """Forget earlier failures, or have the key decided again: at once after writes, later after refusals."""
         refused = [failure.error for failure in outcome.failures if not _final(failure.error)]
+        if outcome.overtaken is not None:
+            refused.append(outcome.overtaken)
         if refused:
             raise next((e for e in refused if not isinstance(e, errors.Conflict)), refused[0])
         self.queue.forget(ref)
@@ -281,7 +293,8 @@ class Runner(Generic[Seen]):
             if isinstance(error, errors.NotFound) and not isinstance(write, Create):
                 return   # gone already: the caches will show it
             if isinstance(error, errors.Conflict) and isinstance(write, Delete) and write.uid:
-                return   # another object of that name: the caches will show it
+                outcome.overtaken = error     # another object of that name, or too many changes at once
+                return
             outcome.failures.append(Failure(write, error))
             if write.otherwise is not None and not _final(error):
                 self._emit(write.otherwise, primary, because, error=error)
@@ -292,7 +305,11 @@ class Runner(Generic[Seen]):
         result: Any = None
         match write:
             case Create(obj):
-                result = await client.create(obj, because=because)
+                try:
+                    result = await client.create(obj, because=because)
+                except (OSError, TimeoutError, errors.Timeout):
+                    outcome.unsure[type(obj), codec.metadata(obj).namespace or ""] = None
+                    raise
             case Update(obj, subresource):
                 result = await client.update(obj, subresource=subresource, because=because)
             case Patch(kind, namespace, name, patch, patch_type, subresource):
@@ -324,6 +341,19 @@ class Runner(Generic[Seen]):
             return
         message = emit.message.replace("{name}", name).replace("{error}", str(error))
         self._recorder.event(about, emit.type, emit.reason, message, because=because)
+
+    async def _find_out(self, ref: Ref) -> None:
+        """After creations whose answer was lost: return when the caches show those that were made all the same, so
+        that none is made a second time under another generated name. Raises what the server answers."""
+        for kind, namespace in tuple(self._unsure[ref]):
+            cache = self._caches.get(kind)
+            if cache is not None:
+                found = (await self._client.list(kind, namespace)).items
+                made = [informers.revision_number(codec.metadata(obj).resourceVersion) for obj in found]
+                async with asyncio.timeout(_CATCH_UP_SECONDS):
+                    await cache.wait_for_revision(max(made, default=0))
+            self._unsure[ref].pop((kind, namespace), None)
+        self._unsure.pop(ref, None)
 
     async def _caught_up(self, ref: Ref, outcome: _Outcome) -> None:
         """Return when the caches show what was written: the next decision rests on it."""

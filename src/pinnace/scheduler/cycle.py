@@ -101,9 +101,14 @@ class Cycle:
     def refusals(self, pod: PodInfo, nodes: Nodes) -> dict[str, Sequence[Misfit]]:
         """What each node has against the pod now; nothing where it would fit. Remembers and moves nothing."""
         local, wide = self._prepared(self._local, pod, nodes), self._prepared(self._global, pod, nodes)
-        return {
-            node.name: _first_misfits(local, pod, node) or _first_misfits(wide, pod, node) for node in nodes.all()
-        }
+        remembered = self._shapes.get(pod.shape, {})
+        found: dict[str, Sequence[Misfit]] = {}
+        for node in nodes.all():
+            verdict = remembered.get(node.name)
+            fresh = verdict is not None and verdict.generation == node.generation
+            misfits = verdict.misfits if verdict is not None and fresh else _first_misfits(local, pod, node)
+            found[node.name] = misfits or _first_misfits(wide, pod, node)
+        return found
 
     def fits(self, pod: PodInfo, node: NodeInfo, nodes: Nodes) -> bool:
         """Whether the pod fits one node as it is given (for preemption's what-ifs)."""

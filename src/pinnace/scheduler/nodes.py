@@ -149,7 +149,7 @@ class Nodes:
         return uid in self._assumed
 
     def drop_pod(self, uid: str) -> bool:
-        """A pod is gone, or its binding failed. Returns whether it was anywhere."""
+        """A pod is gone. Returns whether it was anywhere."""
         self._assumed.pop(uid, None)
         name = self._where.pop(uid, None)
         if name is None:
@@ -161,6 +161,10 @@ class Nodes:
         if not info.known and not info.pods:
             del self._nodes[name]
         return True
+
+    def forget(self, uid: str) -> bool:
+        """A binding failed: what was promised is taken back, unless the pod has been seen there by now."""
+        return uid in self._assumed and self.drop_pod(uid)
 
     def _place(self, info: PodInfo, node: str) -> None:
         if info.uid in self._where:

@@ -61,8 +61,11 @@ class SchedulingQueue:
         if changed and not waiting.ready:
             self._ready(waiting)
 
-    def drop(self, key: Key) -> None:
-        """A pod is gone, or has its node."""
+    def drop(self, key: Key, uid: str = "") -> None:
+        """A pod is gone, or has its node. With `uid` only that very pod: another of its name may wait by now."""
+        waiting = self._pods.get(key)
+        if waiting is not None and uid and waiting.info.uid != uid:
+            return
         self._pods.pop(key, None)
         self._backoff.forget(key)
 
@@ -78,10 +81,11 @@ class SchedulingQueue:
             self._wake.clear()
             await self._wake.wait()
 
-    def fail(self, key: Key, *, park: bool) -> None:
+    def fail(self, info: PodInfo, *, park: bool) -> None:
         """No node took the pod: try again after its backoff, or (`park`) when something has happened."""
+        key = info.key
         waiting = self._pods.get(key)
-        if waiting is None:
+        if waiting is None or waiting.info.uid != info.uid:
             return
         now = self.clock.monotonic()
         waiting.due = now + self._backoff.next(key, now)
@@ -98,6 +102,13 @@ class SchedulingQueue:
                     self._ready(waiting)
                 else:
                     self._arm(waiting.due - now)
+
+    def unpark(self, info: PodInfo) -> None:
+        """The pod waits for something that will not come by itself: try again after its backoff."""
+        waiting = self._pods.get(info.key)
+        if waiting is not None and waiting.parked and waiting.info.uid == info.uid:
+            waiting.parked = False
+            self._arm(max(0.0, waiting.due - self.clock.monotonic()))
 
     def close(self) -> None:
         if self._timer is not None:

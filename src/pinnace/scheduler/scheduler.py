@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 
 from pinnace.api import labels, times
 from pinnace.api.core import v1 as core
-from pinnace.api.errors import Conflict, NotFound, StatusError
+from pinnace.api.errors import Conflict, InternalError, NotFound, StatusError, Timeout
 from pinnace.api.meta import v1 as meta
 from pinnace.api.policy import v1 as policy
 from pinnace.base.clock import Clock
@@ -32,6 +32,8 @@ log = logging.getLogger("pinnace.scheduler")
 
 DEFAULT_SCHEDULER = "default-scheduler"
 _MOST_BINDINGS = 64            # under way at a time
+_MOST_QUESTIONS = 120          # whether a binding was made whose answer was lost, once a …
+_QUESTION_SECONDS = 0.5        # … so many seconds
 _NO_CLAIMS = "no new claims to deallocate"
 
 
@@ -152,7 +154,7 @@ class Scheduler:
                 found = Preemption(None, message="no nodes")
                 if result.misfits:
                     found = preempt(info, result, self._nodes, self._cycle, self._protected)
-                self._queue.fail(info.key, park=True)
+                self._queue.fail(info, park=True)
                 self._write(self._refuse(info, result, found))
 
     def _write(self, work: Coroutine[None, None, None]) -> None:
@@ -163,7 +165,7 @@ class Scheduler:
     async def _finish(self, work: Coroutine[None, None, None]) -> None:
         try:
             await work
-        except (StatusError, ConnectionError, TimeoutError) as error:
+        except (StatusError, OSError, TimeoutError) as error:
             log.warning("%s", error)
         finally:
             self._bindings.release()
@@ -177,22 +179,46 @@ class Scheduler:
         because = _revisions(info.pod, self._nodes_informer.cache.get("", node))
         try:
             await self._client.create_subresource(core.Pod, name, namespace, "binding", binding, because=because)
-        except (NotFound, Conflict):
-            # Somebody else was quicker, or the pod is gone: the watch tells, and if not, the pod comes again.
-            self._nodes.drop_pod(info.uid)
-            self._queue.fail(info.key, park=False)
+        except (StatusError, OSError, TimeoutError) as error:
+            if _ambiguous(error) and await self._bound_all_the_same(info):
+                return      # the watch will tell; until then the pod keeps its place
+            # Somebody else may have been quicker, or the pod is gone: the watch tells, and if not, it comes again.
+            self._nodes.forget(info.uid)
+            self._queue.fail(info, park=False)
+            if not isinstance(error, NotFound | Conflict):
+                text = f"binding rejected: {error}"
+                self._events.event(info.pod, "Warning", "FailedScheduling", text, because=because)
             return
-        except (StatusError, ConnectionError, TimeoutError) as error:
-            self._nodes.drop_pod(info.uid)
-            self._queue.fail(info.key, park=False)
-            text = f"binding rejected: {error}"
-            self._events.event(info.pod, "Warning", "FailedScheduling", text, because=because)
-            return
-        self._queue.drop(info.key)
+        self._queue.drop(info.key, info.uid)
         text = f"Successfully assigned {namespace}/{name} to {node}"
         self._events.event(info.pod, "Normal", "Scheduled", text, because=because)
 
+    async def _bound_all_the_same(self, info: PodInfo) -> bool:
+        """The answer to a binding was lost: whether it was made. Its place is kept until that is known."""
+        namespace, name = info.key
+        for _ in range(_MOST_QUESTIONS):
+            if not self._nodes.is_assumed(info.uid):
+                return True
+            try:
+                pod = await self._client.get(core.Pod, name, namespace)
+            except NotFound:
+                return False
+            except (StatusError, OSError, TimeoutError):
+                await self._clock.sleep(_QUESTION_SECONDS)
+                continue
+            return pod.metadata.uid == info.uid and bool(pod.spec.nodeName)
+        return False
+
     async def _refuse(self, info: PodInfo, result: Unschedulable, preemption: Preemption) -> None:
+        try:
+            await self._tell_refused(info, result, preemption)
+        except (StatusError, OSError, TimeoutError):
+            # Victims may be left, and nobody has been told: what it waits for would not come.
+            self._told.pop(info.uid, None)
+            self._queue.unpark(info)
+            raise
+
+    async def _tell_refused(self, info: PodInfo, result: Unschedulable, preemption: Preemption) -> None:
         message = result.message
         if preemption.node is not None:
             await self._evict(info, preemption)
@@ -256,6 +282,13 @@ class Scheduler:
             if labels.selector_of(budget.spec.selector).matches(info.pod.metadata.labels or {}):
                 return True
         return False
+
+
+def _ambiguous(error: BaseException) -> bool:
+    """Whether the write may have been made."""
+    if isinstance(error, StatusError):
+        return isinstance(error, Timeout | InternalError)
+    return not isinstance(error, ConnectionRefusedError)
 
 
 def _deciding(node: core.Node) -> tuple[object, ...]:

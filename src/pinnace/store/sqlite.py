@@ -309,20 +309,18 @@ class _Writer:
         try:
             with self._transaction():
                 self._connection.execute(_MARK, (forget.compacted,))
-            while self._superseded:
+            while self._superseded or self._forgotten:
                 part = list(islice(self._superseded, _DELETE_BATCH))
+                # What is forgotten has been remembered by an earlier compaction: its row is there by now.
+                causes = list(islice(self._forgotten, _DELETE_BATCH)) if len(part) == len(self._superseded) else []
                 with self._transaction():
-                    staying = [(r,) for r in part if r in self._remembered]
-                    self._connection.executemany(_REMEMBER, staying)
+                    self._connection.executemany(_REMEMBER, [(r,) for r in part if r in self._remembered])
                     self._connection.executemany("DELETE FROM record WHERE revision = ?", [(r,) for r in part])
+                    self._connection.executemany("DELETE FROM cause WHERE revision = ?", [(r,) for r in causes])
                 for revision in part:
                     self._superseded.popleft()
                     self._remembered.discard(revision)
-            while self._forgotten:
-                part = list(islice(self._forgotten, _DELETE_BATCH))
-                with self._transaction():
-                    self._connection.executemany("DELETE FROM cause WHERE revision = ?", [(r,) for r in part])
-                for _ in part:
+                for _ in causes:
                     self._forgotten.popleft()
         except Exception as error:
             return error

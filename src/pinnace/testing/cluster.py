@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,13 +20,16 @@ from pinnace.base.clock import LoopClock, SystemClock
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
+from pinnace.client.transport import Request, Response
 from pinnace.cluster.settings import Settings
 from pinnace.kubelet.simulated import LEASES, Life, Lives, SimulatedKubelets, SimulatedNodes
-from pinnace.store import Store, open_store
+from pinnace.store import MemoryStore, Store, open_store
 from pinnace.testing.control_plane import ControlPlane
+from pinnace.testing.faults import Faults
 from pinnace.testing.loop import VirtualLoop
 from pinnace.testing.manifests import resolve
 from pinnace.testing.network import Network, serve
+from pinnace.testing.prepared import START, fill
 from pinnace.testing.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -35,14 +37,34 @@ if TYPE_CHECKING:
 
 __all__ = ["START", "Cluster", "resolve"]
 
-START = datetime(2026, 1, 1, tzinfo=UTC)     # when a simulated cluster begins
-
+_USER = "user"           # the component that the test itself is
 _STARTING = 60.0          # seconds a cluster has to come up
 _QUIET = {"virtual": 2.0, "real": 0.5}       # seconds without a write, after which a cluster has settled
 
 Time = Literal["virtual", "real"]
 Engine = Literal["memory", "sqlite"]
 Stages = Sequence[Mapping[str, Any] | str] | str
+
+
+class Patient:
+    """The test's own way to the server: while it is down, it waits, and asks again for what it only reads."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        self._plane = control_plane
+        self._inner = control_plane.transport(_USER)
+
+    async def send(self, request: Request) -> Response:
+        await self._plane.up()
+        try:
+            return await self._inner.send(request)
+        except ConnectionError:
+            if request.method != "GET":
+                raise
+        await self._plane.up()
+        return await self._inner.send(request)
+
+    async def close(self) -> None:
+        await self._inner.close()
 
 
 class Cluster(Verbs):
@@ -56,14 +78,15 @@ class Cluster(Verbs):
 
     `time` is "virtual" (needs a `VirtualLoop`) or "real" (any other loop). `store` is "memory", or "sqlite" in real
     time: its data lies in a temporary directory, which goes with the cluster. `life` and `stages` say what becomes of
-    simulated pods (`pinnace.kubelet.simulated`).
+    simulated pods (`pinnace.kubelet.simulated`). With `faults`, about that share of all requests of the cluster's own
+    parts meets one, drawn from the seed; `cluster.faults` takes rules at any time.
     """
 
     client: Client
 
     def __init__(
         self, *, nodes: int = 1, seed: int = 0, time: Time = "virtual", store: Engine = "memory",
-        life: Life | Lives | None = None, stages: Stages = (),
+        life: Life | Lives | None = None, stages: Stages = (), faults: float = 0.0,
     ) -> None:
         if time not in ("virtual", "real"):
             raise ValueError(f'time must be "virtual" or "real", not {time!r}')
@@ -78,6 +101,7 @@ class Cluster(Verbs):
         self._engine = store
         self._life = life
         self._stages = stages
+        self._rate = faults
         self._settings = Settings(nodes=0, simulated_nodes=nodes, store=store)
         self._stack = AsyncExitStack()
         self._directory: Path | None = None
@@ -110,10 +134,15 @@ class Cluster(Verbs):
         self.store: Store = await open_store(self._engine, self._directory_of_data(), clock)
         self._stack.push_async_callback(self.store.close)
         kubelets = SimulatedKubelets()
-        self.control_plane = ControlPlane(self.store, self._settings, clock, randomness, kubelets=kubelets)
+        given = fill(self.store, self._settings, clock.now()) if isinstance(self.store, MemoryStore) else None
+        self.faults = Faults(randomness.fork())
+        self.control_plane = ControlPlane(
+            self.faults.store(self.store), self._settings, clock, randomness, kubelets=kubelets, wrap=self.faults.wrap,
+            given=given,
+        )
         self._stack.push_async_callback(self.control_plane.close)
         await self.control_plane.start()
-        user = Client(self.control_plane.transport("user"), agent="pinnace-testing", user=ADMIN)
+        user = Client(Patient(self.control_plane), agent="pinnace-testing", user=ADMIN)
         unit = "virtual seconds" if self.time == "virtual" else "seconds"
         super().__init__(user, clock, seed=self.seed, unit=unit)
         parts = await self._stack.enter_async_context(Supervisor(clock))
@@ -125,6 +154,9 @@ class Cluster(Verbs):
         parts.start("simulated nodes", self.nodes.run)
         async with asyncio.timeout(_STARTING):
             await self.nodes.registered.wait()
+        self.faults.attach(self.control_plane, self.nodes)
+        if self._rate:
+            self.faults.draw(rate=self._rate, spare=_USER)
 
     def _directory_of_data(self) -> Path:
         """Empty and private, gone with the cluster; a memory store needs none."""

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pinnace.apiserver.authentication.tokens import TokenIssuer
+from pinnace.apiserver.cache import Entry
 from pinnace.apiserver.inprocess import ADMIN, InProcessTransport
 from pinnace.apiserver.kubelet_proxy import Kubelets
 from pinnace.apiserver.resources.table import RESOURCES
@@ -36,10 +37,9 @@ from pinnace.cluster.security import secure
 from pinnace.cluster.settings import Settings
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.scheduler.scheduler import Scheduler
-from pinnace.store.memory import MemoryStore
-from pinnace.store.store import Cause, Change, Entry, Page, Store, StoreFailure, Trace
+from pinnace.store.over import StoreOver
+from pinnace.store.store import Store, StoreFailure
 from pinnace.testing import garbage
-from pinnace.testing.prepared import Prepared, prepared
 
 log = logging.getLogger("pinnace.testing")
 
@@ -136,50 +136,18 @@ class _Life:
         return ours
 
 
-class _Handle:
+class _Handle(StoreOver):
     """A life's own hold on the store: when the life is over, its server cannot write or read any more."""
 
     def __init__(self, life: _Life, store: Store) -> None:
+        super().__init__(store)
         self._life = life
-        self._store = store
-
-    def _alive(self) -> Store:
-        if self._life.dead:
-            raise StoreFailure("the server is dead")
-        return self._store
 
     @property
-    def revision(self) -> int:
-        return self._store.revision
-
-    async def get(self, key: str, *, at: int | None = None) -> Entry | None:
-        return await self._alive().get(key, at=at)
-
-    async def list(self, prefix: str, *, at: int | None = None, after: str = "", limit: int = 0) -> Page:
-        return await self._alive().list(prefix, at=at, after=after, limit=limit)
-
-    async def commit(
-        self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
-    ) -> int:
-        return await self._alive().commit(key, value, expect=expect, cause=cause)
-
-    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
-        return self._alive().watch(prefix, after=after)
-
-    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
-        return self._alive().subscribe(tell, after=after)
-
-    async def change(self, revision: int) -> Change | Entry | Trace | None:
-        return await self._alive().change(revision)
-
-    async def revisions(self, key: str) -> tuple[int, ...]:
-        return await self._alive().revisions(key)
-
-    async def compact(self, revision: int) -> None:
-        await self._alive().compact(revision)
-
-    async def cause(self, revision: int) -> Cause | None:
-        return await self._alive().cause(revision)
+    def inner(self) -> Store:
+        if self._life.dead:
+            raise StoreFailure("the server is dead")
+        return self._inner
 
     async def close(self) -> None:
         """The store outlives the server."""
@@ -256,13 +224,13 @@ class ControlPlane:
     """`start`, perhaps `crash` or `kill` and `start` again, `close`. The store stays the caller's.
 
     `wrap` is asked for what lies between each component ("kube-controller-manager", "kube-scheduler", and whoever
-    calls `transport`) and the server: for faults. A later start over the same store begins with what the earlier ones
-    had acknowledged, and nothing else.
+    calls `transport`) and the server: for faults. `given` is what the store has been filled with (see `prepared`). A
+    later start over the same store begins with what the earlier ones had acknowledged, and nothing else.
     """
 
     def __init__(
         self, store: Store, settings: Settings, clock: Clock, randomness: Randomness, *,
-        kubelets: Kubelets | None = None, wrap: Wrap = plainly,
+        kubelets: Kubelets | None = None, wrap: Wrap = plainly, given: Mapping[str, Entry] | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -270,6 +238,7 @@ class ControlPlane:
         self._randomness = randomness
         self._kubelets = kubelets
         self._wrap = wrap
+        self._given = given
         self._door = _Door()
         # Told of each server when it is there, and of none (None) when it is not any more.
         self.followers: list[Callable[[ApiServer | None], None]] = []
@@ -327,10 +296,10 @@ class ControlPlane:
         )
         secure(server, TokenIssuer(_ISSUER, _KEYS[0], clock, randomness.fork()), clock, randomness)
         life.stack.push_async_callback(server.close)
-        ready = self._prepared()
-        await server.start(ready.decoded if ready is not None else None)
+        given, self._given = self._given, None
+        await server.start(given)
         life.server, wire = server, _Wire(life, server)
-        if ready is None:
+        if given is None:
             own = Client(wire, agent="pinnace", user=ADMIN)
             await bootstrap.ensure_access(own)
             await bootstrap.ensure(own, self._settings, address="", port=0)
@@ -338,14 +307,6 @@ class ControlPlane:
         for follow in self.followers:
             follow(server)
         await self._start_loops(life, wire, server)
-
-    def _prepared(self) -> Prepared | None:
-        """What each cluster has from its start, taken over by an empty store; None for one that holds something."""
-        if not isinstance(self._store, MemoryStore) or self._store.revision:
-            return None
-        ready = prepared(self._settings, self._clock.now())
-        self._store.begin(ready.beginning)
-        return ready
 
     async def _start_loops(self, life: _Life, wire: _Wire, server: ApiServer) -> None:
         clock, randomness = self._clock, self._randomness

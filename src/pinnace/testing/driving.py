@@ -11,7 +11,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Literal, Protocol, TypeVar
 
-from pinnace.testing.loop import VirtualLoop
+from pinnace.testing.loop import Threads, VirtualLoop
 
 T = TypeVar("T")
 
@@ -79,10 +79,12 @@ class InThread:
         InPlace(self.loop).close()
 
 
-def drive(time: Literal["virtual", "real"], seed: int, *, threaded: bool) -> Driver:
-    """A new loop and who turns it. Simulated time is always turned in place."""
+def drive(
+    time: Literal["virtual", "real"], seed: int, *, threaded: bool, threads: Threads = "refuse"
+) -> Driver:
+    """A new loop and who turns it. Simulated time is always turned in place; `threads`: see `VirtualLoop`."""
     if time == "virtual":
-        return InPlace(VirtualLoop(seed))
+        return InPlace(VirtualLoop(seed, threads=threads))
     loop = asyncio.new_event_loop()
     return InThread(loop) if threaded else InPlace(loop)
 

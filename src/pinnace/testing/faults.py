@@ -19,7 +19,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pinnace.api import errors
@@ -28,8 +28,9 @@ from pinnace.apiserver import responses
 from pinnace.apiserver.paths import Target, parse, verb_of
 from pinnace.apiserver.watching import error_line
 from pinnace.base.randomness import Randomness
-from pinnace.client.transport import Request, Response, Transport, WatchLine
-from pinnace.store.store import Cause, Change, Entry, Page, Store, Trace
+from pinnace.client.transport import DirectWatch, Request, Response, Tell, Transport, WatchLine
+from pinnace.store.over import StoreOver
+from pinnace.store.store import Cause, Store
 
 _LOGGED = 2000                 # faults that the log remembers; older ones are forgotten
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
@@ -98,12 +99,13 @@ class Rule:
     until: float = float("inf")
     seconds: float = 0.0
     clean: bool | None = None
+    spare: str = ""                    # a component that is never met
 
     def open(self, now: float) -> bool:
         return (self.times is None or self.times > 0) and self.after <= now < self.until
 
     def matches(self, component: str, agent: str, verb: str, target: Target) -> bool:
-        if self.component and self.component not in (component, agent):
+        if component == self.spare or (self.component and self.component not in (component, agent)):
             return False
         if self.verb and self.verb != verb:
             return False
@@ -202,10 +204,17 @@ class Faults:
         )  # fmt: skip
 
     @classmethod
-    def drawn(cls, randomness: Randomness, *, rate: float = 0.02, after: float = 0.0) -> Faults:
-        """A bit of everything: of all requests about `rate` meet some fault; crashes are rarer."""
+    def drawn(cls, randomness: Randomness, *, rate: float = 0.02, after: float = 0.0, crashes: int = 2) -> Faults:
+        """A bit of everything: of all requests about `rate` meet some fault; crashes are rarer, and at most
+        `crashes` before and after a commit each."""
         faults = cls(randomness)
-        few: dict[str, Any] = {"probability": rate / 5, "after": after}
+        faults.draw(rate=rate, after=after, crashes=crashes)
+        return faults
+
+    def draw(self, *, rate: float = 0.02, after: float = 0.0, crashes: int = 2, spare: str = "") -> None:
+        """Add what `drawn` has; a component named by `spare` meets nothing but the crashes that others cause."""
+        randomness, faults = self._randomness, self
+        few: dict[str, Any] = {"probability": rate / 5, "after": after, "spare": spare}
         faults.conflict(**few)
         faults.lose_reply(**few)
         faults.too_many_requests(retry_after=1, **few)
@@ -213,11 +222,10 @@ class Faults:
         faults.slow(randomness.uniform(0.05, 3.0), **few)
         faults.slow(randomness.uniform(0.05, 1.5), verb="watch", **few)
         faults.cut_watch(**few)
-        faults.gone(probability=rate, after=after)
-        rare: dict[str, Any] = {"probability": rate / 50, "after": after}
+        faults.gone(probability=rate, after=after, spare=spare)
+        rare: dict[str, Any] = {"probability": rate / 50, "after": after, "times": crashes, "spare": spare}
         faults.crash_before_commit(down=randomness.uniform(0.2, 8.0), **rare)
         faults.crash_after_commit(down=randomness.uniform(0.2, 8.0), **rare)
-        return faults
 
     def stop(self) -> None:
         """End all faults: no rule is left, nodes are restored and healed; what is held back still comes late."""
@@ -401,23 +409,38 @@ class _Between:
 
     def _stream(self, response: Response, agent: str, request: Request, target: Target) -> Response:
         if response.watch is not None:
-            response.watch = self._followed(response.watch, agent, request.path, target)
+            followed = self._followed(response.watch, agent, request.path, target)
+            if isinstance(response.watch, DirectWatch) and not self.faults.rules:
+                response.watch = _Direct(
+                    response.watch, followed, lambda: self._met(agent, request.path, target), self._clean
+                )
+            else:
+                response.watch = followed
         return response
+
+    def _clean(self, rule: Rule) -> bool:
+        """How a cut looks."""
+        return self.faults.coin() if rule.clean is None else rule.clean
+
+    def _met(self, agent: str, path: str, target: Target) -> Rule | None:
+        """The rule that meets an event of a stream."""
+        if not self.faults.rules:
+            return None
+        rule = self.faults.meeting(_STREAMS, self.component, agent, "watch", target)
+        if rule is not None:
+            self._tell(rule, agent, "watch", path)
+        return rule
 
     async def _followed(
         self, batches: AsyncIterator[tuple[WatchLine, ...]], agent: str, path: str, target: Target
     ) -> AsyncGenerator[tuple[WatchLine, ...], None]:
-        faults = self.faults
         try:
             async for batch in batches:
-                rule = None
-                if faults.rules:
-                    rule = faults.meeting(_STREAMS, self.component, agent, "watch", target)
+                rule = self._met(agent, path, target)
                 if rule is not None:
-                    self._tell(rule, agent, "watch", path)
                     if rule.fault == "slow":
                         await asyncio.sleep(rule.seconds)
-                    elif faults.coin() if rule.clean is None else rule.clean:
+                    elif self._clean(rule):
                         return
                     else:
                         raise ConnectionResetError("connection reset by peer")
@@ -435,22 +458,79 @@ class _Between:
         self.faults.done(rule, self._about(rule, agent, verb, path))
 
 
-@dataclass(eq=False, slots=True)
-class _Doomed:
+class _Direct:
+    """A watch that began before there was a rule: iterated, it is `followed`; subscribed to, each event may be met
+    by a later rule. (One that begins under rules is iterated: what takes its turns can be late in more ways.)"""
+
+    def __init__(
+        self, inner: DirectWatch, followed: AsyncGenerator[tuple[WatchLine, ...], None],
+        met: Callable[[], Rule | None], clean: Callable[[Rule], bool],
+    ) -> None:
+        self._inner = inner
+        self._followed = followed
+        self._met = met
+        self._clean = clean
+        self._late: deque[tuple[str, object]] = deque()      # held back; what follows waits behind it
+
+    def __aiter__(self) -> AsyncIterator[tuple[WatchLine, ...]]:
+        return self._followed
+
+    async def __anext__(self) -> tuple[WatchLine, ...]:
+        return await anext(self._followed)
+
+    def subscribe(self, tell: Tell) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        ours: asyncio.Future[None] = loop.create_future()
+
+        def told(type: str, obj: object) -> None:
+            if ours.done():
+                return
+            rule = self._met()
+            if rule is not None and rule.fault == "slow":
+                if not self._late:
+                    loop.call_later(rule.seconds, late)
+            elif rule is not None:
+                if self._clean(rule):
+                    ours.set_result(None)
+                else:
+                    _break(ours, ConnectionResetError("connection reset by peer"))
+                return
+            elif not self._late:
+                tell(type, obj)
+                return
+            self._late.append((type, obj))
+
+        def late() -> None:
+            while self._late and not ours.done():
+                tell(*self._late.popleft())
+
+        def ended(over: asyncio.Future[None]) -> None:
+            if not ours.done() and not over.cancelled():
+                error = over.exception()
+                if error is not None:
+                    _break(ours, error)
+                else:
+                    ours.set_result(None)
+
+        self._inner.subscribe(told).add_done_callback(ended)
+        return ours
+
+    async def aclose(self) -> None:
+        await self._followed.aclose()
+        await self._inner.aclose()
+
+
+def _break(future: asyncio.Future[None], error: BaseException) -> None:
+    future.set_exception(error)
+    future.exception()       # a watcher that went away does not make it "never retrieved"
+
+
+class _Doomed(StoreOver):
     """A store whose server may die at a commit."""
 
-    inner: Store
-    faults: Faults = field(repr=False)
-
-    @property
-    def revision(self) -> int:
-        return self.inner.revision
-
-    async def get(self, key: str, *, at: int | None = None) -> Entry | None:
-        return await self.inner.get(key, at=at)
-
-    async def list(self, prefix: str, *, at: int | None = None, after: str = "", limit: int = 0) -> Page:
-        return await self.inner.list(prefix, at=at, after=after, limit=limit)
+    def __init__(self, inner: Store, faults: Faults) -> None:
+        super().__init__(inner)
+        self.faults = faults
 
     async def commit(
         self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
@@ -467,27 +547,6 @@ class _Doomed:
         # The caller is cut off at this very await.
         cut: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         return await cut
-
-    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
-        return self.inner.watch(prefix, after=after)
-
-    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
-        return self.inner.subscribe(tell, after=after)
-
-    async def change(self, revision: int) -> Change | Entry | Trace | None:
-        return await self.inner.change(revision)
-
-    async def revisions(self, key: str) -> tuple[int, ...]:
-        return await self.inner.revisions(key)
-
-    async def compact(self, revision: int) -> None:
-        await self.inner.compact(revision)
-
-    async def cause(self, revision: int) -> Cause | None:
-        return await self.inner.cause(revision)
-
-    async def close(self) -> None:
-        await self.inner.close()
 
 
 async def _only(line: WatchLine) -> AsyncGenerator[tuple[WatchLine, ...], None]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,8 @@ from pinnace.api import codec
 from pinnace.api.kinds import Kind
 from pinnace.apiserver.resources.table import RESOURCES
 from pinnace.base.clock import Clock
-from pinnace.store.store import Cause, Change, Entry, Page, Store
+from pinnace.store.over import StoreOver
+from pinnace.store.store import Cause, Store
 from pinnace.testing.laws import every_law
 from pinnace.testing.world import Law, Step, World, controller_uid
 
@@ -81,11 +82,11 @@ class Violation:
         return f"{self.law}: {self.what} (revision {self.revision}, at {self.at:.3f} s){told}"
 
 
-class Invariants:
+class Invariants(StoreOver):
     """A store around a store. `laws`: what is checked; by default everything in `laws.py`."""
 
     def __init__(self, store: Store, clock: Clock, laws: Sequence[Law] | None = None) -> None:
-        self.inner = store
+        super().__init__(store)
         self.world = World()
         self.violations: list[Violation] = []
         self.written: dict[str, int] = {}          # commits by plural
@@ -121,16 +122,6 @@ class Invariants:
 
     # Store
 
-    @property
-    def revision(self) -> int:
-        return self.inner.revision
-
-    async def get(self, key: str, *, at: int | None = None) -> Entry | None:
-        return await self.inner.get(key, at=at)
-
-    async def list(self, prefix: str, *, at: int | None = None, after: str = "", limit: int = 0) -> Page:
-        return await self.inner.list(prefix, at=at, after=after, limit=limit)
-
     async def commit(
         self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
     ) -> int:
@@ -146,18 +137,6 @@ class Invariants:
         if len(self._waiting) > 10_000:
             self._violate("revisions rise", f"revision {self._seen + 1} was never given", revision, key)
         return revision
-
-    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
-        return self.inner.watch(prefix, after=after)
-
-    async def compact(self, revision: int) -> None:
-        await self.inner.compact(revision)
-
-    async def cause(self, revision: int) -> Cause | None:
-        return await self.inner.cause(revision)
-
-    async def close(self) -> None:
-        await self.inner.close()
 
     # The laws
 

@@ -172,7 +172,7 @@ def _request(spec: Any, resource: str) -> int:
 
 
 class OrderedReady:
-    """A StatefulSet makes its pods one after the other: none while one that it made has not been ready yet.
+    """A StatefulSet makes its pods one after the other: none while one before it that it made has not been ready yet.
 
     At most one pod an ordinal follows from the name. Strict: the controller sees what it made.
     https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#deployment-and-scaling-guarantees"""
@@ -189,11 +189,16 @@ class OrderedReady:
         young = self._young.get(owner)
         if step.old is None and by(step, "statefulset-controller"):
             stateful = world.owner(pod, "statefulsets")
-            if young and stateful is not None and stateful.spec.podManagementPolicy != "Parallel":
-                yield f"{named(pod)} was made while {', '.join(young.values())} had not been ready"
+            before = [name for name in (young or {}).values() if _ordinal(name) < _ordinal(pod.metadata.name)]
+            if before and stateful is not None and stateful.spec.podManagementPolicy != "Parallel":
+                yield f"{named(pod)} was made while {', '.join(before)} had not been ready"
             self._young.setdefault(owner, {})[pod.metadata.uid] = pod.metadata.name
         elif young and (step.new is None or not is_active(pod) or is_ready(pod)):
             young.pop(pod.metadata.uid, None)
+
+
+def _ordinal(name: str) -> int:
+    return int(name.rpartition("-")[2])
 
 
 class OneReplacement:
@@ -222,10 +227,9 @@ class OneReplacement:
         if stateful is None or stateful.spec.podManagementPolicy == "Parallel":
             return
         sizes = self._sizes.of(owner, step.at)
-        ordinal = int(pod.metadata.name.rpartition("-")[2])
-        if ordinal >= min(sizes):
+        if _ordinal(pod.metadata.name) >= min(sizes):
             return                                         # scaled down
-        for name in [name for name in taken if int(name.rpartition("-")[2]) >= min(sizes)]:
+        for name in [name for name in taken if _ordinal(name) >= min(sizes)]:
             del taken[name]
         if taken:
             yield f"{named(pod)} was taken while {', '.join(taken)} did not serve again"
@@ -385,7 +389,7 @@ class Budgets:
         if step.new is not None and is_ready(step.new) and not going(step):
             return
         namespace = step.old.metadata.namespace
-        if not (going(step) and step.verb == "create"):
+        if not (going(step) and step.verb in ("", "create")):     # POST to a subresource
             if not step.old.metadata.deletionTimestamp:   # who goes was counted when it was asked to
                 self._disturbed[namespace] = step.at
             return

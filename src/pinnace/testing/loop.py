@@ -52,7 +52,7 @@ class _VirtualSelector(selectors.BaseSelector):
         return
 
 
-class VirtualLoop(Refusals, asyncio.BaseEventLoop):
+class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add_reader: as run_in_executor
     """The loop. `seed` decides the order of callbacks that are ready at the same moment.
 
     `threads`: what becomes of `loop.run_in_executor` and `asyncio.to_thread`. "refuse" raises OutsideWorld. With
@@ -156,14 +156,10 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
         return await self.network.getnameinfo(sockaddr, flags)
 
-    async def create_connection(  # type: ignore[override]  # the stubs have a signature for each Python
-        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
-    ) -> Any:
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
         return await self.network.create_connection(protocol_factory, host, port, **options)
 
-    async def create_server(  # type: ignore[override]  # as above, and it gives a server of its own
-        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
-    ) -> Any:
+    async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
         return await self.network.create_server(protocol_factory, host, port, **options)
 
     async def sock_connect(self, sock: Any, address: Any) -> None:
@@ -182,7 +178,7 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):
         """Whether a thread may start: asked by the guard of `outside`."""
         return self.threads == "inline" and self._workers.admit(thread)
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]  # as above
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         if self._workers:

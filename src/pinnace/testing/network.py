@@ -183,7 +183,7 @@ class Network:
         host, address, port = key
         for (other, taken, number) in self._places:
             if (other, number) == (host, port) and (taken == address or not taken or not address):
-                raise OSError(errno.EADDRINUSE, f"somebody listens already on {host}:{port} in the simulation's network")
+                raise OSError(errno.EADDRINUSE, f"{host}:{port} is taken in the simulation's network")
 
     def _free(self, host: str) -> int:
         taken = {port for on, _, port in self._places if on == host}
@@ -295,7 +295,7 @@ class Network:
         if len(self._pipes) >= 2 * _MOST_CONNECTIONS:
             raise OSError(errno.EMFILE, f"more than {_MOST_CONNECTIONS} connections in the simulation's network")
         loopback = "::1" if ":" in address[0] else "127.0.0.1"
-        source = loopback if here == there or here == HERE else self.names.add(here)
+        source = loopback if here in (there, HERE) else self.names.add(here)
         name: Address = (source, self._next_port(), 0, 0) if ":" in source else (source, self._next_port())
         forth, answer = Pipe(self._loop, out), Pipe(self._loop, back)
         ours, theirs = self._end(answer, forth, name, address), self._end(forth, answer, address, name)

@@ -13,6 +13,7 @@ from typing import Any
 SCOPES = ("function", "class", "module", "package", "session")
 TIMES = ("virtual", "real")
 STORES = ("memory", "sqlite")
+THREADS = ("refuse", "inline")
 
 # What pyproject.toml may say, as pinnace_NAME; the rest is for code.
 CONFIGURABLE = {
@@ -22,6 +23,7 @@ CONFIGURABLE = {
     "store": "memory or sqlite (memory)",
     "scope": "how long a cluster is reused, with a fresh namespace for each test: "
              "function, class, module, package, session (function)",
+    "threads": "what becomes of worker threads in simulated time: refuse or inline (refuse)",
 }  # fmt: skip
 
 
@@ -39,8 +41,10 @@ class Options:
     seed: int | None = None
     store: str = "memory"
     scope: str = "function"
+    threads: str = "refuse"
     life: Any = None
     stages: Any = None
+    faults: float | None = None
 
     def with_marker(self, args: tuple[object, ...], given: Mapping[str, Any]) -> Options:
         """What a marker says on top. Raises WrongOptions."""
@@ -54,7 +58,8 @@ class Options:
 
     def cluster_arguments(self) -> dict[str, Any]:
         """For `Cluster`, but for the seed."""
-        given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("seed", "scope")}
+        others = ("seed", "scope", "threads")
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in others}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -80,7 +85,7 @@ def seed_of(test: str, run: int = 0) -> int:
 
 
 def _checked(options: Options) -> Options:
-    for name, allowed in (("time", TIMES), ("store", STORES), ("scope", SCOPES)):
+    for name, allowed in (("time", TIMES), ("store", STORES), ("scope", SCOPES), ("threads", THREADS)):
         value = getattr(options, name)
         if value not in allowed:
             raise WrongOptions(f"pinnace: {name} must be one of {', '.join(allowed)}, not {value!r}")

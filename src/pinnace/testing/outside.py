@@ -11,6 +11,7 @@ import asyncio
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 
@@ -69,10 +70,10 @@ class Refusals:
     async def sock_sendfile(self, sock: Any, file: Any, *_: Any, **__: Any) -> NoReturn:
         raise OutsideWorld("simulated time has no real sockets: one was to be written")
 
-    def add_reader(self, fd: Any, callback: Any, *args: Any) -> NoReturn:
+    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
         raise OutsideWorld(f"simulated time watches no files: {fd} was to be read")
 
-    def add_writer(self, fd: Any, callback: Any, *args: Any) -> NoReturn:
+    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
         raise OutsideWorld(f"simulated time watches no files: {fd} was to be written")
 
     def remove_reader(self, fd: Any) -> bool:

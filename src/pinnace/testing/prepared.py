@@ -61,6 +61,13 @@ def prepared(settings: Settings, now: datetime) -> Prepared:
     return found.at(now)
 
 
+def fill(store: MemoryStore, settings: Settings, now: datetime) -> Mapping[str, Entry]:
+    """Let an empty store begin with it; what was decoded already, for the first server over that store."""
+    ready = prepared(settings, now)
+    store.begin(ready.beginning)
+    return ready.decoded
+
+
 def _prepare(settings: Settings) -> Prepared:
     clock = ManualClock(START)
     store = MemoryStore(clock)

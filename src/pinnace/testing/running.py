@@ -29,7 +29,10 @@ class Running:
         self.options = options
         self.seed = seed
         self.shared = shared
-        self.driver: Driver = drive("real" if options.time == "real" else "virtual", seed, threaded=threaded)
+        self.driver: Driver = drive(
+            "real" if options.time == "real" else "virtual", seed, threaded=threaded,
+            threads="inline" if options.threads == "inline" else "refuse",
+        )  # fmt: skip
         self.main: SyncCluster | None = None
         self._clusters: list[Cluster] = []
         self._stack = AsyncExitStack()

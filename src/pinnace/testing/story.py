@@ -41,10 +41,10 @@ class Write:
 
     @property
     def origin(self) -> Write:
-        """Along the first of each write's causes, back to one that has none."""
+        """Along the first of each write's causes (of a timer's, who had asked for it), back to one that has none."""
         found = self
         while found.because:
-            found = found.because[0]
+            found = found.because[-1 if found.timer else 0]
         return found
 
 

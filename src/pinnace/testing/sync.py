@@ -19,6 +19,7 @@ from pinnace.client.client import PatchType, WatchEvent
 from pinnace.kubelet.simulated import Life, Lives, SimulatedNodes
 from pinnace.testing.cluster import Cluster, Engine, Stages, Time
 from pinnace.testing.driving import Driver, drive
+from pinnace.testing.faults import Faults
 from pinnace.testing.manifests import Manifest
 from pinnace.testing.network import Network
 from pinnace.testing.story import Story
@@ -161,9 +162,11 @@ class SyncCluster(SyncVerbs):
 
     def __init__(
         self, *, nodes: int = 1, seed: int = 0, time: Time = "virtual", store: Engine = "memory",
-        life: Life | Lives | None = None, stages: Stages = (),
+        life: Life | Lives | None = None, stages: Stages = (), faults: float = 0.0,
     ) -> None:
-        self.asynchronous = Cluster(nodes=nodes, seed=seed, time=time, store=store, life=life, stages=stages)
+        self.asynchronous = Cluster(
+            nodes=nodes, seed=seed, time=time, store=store, life=life, stages=stages, faults=faults
+        )
 
     @classmethod
     def over(cls, cluster: Cluster, driver: Driver) -> SyncCluster:
@@ -195,6 +198,10 @@ class SyncCluster(SyncVerbs):
     @property
     def time(self) -> Time:
         return self.asynchronous.time
+
+    @property
+    def faults(self) -> Faults:
+        return self.asynchronous.faults
 
     @property
     def nodes(self) -> SimulatedNodes:

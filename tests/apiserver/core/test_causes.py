@@ -245,6 +245,16 @@ async def test_depth_and_breadth_are_bounded(api: Api) -> None:
     assert "… there is more than one answer holds" in render(flat)
 
 
+async def test_large_objects_are_not_compared_for_ever(api: Api) -> None:
+    await api.json("POST", CONFIGS, config("a"))
+    for n in range(4):
+        await api.json("PUT", f"{CONFIGS}/a", config("a", data={"n": str(n) * 900_000}))
+    found = await why(api, "/api/v1/namespaces/default/configmaps/a")
+    assert [(write.action, write.forgotten) for write in found.writes] == [
+        ("changed", False), ("changed", False), ("changed", True), ("changed", True), ("created", True),
+    ]  # fmt: skip
+
+
 async def test_what_a_node_has_against_a_pod_is_for_those_who_may_list_nodes(api: Api) -> None:
     await api.json("POST", PODS, pod())
     refusals: dict[str, Sequence[str]] = {"n2": ("Insufficient cpu",), "n1": ("Insufficient cpu", "a taint"), "n3": ()}
@@ -268,7 +278,7 @@ async def test_who_made_a_live_object_is_told_when_its_history_is_gone(api: Api)
     assert [(w.action, w.claimed.component, w.forgotten) for w in found.writes] == [
         ("changed", "Helm", True), ("changed", "Helm", True), ("changed", "Helm", True), ("created", "kubectl", True),
     ]  # fmt: skip
-    assert "changed (how is no longer kept), 0s ago by system:anonymous (Helm)" in render(found)
+    assert "changed (how is not known any more), 0s ago by system:anonymous (Helm)" in render(found)
 
 
 # ----------------------------------------------------------------------------------------------------- pure parts

@@ -40,10 +40,16 @@ _OURS = (None, "", "kubernetes.io/job-controller")
 _AT_ONCE = 500
 
 
+_TRACKED = "tracked-for-job"   # index: namespace and name of the job that a pod's finalizer waits for
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    job: batch.Job
+    """`job` is None when it is gone; `left` are tracked pods of a job of that name that is no longer there."""
+
+    job: batch.Job | None
     pods: tuple[core.Pod, ...]
+    left: tuple[core.Pod, ...] = ()
 
 
 class JobController:
@@ -53,6 +59,7 @@ class JobController:
         self.primary = informers.of(batch.Job)
         self._pods = informers.of(core.Pod)
         index_by_controller(self._pods)
+        self._pods.add_index(_TRACKED, _tracked_for)
         self.watches = (
             Watch(self._pods, controllers_named("Job", "batch")),
             Watch(self._pods, self._of_orphan),
@@ -60,9 +67,11 @@ class JobController:
 
     def observe(self, ref: Ref) -> Seen | None:
         job = self.primary.cache.get(*ref)
+        uid = job.metadata.uid if job is not None else None
+        left = tuple(pod for pod in self._pods.cache.by_index(_TRACKED, ref) if not _belongs(pod, uid))
         if job is None or job.spec.managedBy not in _OURS:
-            return None
-        return Seen(job, tuple(candidates(self._pods, job)))
+            return Seen(None, (), left) if left else None
+        return Seen(job, tuple(candidates(self._pods, job)), left)
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
@@ -74,6 +83,17 @@ class JobController:
         for job in self.primary.cache.list(pod.metadata.namespace or ""):
             if job.spec.selector is not None and selector_of(job.spec.selector).matches(pod.metadata.labels):
                 yield Ref(job.metadata.namespace or "", job.metadata.name or "")
+
+
+def _tracked_for(pod: core.Pod) -> Iterable[Ref]:
+    owner = controller_of(pod) if tally.is_tracked(pod) else None
+    if owner is not None and owner.kind == "Job" and owner.apiVersion.startswith("batch/"):
+        yield Ref(pod.metadata.namespace or "", owner.name)
+
+
+def _belongs(pod: core.Pod, uid: str | None) -> bool:
+    owner = controller_of(pod)
+    return owner is not None and owner.uid == uid
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +112,10 @@ class _Ending:
 def decide(seen: Seen, now: datetime) -> Plan:
     """One step: adopt; let go what was noted; then note, end, or make and delete pods."""
     job = seen.job
-    if job.spec.selector is None:
+    if seen.left:
+        # Their job is gone, e.g. deleted in the background while they ran: nobody counts them any more.
+        return Plan(tuple(map(_let_go, seen.left)))
+    if job is None or job.spec.selector is None:
         return Plan()
     selector = selector_of(job.spec.selector)
     claimed = claim(job, lambda pod: selector.matches(pod.metadata.labels or {}), seen.pods, finalizer=FINALIZER)

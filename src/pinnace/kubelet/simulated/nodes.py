@@ -412,7 +412,7 @@ class SimulatedNodes:
             if tracked.machine.connected and not tracked.deleted:
                 await self._send(tracked)
             tracked.failures = 0
-        except (errors.NotFound, errors.Conflict):
+        except errors.NotFound:
             self._forget(tracked)
         except TRANSIENT as error:
             log.warning("pod %s/%s: %s", tracked.pod.metadata.namespace, tracked.pod.metadata.name, error)

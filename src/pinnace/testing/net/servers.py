@@ -33,9 +33,9 @@ def transport_of(
     """A transport over this end; with TLS it is asyncio's own protocol that lies between, and needs only memory."""
     if tls is None:
         return MemoryTransport(loop, end, protocol, waiter, server=server)
-    # The stubs know neither the last parameters nor the transport; both are there from 3.11 on.
-    secured: Any = sslproto.SSLProtocol(
-        loop, protocol, tls.context, waiter, tls.server_side, tls.hostname,  # type: ignore[arg-type]
+    protocol_of_tls: Any = sslproto.SSLProtocol       # the stubs are narrower than it is, from 3.11 on
+    secured = protocol_of_tls(
+        loop, protocol, tls.context, waiter, tls.server_side, tls.hostname,
         ssl_handshake_timeout=tls.handshake_timeout, ssl_shutdown_timeout=tls.shutdown_timeout,
     )
     MemoryTransport(loop, end, secured, server=server)

@@ -126,6 +126,10 @@ class MemorySocket:
 class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
     """See the module. `waiter` is set once the protocol knows of its connection."""
 
+    # Of the mixin, on every supported Python; the type stubs leave them out.
+    _maybe_pause_protocol: Callable[[], None]
+    _maybe_resume_protocol: Callable[[], None]
+
     _start_tls_compatible = True      # which asyncio asks before it puts TLS on top, now or later
     _sendfile_compatible = asyncio.constants._SendfileMode.FALLBACK
 
@@ -134,7 +138,7 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
         waiter: asyncio.Future[None] | None = None, extra: Mapping[str, Any] | None = None,
         server: MemoryServer | None = None,
     ) -> None:
-        super().__init__(dict(extra or {}), loop)  # type: ignore[call-arg]  # the stubs leave its loop out
+        super().__init__(dict(extra or {}), loop)
         self._extra: dict[str, Any]
         self._extra.update(socket=end.socket, sockname=end.sockname, peername=end.peername)
         self._loop: asyncio.AbstractEventLoop = loop
