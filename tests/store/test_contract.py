@@ -166,3 +166,17 @@ async def test_a_memory_store_begins_with_what_happened_in_another() -> None:
     await first.compact(2)
     with pytest.raises(ValueError, match="compacted"):
         first.beginning()
+
+
+async def test_a_write_goes_on_whatever_becomes_of_its_caller(store: Store) -> None:
+    await store.commit("/a", b"0")
+    first = asyncio.create_task(store.commit("/a", b"1"))
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(store.commit("/a", b"%d" % n)) for n in (2, 3, 4)]
+    await asyncio.sleep(0)
+    first.cancel()
+    waiting[1].cancel()
+    done = await asyncio.wait_for(asyncio.gather(first, *waiting, return_exceptions=True), 5)
+    assert isinstance(done[1], int) and isinstance(done[3], int)
+    entry = await store.get("/a")
+    assert entry is not None and entry.modified == max(done[1], done[3]) == store.revision
