@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bench import api, cold_start, idle, parts, pods, scheduling
+from bench import api, cold_start, idle, parts, pods, scheduling, simulated_day
 from bench.figures import Figure
 
 ROWS: Mapping[str, Callable[[], list[Figure]]] = {
@@ -19,6 +19,7 @@ ROWS: Mapping[str, Callable[[], list[Figure]]] = {
     "bind": scheduling.bind,
     "schedule": scheduling.schedule,
     "simulated": scheduling.simulated,
+    "simulated-day": simulated_day.simulated_day,
     "store": parts.store_row,
     "network": parts.network_row,
     "runtime": parts.runtime_row,

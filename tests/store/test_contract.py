@@ -15,6 +15,7 @@ from pinnace.store import (
     Compacted,
     Conflict,
     FutureRevision,
+    MemoryStore,
     SqliteStore,
     Store,
     StoreFailure,
@@ -143,3 +144,39 @@ async def test_sqlite_reopens_and_is_locked(tmp_path: Path) -> None:
     assert await again.commit("/k/000", b"new", expect=0) == 102
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
     await again.close()
+
+
+async def test_a_memory_store_begins_with_what_happened_in_another() -> None:
+    clock = ManualClock()
+    first, second = MemoryStore(clock), MemoryStore(clock)
+    await first.commit("/a", b"1", cause=Cause("me", "create"))
+    await first.commit("/b", b"2")
+    await first.commit("/a", b"3", expect=1)
+    await first.commit("/b", None)
+    second.begin(first.beginning())
+    assert second.revision == 4
+    assert (await second.list("")).entries == (await first.list("")).entries
+    assert [change.revision for change in await anext(second.watch("", after=0))] == [1, 2, 3, 4]
+    assert await second.cause(1) == await first.cause(1)
+    await second.commit("/a", b"5", expect=3)
+    entry = await first.get("/a")
+    assert entry is not None and entry.value == b"3", "each goes its own way from there"
+    with pytest.raises(ValueError, match="already"):
+        second.begin(first.beginning())
+    await first.compact(2)
+    with pytest.raises(ValueError, match="compacted"):
+        first.beginning()
+
+
+async def test_a_write_goes_on_whatever_becomes_of_its_caller(store: Store) -> None:
+    await store.commit("/a", b"0")
+    first = asyncio.create_task(store.commit("/a", b"1"))
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(store.commit("/a", b"%d" % n)) for n in (2, 3, 4)]
+    await asyncio.sleep(0)
+    first.cancel()
+    waiting[1].cancel()
+    done = await asyncio.wait_for(asyncio.gather(first, *waiting, return_exceptions=True), 5)
+    assert isinstance(done[1], int) and isinstance(done[3], int)
+    entry = await store.get("/a")
+    assert entry is not None and entry.modified == max(done[1], done[3]) == store.revision

@@ -8,7 +8,6 @@ kind's own validation, then every plugin's `validate`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -71,8 +70,7 @@ class Authorizer(Protocol):
     def authorize(self, attributes: Attributes) -> Decision: ...
 
 
-@dataclass(slots=True)
-class Admission:
+class Admission(msgspec.Struct):
     """One write on its way in.
 
     `object` may be changed in place by `mutate` (it is this request's own copy); `old_object` is what is stored
@@ -93,10 +91,10 @@ class Admission:
     name: str
     object: Any = None
     old_object: Any = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
     dry_run: bool = False
     request: Request | None = None
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
 
 
 class AdmissionPlugin(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -30,14 +29,14 @@ from pinnace.store.store import MOST_BECAUSE, Cause
 if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
 
+_TRUSTED = WriteOptions(validation="Ignore")
 _OPTIONS_KIND = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 _MOST_AGENT = 64          # characters of a component's name that are recorded …
 _MOST_ABOUT = 330         # … and of the object that it acts for: a kind, two names of at most 253 and 63
 DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "", "", module="meta/v1")
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One authorized request on a resource."""
 
     server: ApiServer
@@ -47,7 +46,7 @@ class Call:
     user: User
     verb: str
     encoded: bool = True         # False: the caller is in this process and takes objects
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
 
     @property
     def namespace(self) -> str:
@@ -102,6 +101,8 @@ class Call:
         found = options.write_options(self.request.query, _OPTIONS_KIND[self.verb])
         if not self.encoded and "fieldValidation" not in self.request.query:
             # What a part of ours has encoded from typed objects has no unknown fields.
+            if found is options.NO_OPTIONS:
+                return _TRUSTED
             return WriteOptions(found.dry_run, "Ignore", found.manager, found.force)
         return found
 

@@ -8,8 +8,9 @@ and never changed by callers; what is handed in belongs to the registry from the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from pinnace.api import codec, errors, fields, times
 from pinnace.api.fields import FieldError
@@ -38,8 +39,7 @@ async def _admit_all(new: Any, old: Any) -> None:
     return None
 
 
-@dataclass(slots=True)
-class Write:
+class Write(msgspec.Struct):
     """What is known of one write beside its object."""
 
     context: Context

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 from pinnace.api.errors import StatusError
 from pinnace.client import informer as informers
 from pinnace.client.client import PatchType
@@ -23,8 +25,7 @@ class Ref(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(msgspec.Struct, frozen=True):
     """An event about the primary object, or about another.
 
     As `then` or `otherwise` of an action the message may hold `{name}` (of the object acted on, as the server
@@ -37,8 +38,7 @@ class Emit:
     about: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(msgspec.Struct, frozen=True):
     """Create an object. `then` and `otherwise` are emitted when that worked or failed."""
 
     object: Any
@@ -46,8 +46,7 @@ class Create:
     otherwise: Emit | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """Replace an object, under its resourceVersion."""
 
     object: Any
@@ -56,8 +55,7 @@ class Update:
     otherwise: Emit | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(msgspec.Struct, frozen=True):
     """Patch an object; `patch` is plain dicts and lists."""
 
     kind: type[Any]
@@ -70,8 +68,7 @@ class Patch:
     otherwise: Emit | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Delete an object, if it is still the one with that uid."""
 
     kind: type[Any]
@@ -89,8 +86,7 @@ Write = Create | Update | Patch | Delete
 Action = Write | Emit
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What should happen now, in order; neighbouring writes of the same sort are performed together.
 
     `status`: the primary object with its new status, written to the status subresource after the actions.

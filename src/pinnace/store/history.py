@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -48,20 +48,6 @@ class Dropped:
     records: list[int] = field(default_factory=list)    # of one key in their order
     remembered: set[int] = field(default_factory=set)   # of these the causes stay
     forgotten: list[int] = field(default_factory=list)  # causes that had been remembered and are not any more
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a store holds at one revision, and why. Entries are shared by all stores that begin with it."""
-
-    revision: int
-    entries: tuple[Entry, ...]
-    causes: Mapping[int, tuple[str, Cause]]         # with the key
-
-    def rewritten(self, change: Callable[[bytes], bytes]) -> Snapshot:
-        """The same with other values."""
-        entries = tuple(Entry(e.key, change(e.value), e.created, e.modified) for e in self.entries)
-        return Snapshot(self.revision, entries, self.causes)
 
 
 @dataclass(eq=False, slots=True)
@@ -212,18 +198,9 @@ class History:
         self._causes[revision] = key, cause
         return True
 
-    def snapshot(self) -> Snapshot:
-        """What is there now."""
-        entries = tuple(map(self._live.__getitem__, self._keys))
-        causes = {e.modified: self._causes[e.modified] for e in entries if e.modified in self._causes}
-        return Snapshot(self.revision, entries, causes)
-
-    def adopt(self, snapshot: Snapshot) -> None:
-        """Begin with that; only before any `apply`."""
-        self._live = {entry.key: entry for entry in snapshot.entries}
-        self._keys = list(self._live)
-        self._causes = dict(snapshot.causes)
-        self.revision = self.compacted = snapshot.revision
+    def changes(self) -> list[tuple[Change, Cause | None]]:
+        """All that is kept, in order; with nothing compacted, all that ever happened."""
+        return [(change, self.cause(change.revision)) for change in self._log]
 
     def due(self, now: float) -> int:
         """The revision before which the bounds want history forgotten; `compacted` if there is nothing to do."""

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 
 from pinnace.base.clock import Clock
-from pinnace.store.history import Bounds, History, Snapshot
+from pinnace.store.history import Bounds, History
 from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """All commits of a store, as another one may begin with them. Values are shared."""
+
+    commits: tuple[tuple[str, bytes | None, Cause | None], ...]
+
+    def rewritten(self, change: Callable[[bytes], bytes]) -> Beginning:
+        """The same with other values."""
+        return Beginning(tuple((key, value and change(value), cause) for key, value, cause in self.commits))
 
 
 class MemoryStore:
@@ -21,15 +33,19 @@ class MemoryStore:
     def revision(self) -> int:
         return self._history.revision
 
-    def snapshot(self) -> Snapshot:
-        """What it holds now."""
-        return self._history.snapshot()
+    def beginning(self) -> Beginning:
+        """All that has happened; only while nothing is compacted."""
+        if self._history.compacted:
+            raise ValueError("what happened first is compacted")
+        return Beginning(tuple((change.key, change.value, cause) for change, cause in self._history.changes()))
 
-    def adopt(self, snapshot: Snapshot) -> None:
-        """Begin with what another store held; only before the first commit. Earlier history is not there."""
+    def begin(self, beginning: Beginning) -> None:
+        """Take over what happened in another store, as if it had happened here now; only before the first commit."""
         if self.revision:
             raise ValueError("the store has begun already")
-        self._history.adopt(snapshot)
+        now = self._clock.monotonic()
+        for revision, (key, value, cause) in enumerate(beginning.commits, 1):
+            self._history.apply(key, value, revision, cause, now)
 
     async def get(self, key: str, *, at: int | None = None) -> Entry | None:
         return self._history.entry(key, at)

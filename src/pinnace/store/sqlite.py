@@ -19,10 +19,10 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pinnace.base.clock import Clock
 from pinnace.store.history import Bounds, Dropped, History, bounded
@@ -53,6 +53,8 @@ _LARGEST_BATCH = 512                # commits in one transaction
 _MOST_WAITING = 20_000              # commits on their way; more wait outside
 _DELETE_BATCH = 500                 # rows that one transaction forgets
 
+K = TypeVar("K")
+
 _Row = tuple[int, str, bytes | None, int, str | None, str | None, str | None, str | None]
 
 log = logging.getLogger("pinnace.store")
@@ -64,8 +66,9 @@ class _Write:
     value: bytes | None
     created: int                        # 0: by this write
     cause: Cause | None
-    done: asyncio.Future[int]           # its revision
+    done: asyncio.Future[int]           # its revision; the caller's, who may go away
     revision: int = 0                   # given by the writer
+    behind: list[asyncio.Future[None]] = field(default_factory=list)     # writes of the same key, which wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,9 @@ class SqliteStore:
             if ahead is None:
                 break
             # A write of the same key is on its way: what it will have been decides, once it is durable.
-            await asyncio.wait([ahead.done])
+            over: asyncio.Future[None] = self._loop.create_future()
+            ahead.behind.append(over)
+            await over
         actual = self._history.entry(key, None)
         if violates(actual, value, expect):
             raise Conflict(key, actual)
@@ -149,8 +154,8 @@ class SqliteStore:
         )
         self._pending[key] = write
         self._writer.put(write)
-        # The write goes on whatever becomes of its caller.
-        return await asyncio.shield(write.done)
+        # The write goes on whatever becomes of its caller: if that is cancelled, so is only this future.
+        return await write.done
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
         return self._history.watch(prefix, after)
@@ -205,9 +210,11 @@ class SqliteStore:
                 self._history.apply(write.key, write.value, write.revision, write.cause, now)
         for write in writes:
             if error is None:
-                write.done.set_result(write.revision)
+                _succeed(write.done, write.revision)
             else:
                 _fail(write.done, StoreFailure(f"{self._path}: {error}"))
+            for over in write.behind:
+                _succeed(over, None)
         self._make_space()
         due = self._history.due(now)
         if due > self._history.compacted and not self._closed:
@@ -339,9 +346,15 @@ class _Writer:
             raise
 
 
+def _succeed(future: asyncio.Future[K], result: K) -> None:
+    if not future.done():           # its caller may have gone away
+        future.set_result(result)
+
+
 def _fail(future: asyncio.Future[Any], error: StoreFailure) -> None:
-    future.set_exception(error)
-    future.exception()              # a caller that went away does not make it "never retrieved"
+    if not future.done():
+        future.set_exception(error)
+        future.exception()          # a caller that goes away now does not make it "never retrieved"
 
 
 def _row(write: _Write) -> tuple[object, ...]:

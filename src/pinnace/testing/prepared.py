@@ -25,8 +25,7 @@ from pinnace.cluster import bootstrap
 from pinnace.cluster.settings import Settings
 from pinnace.controllers import clusterrole_aggregation
 from pinnace.controllers.plan import Update
-from pinnace.store.history import Snapshot
-from pinnace.store.memory import MemoryStore
+from pinnace.store.memory import Beginning, MemoryStore
 
 T = TypeVar("T")
 
@@ -38,9 +37,9 @@ _prepared: dict[tuple[object, ...], Prepared] = {}
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The store's state at `START`, and its entries as the API server's caches hold them."""
+    """What happened in the store at `START`, and its entries as the API server's caches hold them."""
 
-    snapshot: Snapshot
+    beginning: Beginning
     decoded: Mapping[str, Entry]
 
     def at(self, now: datetime) -> Prepared:
@@ -48,7 +47,7 @@ class Prepared:
         if now == START:
             return self
         before, after = (f'"creationTimestamp":"{times.format(moment)}"'.encode() for moment in (START, now))
-        return Prepared(self.snapshot.rewritten(lambda value: value.replace(before, after)), {})
+        return Prepared(self.beginning.rewritten(lambda value: value.replace(before, after)), {})
 
 
 def prepared(settings: Settings, now: datetime) -> Prepared:
@@ -65,7 +64,7 @@ def prepared(settings: Settings, now: datetime) -> Prepared:
 def fill(store: MemoryStore, settings: Settings, now: datetime) -> Mapping[str, Entry]:
     """Let an empty store begin with it; what was decoded already, for the first server over that store."""
     ready = prepared(settings, now)
-    store.adopt(ready.snapshot)
+    store.begin(ready.beginning)
     return ready.decoded
 
 
@@ -82,7 +81,7 @@ def _prepare(settings: Settings) -> Prepared:
         entry.key: entry for registry in server.registries() for entry in registry.cache.entries.values()
     }
     _at_once(server.close())
-    return Prepared(store.snapshot(), decoded)
+    return Prepared(store.beginning(), decoded)
 
 
 def _aggregate(server: ApiServer, client: Client) -> None:
