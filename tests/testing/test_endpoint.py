@@ -82,7 +82,7 @@ def test_faults_and_crashes_are_seen_from_outside() -> None:
     with SyncCluster(time="real", nodes=0) as cluster:
         cluster.faults.conflict(component="client", kind="cm", times=1)
         kubectl(cluster, "create", "cm", "seen")
-        with pytest.raises(AssertionError, match="Conflict|modified"):
+        with pytest.raises(AssertionError, match=r"Conflict|modified"):
             kubectl(cluster, "label", "cm", "seen", "a=b", "--overwrite")
         cluster.run(cluster.asynchronous.control_plane.crash(restart_after=0.1))
         cluster.get("cm/seen")
