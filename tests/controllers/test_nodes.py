@@ -131,9 +131,20 @@ def test_pod_garbage_collection() -> None:
     assert isinstance(fail, Patch) and fail.patch["status"]["phase"] == "Failed"
     assert isinstance(delete, Delete) and delete.grace_period == 0
     unscheduled = pod("b", node="", deleted=True)
-    assert len(podgc.decide(podgc.Seen(unscheduled), NOW).actions) == 1
+    fail, delete = podgc.decide(podgc.Seen(unscheduled), NOW).actions
+    assert isinstance(fail, Patch) and fail.patch["status"] == {"phase": "Failed"}
+    assert isinstance(delete, Delete)
     assert podgc.decide(podgc.Seen(pod("c", node="")), NOW).actions == ()
     assert podgc.decide(podgc.Seen(pod("d"), node()), NOW).actions == ()
+
+
+def test_pods_that_only_a_finalizer_holds_are_not_deleted_again_and_again() -> None:
+    held = pod("a", node="", deleted=True, finalizers=["batch.kubernetes.io/job-tracking"])
+    held.metadata.deletionGracePeriodSeconds = 0
+    (fail,) = podgc.decide(podgc.Seen(held), NOW).actions
+    assert isinstance(fail, Patch)
+    held.status.phase = "Failed"
+    assert podgc.decide(podgc.Seen(held), NOW).actions == ()
 
 
 def test_subnets_are_handed_out_once_and_come_back() -> None:

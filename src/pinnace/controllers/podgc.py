@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from pinnace.api.core import v1 as core
 from pinnace.api.times import format as format_time
@@ -121,33 +122,38 @@ def decide(seen: Seen, now: datetime) -> Plan:
     name = pod.spec.nodeName if pod.spec is not None else None
     deleted = pod.metadata.deletionTimestamp
     if not name:
-        return Plan((_delete(pod),)) if deleted is not None else NOTHING
+        return Plan(_end(pod, "", now)) if deleted is not None else NOTHING
     if seen.node is not None:
         if deleted is not None and _out_of_service(seen.node) and not _is_ready(seen.node):
-            return Plan((*_fail(pod, "node is out of service", now), _delete(pod)))
+            return Plan(_end(pod, "node is out of service", now))
         return NOTHING
     if seen.node_gone_since is None:
         return NOTHING
     left = seen.node_gone_since + _QUARANTINE - now
     if left > timedelta():
         return Plan(again=left)
-    return Plan((*_fail(pod, "node no longer exists", now), _delete(pod)))
+    return Plan(_end(pod, "node no longer exists", now))
 
 
-def _fail(pod: core.Pod, why: str, now: datetime) -> tuple[Action, ...]:
-    """Mark a pod failed before it goes, so that its job counts it."""
-    if podlib.is_finished(pod):
-        return ()
-    condition = {
-        "type": "DisruptionTarget",
-        "status": "True",
-        "reason": "DeletionByPodGC",
-        "message": f"PodGC: {why}",
-        "lastTransitionTime": format_time(now),
-    }
+def _end(pod: core.Pod, why: str, now: datetime) -> tuple[Action, ...]:
+    """Mark a pod failed, so that its job counts it, and delete it; nothing if only finalizers hold it still."""
     data = pod.metadata
-    patch = {"metadata": {"uid": data.uid}, "status": {"phase": "Failed", "conditions": [condition]}}
-    return (Patch(core.Pod, data.namespace or "", data.name or "", patch, subresource="status"),)
+    held = data.deletionTimestamp is not None and data.deletionGracePeriodSeconds == 0 and data.finalizers
+    delete = () if held else (_delete(pod),)
+    if podlib.is_finished(pod):
+        return delete
+    status: dict[str, Any] = {"phase": "Failed"}
+    if why:
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "DeletionByPodGC",
+            "message": f"PodGC: {why}",
+            "lastTransitionTime": format_time(now),
+        }
+        status["conditions"] = [condition]
+    patch = {"metadata": {"uid": data.uid}, "status": status}
+    return (Patch(core.Pod, data.namespace or "", data.name or "", patch, subresource="status"), *delete)
 
 
 def _delete(pod: core.Pod) -> Delete:
