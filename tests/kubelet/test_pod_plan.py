@@ -56,6 +56,9 @@ def cell(
 RUNNING, EXITED, CREATED = ContainerState.RUNNING, ContainerState.EXITED, ContainerState.CREATED
 
 
+ENDED = NOW         # when a cell did, unless its row says otherwise
+
+
 def look(pod: core.Pod | None = None, **more: Any) -> Seen:
     more.setdefault("sandboxes", (box(),))
     more.setdefault("mounted", True)
@@ -93,18 +96,18 @@ TABLE: list[tuple[str, Seen, tuple[Step, ...]]] = [
     ("the second when the first runs", look(two(), containers=(cell(),)), (StartContainer("log", 0),)),
     ("nothing while it runs", look(containers=(cell(),)), ()),
     ("the first restart is immediate", look(containers=(cell(state=EXITED, code=1),)),
-        (StartContainer("app", 1, True),)),
-    ("so is that of a success", look(containers=(cell(state=EXITED),)), (StartContainer("app", 1, True),)),
+        (StartContainer("app", 1, ENDED),)),
+    ("so is that of a success", look(containers=(cell(state=EXITED),)), (StartContainer("app", 1, ENDED),)),
     ("later ones wait", look(
         containers=(cell(state=EXITED, code=1, at=NOW - 5),),
         memory={"app": Memory(crash=CrashBackoff(10, NOW - 6))}), ()),
     ("until the backoff is over", look(
         containers=(cell(state=EXITED, code=1, at=NOW - 10),),
         memory={"app": Memory(crash=CrashBackoff(10, NOW - 60))}),
-        (StartContainer("app", 1, True),)),
+        (StartContainer("app", 1, NOW - 10),)),
     ("Never does not restart", look(NEVER, containers=(cell(state=EXITED, code=1),)), (StopSandbox("b0"),)),
     ("OnFailure restarts failures", look(ON_FAILURE, containers=(cell(state=EXITED, code=1),)),
-        (StartContainer("app", 1, True),)),
+        (StartContainer("app", 1, ENDED),)),
     ("OnFailure leaves successes", look(ON_FAILURE, containers=(cell(state=EXITED),)), (StopSandbox("b0"),)),
     ("its volumes go when its sandbox is stopped", look(
         NEVER, sandboxes=(box(state=SandboxState.NOTREADY),), containers=(cell(state=EXITED, code=1),)),
@@ -126,7 +129,7 @@ TABLE: list[tuple[str, Seen, tuple[Step, ...]]] = [
     ("one without addresses is stopped first", look(networked=False), (StopSandbox("b0"),)),
     ("in the new one it starts again", look(
         sandboxes=(box("b1", 1), box(state=SandboxState.NOTREADY)), containers=(cell(state=EXITED, code=137),)),
-        (StartContainer("app", 1, True),)),
+        (StartContainer("app", 1, ENDED),)),
     ("old dead containers are removed", look(containers=(cell(attempt=2), cell(attempt=1, state=EXITED),
         cell(attempt=0, state=EXITED))), (RemoveContainer("app-0"),)),
     ("old empty sandboxes are removed", look(
@@ -135,7 +138,7 @@ TABLE: list[tuple[str, Seen, tuple[Step, ...]]] = [
     ("init containers begin", look(inits()), (StartContainer("one", 0),)),
     ("and are waited for", look(inits(), containers=(cell("one"),)), ()),
     ("a failed one is tried again", look(inits(), containers=(cell("one", state=EXITED, code=1),)),
-        (StartContainer("one", 1, True),)),
+        (StartContainer("one", 1, ENDED),)),
     ("a failed one ends a pod that never restarts", look(
         inits("Never"), containers=(cell("one", state=EXITED, code=1),)), (StopSandbox("b0"),)),
     ("its sidecars do not come again", look(inits("Never"), containers=(
@@ -150,7 +153,7 @@ TABLE: list[tuple[str, Seen, tuple[Step, ...]]] = [
         (StartContainer("app", 0),)),
     ("a sidecar that ended is restarted beside them", look(inits(), containers=(
         cell("one", state=EXITED), cell("side", state=EXITED), cell("two", state=EXITED), cell())),
-        (StartContainer("side", 1, True),)),
+        (StartContainer("side", 1, ENDED),)),
     ("sidecars go when the others are done", look(inits("Never"), containers=(
         cell("one", state=EXITED), cell("side"), cell("two", state=EXITED), cell(state=EXITED))),
         (KillContainer("side-0", "side", NOW + 30, ""),)),
@@ -213,11 +216,14 @@ def test_the_crash_backoff_doubles_to_five_minutes_and_starts_over() -> None:
     seconds = []
     now = NOW
     for _ in range(8):
-        state = CrashBackoff.after(state, now)
+        state = CrashBackoff.after(state, now, now)
         seconds.append(state.seconds)
-        now += state.seconds + 1
+        now = state.until(now + 1)
     assert seconds == [10, 20, 40, 80, 160, 300, 300, 300]
-    assert CrashBackoff.after(state, now + 1000).seconds == 10
+    # One that held for ten minutes is taken as healthy: it waits for nothing, and starts over.
+    assert state is not None and state.until(state.at + 600) == state.at + 900
+    assert state.until(state.at + 601) == state.at + 601
+    assert CrashBackoff.after(state, state.at + 601, state.at + 601).seconds == 10
 
 
 def test_the_active_deadline() -> None:
@@ -279,12 +285,12 @@ class World:
             case RemoveSandbox(id):
                 self.sandboxes = [s for s in self.sandboxes if s.id != id]
                 self.containers = [c for c in self.containers if c.sandbox_id != id]
-            case StartContainer(name, attempt, after_crash):
+            case StartContainer(name, attempt, crashed_at):
                 assert self.mounted
                 assert all(c.state is not RUNNING for c in self.containers if c.name == name)
                 memory = self.memory.get(name, Memory())
-                if after_crash:
-                    self.memory[name] = replace(memory, crash=CrashBackoff.after(memory.crash, self.now))
+                if crashed_at is not None:
+                    self.memory[name] = replace(memory, crash=CrashBackoff.after(memory.crash, crashed_at, self.now))
                 self.containers.append(cell(name, attempt, at=self.now, box=self.sandboxes[-1].id))
             case KillContainer(id):
                 self._exit(id, 143)

@@ -158,7 +158,7 @@ def test_a_container_that_crashes_is_held_back_longer_and_longer() -> None:
 def test_a_long_run_makes_the_waits_short_again() -> None:
     play = Play(make_pod(), lives(run=(1, 1, 1, 700, 1, 1), exit_code=1)).to(32)
     assert waiting(play)[1].startswith("back-off 20s ")
-    play.to(780)
+    play.to(740)
     assert play.container().restartCount == 4
     assert waiting(play)[1].startswith("back-off 10s ")
 

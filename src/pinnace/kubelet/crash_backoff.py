@@ -20,10 +20,14 @@ class CrashBackoff:
     seconds: float
     at: float
 
+    def until(self, ended: float) -> float:
+        """When a container that ended then may start again: at once, if it had held for long enough."""
+        return ended if ended - self.at > CRASH_RESET else ended + self.seconds
+
     @classmethod
-    def after(cls, earlier: CrashBackoff | None, now: float) -> CrashBackoff:
-        """The state after one more restart."""
-        if earlier is None or now - earlier.at > CRASH_RESET + earlier.seconds:
+    def after(cls, earlier: CrashBackoff | None, ended: float, now: float) -> CrashBackoff:
+        """The state after one more restart, of a container that ended then."""
+        if earlier is None or ended - earlier.at > CRASH_RESET:
             return cls(CRASH_INITIAL, now)
         return cls(min(CRASH_MAXIMUM, earlier.seconds * 2), now)
 

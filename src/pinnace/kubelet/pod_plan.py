@@ -128,7 +128,7 @@ class StartContainer:
 
     name: str
     attempt: int
-    after_crash: bool = False      # counts towards the crash backoff
+    crashed_at: float | None = None      # when the one before ended: counts towards the crash backoff
     key: str = "start"
 
 
@@ -450,7 +450,7 @@ def _start(draft: _Draft, container: core.Container, last: Container | None) -> 
     crashed = _ended(last)
     if crashed and memory.crash is not None:
         assert last is not None
-        until = last.finished_at + memory.crash.seconds
+        until = memory.crash.until(last.finished_at)
         if seen.now < until:
             draft.later(until)
             draft.waiting[container.name] = _crash_loop(seen.pod, container.name, memory.crash)
@@ -467,7 +467,8 @@ def _start(draft: _Draft, container: core.Container, last: Container | None) -> 
     if not seen.mounted:
         draft.step(MountVolumes())
         return
-    draft.step(StartContainer(container.name, next_attempt(last, seen, container.name), after_crash=crashed))
+    crashed_at = last.finished_at if crashed and last is not None else None
+    draft.step(StartContainer(container.name, next_attempt(last, seen, container.name), crashed_at))
 
 
 def next_attempt(last: Container | None, seen: Seen, name: str) -> int:

@@ -327,8 +327,8 @@ class PodWorker:
                 self._op(step.key, self._stop_sandbox(id))
             case plans.RemoveSandbox(id):
                 self._op(step.key, self._remove_sandbox(id))
-            case plans.StartContainer(name, attempt, after_crash):
-                self._op(step.key, self._start_container(name, attempt, after_crash))
+            case plans.StartContainer(name, attempt, crashed_at):
+                self._op(step.key, self._start_container(name, attempt, crashed_at))
             case plans.KillContainer():
                 hurried = step.id in self._killing
                 self._killing[step.id] = step.deadline
@@ -446,13 +446,13 @@ class PodWorker:
         await self._services.runtime.remove_sandbox(id)
         self._services.disowns(id)
 
-    async def _start_container(self, name: str, attempt: int, after_crash: bool) -> None:
+    async def _start_container(self, name: str, attempt: int, crashed_at: float | None) -> None:
         pod = self.granted
         container = next(c for c in every_container(pod.spec) if c.name == name)
         sandboxes, _ = await self._services.observe(self.uid)
         memory = self._memory.get(name, plans.Memory())
-        if after_crash:
-            memory = replace(memory, crash=CrashBackoff.after(memory.crash, self._now()))
+        if crashed_at is not None:
+            memory = replace(memory, crash=CrashBackoff.after(memory.crash, crashed_at, self._now()))
             self._memory[name] = memory
         if not sandboxes or self._mounted is None:
             return

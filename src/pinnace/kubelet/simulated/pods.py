@@ -405,8 +405,8 @@ class _Machine:
             case pod_plan.RemoveSandbox(id):
                 # Its containers stay: the last status is made from them.
                 self.sandboxes = [s for s in self.sandboxes if s.id != id]
-            case pod_plan.StartContainer(name, attempt, after_crash):
-                self._start(name, attempt, after_crash)
+            case pod_plan.StartContainer(name, attempt, crashed_at):
+                self._start(name, attempt, crashed_at)
             case pod_plan.KillContainer():
                 self._kill(step)
             case pod_plan.RemoveContainer(id):
@@ -421,11 +421,11 @@ class _Machine:
         for table in (self.courses, self.passed, self.endings):
             table.pop(id, None)
 
-    def _start(self, name: str, attempt: int, after_crash: bool) -> None:
+    def _start(self, name: str, attempt: int, crashed_at: float | None) -> None:
         container = next(c for c in every_container(self.pod.spec) if c.name == name)
-        if after_crash:
+        if crashed_at is not None:
             memory = self.memory.get(name, Memory())
-            self.memory[name] = replace(memory, crash=CrashBackoff.after(memory.crash, self.wall))
+            self.memory[name] = replace(memory, crash=CrashBackoff.after(memory.crash, crashed_at, self.wall))
         life, image = self.place.life(self.pod, container), container.image or ""
         policy, present = images.policy(container), image in self.place.images or any(
             image == name for name, _ in self.pulled
