@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack
-from types import TracebackType
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -54,31 +54,12 @@ def plainly(transport: Transport, component: str) -> Transport:
     return transport
 
 
+@dataclass(eq=False, slots=True)
 class _Under:
-    """Something under way in a task that ends with the life: then what the block awaits is interrupted, and comes out
-    as ConnectionResetError. (As asyncio.timeout does it; a class, because every request goes through here.)"""
+    """Something under way in a task that ends with the life."""
 
-    __slots__ = ("_before", "_life", "cut", "task")
-
-    def __init__(self, life: _Life, task: asyncio.Task[object]) -> None:
-        self._life = life
-        self.task = task
-        self.cut = False
-
-    def __enter__(self) -> None:
-        self._before = self.task.cancelling()
-        self._life.under_way[self] = None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        del self._life.under_way[self]
-        if not self.cut:
-            return
-        ours = self.task.uncancel() <= self._before
-        # Done in the very instant of the kill: the answer did not get out.
-        if kind is None or (ours and issubclass(kind, asyncio.CancelledError)):
-            raise ConnectionResetError(_RESET) from None
+    task: asyncio.Task[object]
+    cut: bool = False
 
 
 class _Life:
@@ -90,20 +71,39 @@ class _Life:
         self.server: ApiServer | None = None
         self.stack = AsyncExitStack()
         self.started = asyncio.Event()          # `start` is over, well or not
-        self.under_way: dict[_Under, None] = {}
+        self._under_way: dict[_Under, None] = {}
 
-    def enter(self) -> _Under:
-        """For `with`: what the block awaits ends with this life. Raises ConnectionResetError when that is over."""
-        task = asyncio.current_task()
-        if self.dead or task is None:
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """What the block awaits is interrupted by the end of this life, as ConnectionResetError."""
+        if self.dead:
             raise ConnectionResetError(_RESET)
-        return _Under(self, task)
+        task = asyncio.current_task()
+        assert task is not None
+        before, under = task.cancelling(), _Under(task)
+        self._under_way[under] = None
+        try:
+            yield
+        except asyncio.CancelledError:
+            if under.cut and task.uncancel() <= before:
+                raise ConnectionResetError(_RESET) from None
+            raise
+        except BaseException:
+            if under.cut:
+                task.uncancel()
+            raise
+        else:
+            if under.cut:      # done in the very instant of the kill: the answer did not get out
+                task.uncancel()
+                raise ConnectionResetError(_RESET)
+        finally:
+            self._under_way.pop(under, None)
 
     def kill(self) -> None:
         """From here on nothing is read, written or answered. Also from within one of its own requests, whose next
         await is its last."""
         self.dead = True
-        for under in self.under_way:
+        for under in self._under_way:
             under.cut = True
             under.task.cancel()
 
@@ -156,7 +156,7 @@ class _Wire:
         self._inner = InProcessTransport(server)
 
     async def send(self, request: Request) -> Response:
-        with self._life.enter():
+        with self._life.under_way():
             response = await self._inner.send(request)
         if response.watch is not None:
             response.watch = self._followed(response.watch)
@@ -247,7 +247,7 @@ class ControlPlane:
             raise RuntimeError("the control plane runs already")
         life = self._life = _Life(self._store)
         try:
-            with life.enter():
+            with life.under_way():
                 await self._start(life)
         except BaseException:
             if not life.dead:           # nobody else will clear it away
