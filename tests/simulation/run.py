@@ -121,7 +121,7 @@ async def _play(
     await user.begin(clock.sleep)
     if faults.nodes is not None:
         _harm_nodes(faults, draw, clock.monotonic())
-    until = clock.monotonic() + draw.choice((30.0, 60.0, 100.0, 250.0))
+    until = clock.monotonic() + draw.choice((30.0, 30.0, 60.0, 60.0, 100.0, 250.0))
     while clock.monotonic() < until:
         await user.act()
         await clock.sleep(draw.choice((0.0, 0.3, 2.0, 10.0)))

@@ -26,6 +26,9 @@ PINNED = {
     2: "pods of a deleted job kept their finalizer",
     11: "a creation whose answer was lost was made again",
     15: "a deletion that lost a race was forgotten",
+    20: "a deletion that came with an answer was passed over by its node",
+    43: "a deployment that was scaled down and rolled at once let all its pods go",
+    44: "a pod that a finalizer held was deleted again and again",
     24: "a binding whose answer was lost gave its place away",
 }
 
