@@ -49,9 +49,14 @@ class LoopClock:
         self._start = start
         self._loop = loop
         self._zero = loop.time()
+        # Where time is virtual, a whole chain of events happens in one instant.
+        self._at, self._now = self._zero, start
 
     def now(self) -> datetime:
-        return self._start + timedelta(seconds=self._loop.time() - self._zero)
+        at = self._loop.time()
+        if at != self._at:
+            self._at, self._now = at, self._start + timedelta(seconds=at - self._zero)
+        return self._now
 
     def monotonic(self) -> float:
         return self._loop.time()

@@ -51,7 +51,7 @@ class Facts:
 
 def timestamp(seconds: float) -> str:
     """RFC 3339 in UTC, whole seconds, as metav1.Time is written."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat()[:19] + "Z"
 
 
 def rejected(pod: core.Pod, reason: str, message: str, now: float) -> core.PodStatus:
