@@ -11,6 +11,7 @@ status=0
 $bin/pytest -q -m "not real and not root and not soak" "$@" || status=$?
 wait $types || status=1
 [ $status -eq 0 ] || exit $status
+tools/pythons.sh
 if [ "$(id -u)" -eq 0 ]; then
     $bin/pytest -q -m "(real or root) and not soak" "$@"
 else
