@@ -130,17 +130,17 @@ async def _play(
     await plane.up()
     await user.end()
     stopped = clock.monotonic()
-    wrong: list[str] = []
+    told: list[str] = []
     while clock.monotonic() - stopped < CONVERGE:
         await clock.sleep(10.0)
         invariants.check()
-        wrong = list(_wrong(invariants))
-        if not wrong and clock.monotonic() - invariants.last_change >= SILENT:
+        told = list(wrong(invariants))
+        if not told and clock.monotonic() - invariants.last_change >= SILENT:
             break
     else:
         still = [line for _, _, line in list(invariants._story)[-8:]]
         raise AssertionError(
-            f"not at rest {CONVERGE:g} virtual seconds after the last fault: {wrong or 'it keeps writing'}\n    "
+            f"not at rest {CONVERGE:g} virtual seconds after the last fault: {told or 'it keeps writing'}\n    "
             + "\n    ".join(still)
         )
     await invariants.check_rest()
@@ -155,7 +155,7 @@ def _harm_nodes(faults: Faults, draw: random.Random, now: float) -> None:
         faults.drift(draw.choice((-45.0, -3.0, 3.0, 45.0)), at=now + draw.uniform(0, 60))
 
 
-def _wrong(invariants: Invariants) -> Iterator[str]:
+def wrong(invariants: Invariants) -> Iterator[str]:
     """What is not yet as it was asked for."""
     world = invariants.world
     for rs in world.all("replicasets"):

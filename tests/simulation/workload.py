@@ -21,7 +21,7 @@ _TRANSIENT = (errors.StatusError, OSError, TimeoutError)
 _TYPES = {(kind.api_version, kind.kind): kind.type for kind in KINDS}
 
 
-def _template(app: str, image: str, cpu: str, **spec: Any) -> dict[str, Any]:
+def template(app: str, image: str, cpu: str, **spec: Any) -> dict[str, Any]:
     container = {"name": "main", "image": image, "resources": {"requests": {"cpu": cpu, "memory": "64Mi"}}}
     return {
         "metadata": {"labels": {"app": app}},
@@ -82,7 +82,7 @@ class Workload:
         """Takes what room there is, at the lowest priority."""
         spec = {
             "replicas": 6, "selector": {"matchLabels": {"app": FILLER}},
-            "template": _template(FILLER, "filler:1", "900m", priorityClassName="low"),
+            "template": template(FILLER, "filler:1", "900m", priorityClassName="low"),
         }  # fmt: skip
         await self._create("apps/v1", "Deployment", STAYING[0], FILLER, {"spec": spec})
 
@@ -96,7 +96,7 @@ class Workload:
             strategy = {"type": "Recreate"}
         spec = {
             "replicas": draw.randint(1, 4), "selector": {"matchLabels": {"app": name}}, "strategy": strategy,
-            "template": _template(name, self._image(), "200m"),
+            "template": template(name, self._image(), "200m"),
         }  # fmt: skip
         await self._create("apps/v1", "Deployment", namespace, name, {"spec": spec})
         if draw.random() < 0.6:
@@ -112,7 +112,7 @@ class Workload:
         spec = {
             "replicas": self._draw.randint(1, 3), "selector": {"matchLabels": {"app": name}}, "serviceName": name,
             "podManagementPolicy": self._draw.choice(("OrderedReady", "OrderedReady", "Parallel")),
-            "template": _template(name, self._image(), "200m"),
+            "template": template(name, self._image(), "200m"),
         }  # fmt: skip
         await self._create("apps/v1", "StatefulSet", namespace, name, {"spec": spec})
         if self._draw.random() < 0.6:
@@ -122,7 +122,7 @@ class Workload:
         if not self._room("agent", 3):
             return
         name = self._name("agent")
-        spec = {"selector": {"matchLabels": {"app": name}}, "template": _template(name, self._image(), "50m")}
+        spec = {"selector": {"matchLabels": {"app": name}}, "template": template(name, self._image(), "50m")}
         await self._create("apps/v1", "DaemonSet", self._namespace(), name, {"spec": spec})
 
     async def job(self) -> None:
@@ -130,13 +130,13 @@ class Workload:
             return
         draw, name = self._draw, self._name("job")
         code = draw.choice(("0", "0", "0", "1"))
-        template = _template(name, self._image(), "100m", restartPolicy="Never")
-        template["metadata"]["annotations"] = {
+        pod_template = template(name, self._image(), "100m", restartPolicy="Never")
+        pod_template["metadata"]["annotations"] = {
             "pinnace.dev/run-seconds": str(draw.choice((1, 5, 20))), "pinnace.dev/exit-code": code,
         }  # fmt: skip
         spec: dict[str, Any] = {
             "parallelism": draw.randint(1, 3), "completions": draw.randint(1, 5), "backoffLimit": draw.randint(0, 2),
-            "template": template,
+            "template": pod_template,
         }  # fmt: skip
         if draw.random() < 0.3:
             spec["completionMode"] = "Indexed"
@@ -148,11 +148,11 @@ class Workload:
         if not self._room("cron", 4):
             return
         draw, name = self._draw, self._name("cron")
-        template = _template(name, self._image(), "50m", restartPolicy="Never")
-        template["metadata"]["annotations"] = {"pinnace.dev/run-seconds": str(draw.choice((2, 90)))}
+        pod_template = template(name, self._image(), "50m", restartPolicy="Never")
+        pod_template["metadata"]["annotations"] = {"pinnace.dev/run-seconds": str(draw.choice((2, 90)))}
         spec = {
             "schedule": "* * * * *", "concurrencyPolicy": draw.choice(("Forbid", "Forbid", "Allow", "Replace")),
-            "successfulJobsHistoryLimit": 2, "jobTemplate": {"spec": {"template": template}},
+            "successfulJobsHistoryLimit": 2, "jobTemplate": {"spec": {"template": pod_template}},
         }  # fmt: skip
         await self._create("batch/v1", "CronJob", self._namespace(), name, {"spec": spec})
 
@@ -163,7 +163,7 @@ class Workload:
         name = self._name("urgent")
         spec = {
             "replicas": 2, "selector": {"matchLabels": {"app": name}},
-            "template": _template(name, self._image(), "700m", priorityClassName="high"),
+            "template": template(name, self._image(), "700m", priorityClassName="high"),
         }  # fmt: skip
         await self._create("apps/v1", "Deployment", self._namespace(), name, {"spec": spec})
 
@@ -171,7 +171,7 @@ class Workload:
         """A namespace with something in it, deleted soon after."""
         name = self._name("passing")
         await self._create("v1", "Namespace", "", name, {})
-        spec = {"replicas": 2, "selector": {"matchLabels": {"app": "x"}}, "template": _template("x", "x:1", "50m")}
+        spec = {"replicas": 2, "selector": {"matchLabels": {"app": "x"}}, "template": template("x", "x:1", "50m")}
         await self._create("apps/v1", "Deployment", name, "x", {"spec": spec})
         await self._create("v1", "ConfigMap", name, "settings", {"data": {"a": "b"}})
         await self._sleep(self._draw.choice((0.0, 0.5, 4.0)))

@@ -268,6 +268,14 @@ def test_filters_and_counts() -> None:
                 await bench.client.update(made)
         await bench.client.update(made)
         assert faults.counts == {"conflict": 2}
+        faults.conflict(verb="update", kind="cm", skip=2, times=1)
+        made = await bench.client.get(core.ConfigMap, "a", "default")
+        for refused in (False, False, True, False):
+            if refused:
+                with pytest.raises(errors.Conflict):
+                    await bench.client.update(made)
+            else:
+                await bench.client.update(made)
         faults.conflict()
         faults.stop()
         await bench.client.update(made)

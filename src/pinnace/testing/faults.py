@@ -82,8 +82,9 @@ class Done:
 class Rule:
     """Which requests a fault meets, how often, and how it looks. Empty filters match everything.
 
-    `times`: so many, then never again (None: no end). `after`, `until`: only between these seconds of the loop's
-    time. `seconds`: how long it takes or lasts. `clean`: a cut watch ends as if its time were up.
+    `skip`: so many are spared first. `times`: so many, then never again (None: no end). `after`, `until`: only between
+    these seconds of the loop's time. `seconds`: how long it takes or lasts. `clean`: a cut watch ends as if its time
+    were up.
     """
 
     fault: str
@@ -95,6 +96,7 @@ class Rule:
     name: str = ""
     probability: float = 1.0
     times: int | None = None
+    skip: int = 0
     after: float = 0.0
     until: float = float("inf")
     seconds: float = 0.0
@@ -136,7 +138,7 @@ class Faults:
     Each method adds a rule and returns it. Filters, all optional: `component` ("kube-controller-manager",
     "kube-controller-manager/job-controller", "kube-scheduler", "kubelet", "user"), `verb` (as RBAC's), `kind` (as
     kubectl's, perhaps with a subresource: "deploy", "pods/binding"), `namespace`, `name` (of the request's path; a
-    create has none), `probability`, `times`, `after` and `until` (seconds of the loop's time).
+    create has none), `probability`, `skip`, `times`, `after` and `until` (seconds of the loop's time).
     """
 
     def __init__(self, randomness: Randomness) -> None:
@@ -270,8 +272,12 @@ class Faults:
                 continue
             if not rule.matches(component, agent, verb, target):
                 continue
-            if rule.probability >= 1.0 or self._randomness.uniform(0.0, 1.0) < rule.probability:
-                return rule
+            if rule.probability < 1.0 and self._randomness.uniform(0.0, 1.0) >= rule.probability:
+                continue
+            if rule.skip:
+                rule.skip -= 1
+                continue
+            return rule
         return None
 
     def done(self, rule: Rule, done: Done) -> None:
