@@ -253,3 +253,45 @@ async def test_an_object_that_is_gone_is_not_decided_about(bench: Bench) -> None
     await bench.client.delete(core.ConfigMap, "m", "default")
     await bench.until(lambda: bench.copies.primary.cache.get("default", "m") is None and bench.runner.idle)
     assert len(bench.copies.decisions) == before
+
+
+class Selective(Copies):
+    """Of no interest: config maps that say so."""
+
+    selective = True
+
+    def __init__(self, informers: Informers) -> None:
+        super().__init__(informers)
+        self.observed = 0
+        self.broken = False
+
+    def observe(self, ref: Ref) -> Seen | None:
+        self.observed += 1
+        if self.broken:
+            self.broken = False
+            raise RuntimeError("once")
+        seen = super().observe(ref)
+        return None if seen is None or "skip" in (seen.map.data or {}) else seen
+
+
+async def test_a_selective_controller_is_not_asked_to_decide_what_does_not_concern_it(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    controller = Selective(bench.informers)
+    runner = Runner(controller, bench.client, bench.recorder, clock=bench.runner._clock)
+    task = asyncio.create_task(runner.run())
+    try:
+        await bench.until(lambda: runner.idle)
+        before = controller.observed
+        data = meta.ObjectMeta(name="m", namespace="default")
+        made = await bench.client.create(core.ConfigMap(metadata=data, data={"count": "0", "skip": ""}))
+        await bench.until(lambda: controller.observed > before)
+        assert runner.idle and controller.decisions == [] and controller.observed == before + 1
+        changed = core.ConfigMap(metadata=made.metadata, data={"count": "0"})
+        controller.broken = True           # what fails in the event is met again by a worker
+        await bench.client.update(changed)
+        await bench.until(lambda: controller.decisions == [0])
+        assert not caplog.records
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
