@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 from pinnace.api import labels, times
 from pinnace.api.core import v1 as core
@@ -149,26 +149,29 @@ class Scheduler:
         match result:
             case Placement(node=node):
                 self._nodes.assume(info, node)
-                self._write(self._bind(info, node))
+                self._write(lambda: self._bind(info, node))
             case Unschedulable():
                 found = Preemption(None, message="no nodes")
                 if result.misfits:
                     found = preempt(info, result, self._nodes, self._cycle, self._protected)
                 self._queue.fail(info, park=True)
-                self._write(self._refuse(info, result, found))
+                self._write(lambda: self._refuse(info, result, found))
 
-    def _write(self, work: Coroutine[None, None, None]) -> None:
+    def _write(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         task = asyncio.create_task(self._finish(work))
         self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
+        task.add_done_callback(self._finished)
 
-    async def _finish(self, work: Coroutine[None, None, None]) -> None:
+    async def _finish(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         try:
-            await work
+            await work()
         except (StatusError, OSError, TimeoutError) as error:
             log.warning("%s", error)
-        finally:
-            self._bindings.release()
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        """Also of a task that was cancelled before its first step."""
+        self._writes.discard(task)
+        self._bindings.release()
 
     async def _bind(self, info: PodInfo, node: str) -> None:
         namespace, name = info.key
