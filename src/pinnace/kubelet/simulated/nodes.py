@@ -446,8 +446,12 @@ class SimulatedNodes:
                 tracked.pod = await self.client.patch(
                     core.Pod, name, namespace, body, type="strategic", subresource="status", because=because
                 )
-                # The deadline counts from the start that the API knows.
-                tracked.moved = tracked.moved or pod.spec.activeDeadlineSeconds is not None
+                # The deadline counts from the start that the API knows. The answer may be the first to tell of a
+                # deletion: the watch's older news of it will be passed over.
+                tracked.moved = (
+                    tracked.moved or pod.spec.activeDeadlineSeconds is not None
+                    or tracked.pod.metadata.generation != about.generation
+                )  # fmt: skip
         if state.finished:
             await self.client.delete(core.Pod, name, namespace, grace_period=0, uid=uid, because=because)
             tracked.deleted = True
