@@ -8,7 +8,7 @@ $bin/lint-imports
 $bin/mypy &
 types=$!
 status=0
-$bin/pytest -q -m "not real and not root and not soak" "$@" || status=$?
+$bin/pytest -q -n 2 -m "not real and not root and not soak" "$@" || status=$?
 wait $types || status=1
 [ $status -eq 0 ] || exit $status
 tools/pythons.sh
