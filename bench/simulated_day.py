@@ -19,6 +19,7 @@ _HOURS = 24
 _NODES = 3
 _CRONJOBS = 50
 _DEPLOYMENTS, _REPLICAS = 20, 3
+_LOSS = 3                 # hours between two losses of a node
 _FURTHER = 20
 _CRONJOB = """
 apiVersion: batch/v1
@@ -51,7 +52,7 @@ class NotAsExpected(Exception):
 
 
 def simulated_day() -> list[Figure]:
-    """CronJobs from each minute to each hour, and Deployments that roll each hour."""
+    """CronJobs from each minute to each hour, Deployments that roll each hour, a node lost each third for that hour."""
     seconds, commits, turns = simulate(_day, seed=1)
     return [
         Figure(f"{_HOURS} simulated hours, {_CRONJOBS} CronJobs", seconds, "s CPU", target=budget.SIMULATED_DAY),
@@ -73,14 +74,22 @@ async def _day() -> tuple[float, int, int]:
         for hour in range(_HOURS):
             for number in range(_DEPLOYMENTS):
                 await cluster.apply(_DEPLOYMENT.format(number=number, replicas=_REPLICAS, hour=hour))
+            lost = cluster.nodes.names[hour // _LOSS % _NODES] if hour % _LOSS == _LOSS - 1 else ""
+            if lost:
+                cluster.nodes.lose(lost)
             await cluster.advance(hours=1)
+            if lost:
+                cluster.nodes.restore(lost)
             await _check(cluster, hour)
         return time.process_time() - started, cluster.store.revision - revision, _turns()
 
 
 async def _check(cluster: Cluster, hour: int) -> None:
     pods = await cluster.list("pods", "default")
-    images = [pod.spec.containers[0].image for pod in pods if (pod.metadata.labels or {}).get("app")]
+    images = [
+        pod.spec.containers[0].image for pod in pods
+        if (pod.metadata.labels or {}).get("app") and not pod.metadata.deletionTimestamp
+    ]  # fmt: skip
     if images != [f"web:{hour}"] * (_DEPLOYMENTS * _REPLICAS):
         raise NotAsExpected(f"after hour {hour} there were {len(images)} pods of Deployments")
     if not any(pod.status.phase == "Succeeded" for pod in pods):

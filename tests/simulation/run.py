@@ -97,7 +97,7 @@ async def _run(seed: int, result: Result, died: _Died, rate: float | None) -> No
                 randomness=randomness.fork(), life=life, node=SimulatedNode(cpus=4.0, memory=8 * 2**30, max_pods=20),
             )  # fmt: skip
             parts.start("simulated nodes", nodes.run)
-            faults.attach(plane, nodes if hasattr(nodes, "lose") else None)
+            faults.attach(plane, nodes)
             await nodes.registered.wait()
             user = Workload(Client(plane.transport("user"), agent="user", user=ADMIN), draw)
             try:
