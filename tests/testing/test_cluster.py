@@ -113,3 +113,15 @@ def test_ten_side_by_side_know_nothing_of_each_other() -> None:
         return await asyncio.gather(*(one(number) for number in range(10)))
 
     assert simulate(all_of_them) == [[f"web-{number}"] for number in range(10)]
+
+
+def test_an_hour_of_history_is_kept() -> None:
+    async def ask() -> list[str]:
+        async with Cluster() as cluster:
+            await cluster.apply(WEB)
+            await cluster.scale("deploy/web", replicas=5)
+            await cluster.advance(minutes=50)
+            story = await cluster.why("deploy/web")
+            return [change.field for write in story for change in write.changes]
+
+    assert "spec.replicas" in simulate(ask)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pinnace.base.clock import Clock
+from pinnace.store.history import Bounds
 from pinnace.store.memory import MemoryStore
 from pinnace.store.sqlite import SqliteStore
 from pinnace.store.store import (
@@ -22,8 +23,8 @@ from pinnace.store.store import (
 )  # fmt: skip
 
 __all__ = [
-    "Cause", "Change", "Compacted", "Conflict", "Entry", "FutureRevision", "MemoryStore", "Page", "SqliteStore",
-    "Store", "StoreFailure", "Trace", "open_store",
+    "Bounds", "Cause", "Change", "Compacted", "Conflict", "Entry", "FutureRevision", "MemoryStore", "Page",
+    "SqliteStore", "Store", "StoreFailure", "Trace", "open_store",
 ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from pinnace.client.client import Client
 from pinnace.client.transport import Request, Response
 from pinnace.cluster.settings import Settings
 from pinnace.kubelet.simulated import LEASES, Life, Lives, SimulatedKubelets, SimulatedNodes
-from pinnace.store import MemoryStore, Store, open_store
+from pinnace.store import Bounds, MemoryStore, Store, open_store
 from pinnace.testing.control_plane import ControlPlane
 from pinnace.testing.faults import Faults
 from pinnace.testing.loop import VirtualLoop
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["START", "Cluster", "resolve"]
 
 _USER = "user"           # the component that the test itself is
+# Longer than a server keeps it: a test asks why after it has let hours pass.
+_HISTORY = Bounds(seconds=3600.0, nbytes=64 * 1024 * 1024)
 _STARTING = 60.0          # seconds a cluster has to come up
 _QUIET = {"virtual": 2.0, "real": 0.5}       # seconds without a write, after which a cluster has settled
 
@@ -131,10 +133,14 @@ class Cluster(Verbs):
 
     async def _start(self, randomness: Randomness) -> None:
         clock = LoopClock(START, self._loop) if self.time == "virtual" else SystemClock()
-        self.store: Store = await open_store(self._engine, self._directory_of_data(), clock)
+        given = None
+        if self._engine == "memory":
+            self.store: Store = MemoryStore(clock, _HISTORY)
+            given = fill(self.store, self._settings, clock.now())
+        else:
+            self.store = await open_store(self._engine, self._directory_of_data(), clock)
         self._stack.push_async_callback(self.store.close)
         kubelets = SimulatedKubelets()
-        given = fill(self.store, self._settings, clock.now()) if isinstance(self.store, MemoryStore) else None
         self.faults = Faults(randomness.fork())
         self.control_plane = ControlPlane(
             self.faults.store(self.store), self._settings, clock, randomness, kubelets=kubelets, wrap=self.faults.wrap,
