@@ -60,7 +60,7 @@ logger = logging.getLogger("pinnace.cluster")
 
 _FIRST_PORT = 6443
 _LAST_REQUESTS = 0.4        # seconds that requests under way have at the server's end
-_TALKATIVE = 100            # so many simulated nodes tell of every container that starts
+_TALKATIVE = 20            # so many simulated nodes tell of every container that starts
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
 _SCHEDULER = User("system:kube-scheduler", groups=("system:authenticated",))
 _MANAGER = User("system:kube-controller-manager", groups=("system:authenticated",))
