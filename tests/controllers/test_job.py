@@ -76,6 +76,7 @@ def test_pods_are_made_with_the_tracking_finalizer_after_the_start_is_written() 
     fresh = msgspec.structs.replace(job(parallelism=2, completions=3), status=None)
     plan = decide(Seen(fresh, ()), NOW)
     assert plan.status.status.startTime == "2026-01-01T12:00:00Z"
+    assert plan.status.status.active == 2      # told with them, not in a status of its own
     assert [type(action) for action in plan.actions] == [Create, Create]
     assert plan.actions[0].object.metadata.finalizers == [FINALIZER]   # type: ignore[union-attr]
     assert plan.actions[0].object.metadata.generateName == "work-"     # type: ignore[union-attr]
@@ -94,6 +95,14 @@ def test_counting_notes_first_then_lets_go_then_counts() -> None:
     counted = decide(Seen(noted.status, (free,)), NOW)
     assert counted.status.status.succeeded == 1
     assert counted.status.status.uncountedTerminatedPods == batch.UncountedTerminatedPods()
+
+
+def test_the_last_count_and_the_end_are_one_status() -> None:
+    j = job()
+    noted = decide(Seen(j, (worker(j, "a", "Succeeded"),)), NOW).status
+    ended = decide(Seen(noted, (pod("a", owner=j, phase="Succeeded"),)), NOW)
+    assert ended.status.status.succeeded == 1 and is_finished(ended.status)
+    assert ended.actions == (Emit("Normal", "Completed", "Job completed"),)
 
 
 def test_completion() -> None:

@@ -223,11 +223,11 @@ def _end(job: batch.Job, status: batch.JobStatus, told: Tally, ending: _Ending, 
     status = tally.set_condition(status, ending.interim, "True", ending.reason, ending.message, now)
     if told.active:
         return Plan(tuple(map(_delete, told.active)), _changed(job, status))
-    counted = _count(job, status, told)
-    if counted is not None:
-        return counted
+    if told.succeeded or told.failed:
+        return Plan(_loose(told), _changed(job, _counted(job, status, told)))
+    status = _counted(job, status, told)
     if told.terminating:
-        return Plan(status=_changed(job, status))
+        return Plan(_loose(told), _changed(job, status))
     status = tally.set_condition(status, ending.type, "True", ending.reason, ending.message, now)
     status = msgspec.structs.replace(status, active=None, ready=0, terminating=0)
     if ending.type == "Complete":
@@ -235,19 +235,27 @@ def _end(job: batch.Job, status: batch.JobStatus, told: Tally, ending: _Ending, 
         event = Emit(NORMAL, "Completed", "Job completed")
     else:
         event = Emit(WARNING, ending.reason, ending.message)
-    return Plan((event,), _changed(job, status))
+    return Plan((*_loose(told), event), _changed(job, status))
 
 
 def _count(job: batch.Job, status: batch.JobStatus, told: Tally) -> Plan | None:
     """The next step of counting finished pods; None when all are counted."""
-    loose = tuple(_let_go(pod) for pod in told.ignored if tally.is_tracked(pod))
+    loose = _loose(told)
+    if not (loose or told.succeeded or told.failed or tally.recorded(job.status)):
+        return None
+    return Plan(loose, _changed(job, _counted(job, status, told)))
+
+
+def _loose(told: Tally) -> tuple[Action, ...]:
+    """Pods that count for nothing are let go."""
+    return tuple(_let_go(pod) for pod in told.ignored if tally.is_tracked(pod))
+
+
+def _counted(job: batch.Job, status: batch.JobStatus, told: Tally) -> batch.JobStatus:
+    """What was noted and let go is counted; what has ended since is noted."""
     if tally.recorded(job.status):
         status = tally.count(job, status)
-    if told.succeeded or told.failed:
-        status = tally.note(job, status, told)
-    elif not tally.recorded(job.status):
-        return Plan(loose, _changed(job, status)) if loose else None
-    return Plan(loose, _changed(job, status))
+    return tally.note(job, status, told) if told.succeeded or told.failed else status
 
 
 def _go_on(
@@ -262,12 +270,13 @@ def _go_on(
     if counting is not None:
         return counting
     writes = _stop(told.active) if job.spec.suspend else _manage(job, told, pods, planner, now)
-    changed = _changed(job, status)
-    if writes:
-        if job.status is not None and job.status.startTime == status.startTime:
-            return Plan(writes, again=planner.again)
-        return Plan((*writes, *_suspension(job, status)), changed, planner.again)
-    return Plan(_suspension(job, status), changed, planner.again)
+    made = sum(isinstance(write, Create) for write in writes)
+    if made:
+        # As upstream: the pods that were just made are told in the same status. (If one is refused, it is not written.)
+        status = msgspec.structs.replace(status, active=len(told.active) + made)
+    elif writes and job.status is not None and job.status.startTime == status.startTime:
+        return Plan(writes, again=planner.again)
+    return Plan((*writes, *_suspension(job, status)), _changed(job, status), planner.again)
 
 
 def _suspension(job: batch.Job, status: batch.JobStatus) -> tuple[Action, ...]:
