@@ -208,6 +208,22 @@ def test_what_happened_while_the_server_was_down_is_told_afterwards() -> None:
 # ------------------------------------------------------------------------------------------------------ pods
 
 
+def test_an_image_that_is_pulled_again_is_no_news_of_the_node() -> None:
+    async def test(cluster: Cluster) -> None:
+        latest = [{"name": "web", "image": "web"}]          # :latest is pulled for every container
+        await cluster.apply(pod("first", ONE, containers=latest))
+        await cluster.wait_for("pods", "first", condition="Ready")
+        await cluster.advance(seconds=15)
+        before = (await cluster.get("nodes", ONE)).metadata.resourceVersion
+        await cluster.apply(pod("second", ONE, containers=latest))
+        await cluster.wait_for("pods", "second", condition="Ready")
+        await cluster.advance(seconds=30)
+        assert len(await events(cluster, "Pulling")) == 2
+        assert (await cluster.get("nodes", ONE)).metadata.resourceVersion == before
+
+    play(test)
+
+
 def test_events_and_images_as_of_a_real_kubelet() -> None:
     async def test(cluster: Cluster) -> None:
         cluster.nodes.on(image="slow:*", pull=20)

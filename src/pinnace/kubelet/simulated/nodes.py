@@ -335,8 +335,9 @@ class SimulatedNodes:
         done = pods.advance(tracked.pod, tracked.state, tracked.place, now)
         tracked.state = done.state
         for image, shown in done.pulled:
+            # One that is pulled again (imagePullPolicy Always) is nothing new.
+            machine.news = machine.news or (shown and not machine.images.get(image))
             machine.images[image] = shown
-            machine.news = machine.news or shown
         if machine.reachable:
             for told in done.told:
                 self._tell(tracked, told)
