@@ -16,7 +16,7 @@ from pinnace.testing.cluster import Cluster
 from pinnace.testing.loop import simulate
 
 _HOURS = 24
-_NODES = 3
+NODES = 3
 _CRONJOBS = 50
 _DEPLOYMENTS, _REPLICAS = 20, 3
 _LOSS = 3                 # hours between two losses of a node
@@ -66,22 +66,27 @@ def simulated_day() -> list[Figure]:
 
 
 async def _day() -> tuple[float, int, int]:
-    async with Cluster(nodes=_NODES, seed=1) as cluster:
+    async with Cluster(nodes=NODES, seed=1) as cluster:
         started, revision = time.process_time(), cluster.store.revision
-        for number in range(_CRONJOBS):
-            minutes = 1 + number * 59 // (_CRONJOBS - 1)
-            await cluster.apply(_CRONJOB.format(number=number, minutes=minutes))
-        for hour in range(_HOURS):
-            for number in range(_DEPLOYMENTS):
-                await cluster.apply(_DEPLOYMENT.format(number=number, replicas=_REPLICAS, hour=hour))
-            lost = cluster.nodes.names[hour // _LOSS % _NODES] if hour % _LOSS == _LOSS - 1 else ""
-            if lost:
-                cluster.nodes.lose(lost)
-            await cluster.advance(hours=1)
-            if lost:
-                cluster.nodes.restore(lost)
-            await _check(cluster, hour)
+        await keep_busy(cluster, _HOURS)
         return time.process_time() - started, cluster.store.revision - revision, _turns()
+
+
+async def keep_busy(cluster: Cluster, hours: int) -> None:
+    """The work of a busy day, in a cluster of `NODES`. Raises NotAsExpected."""
+    for number in range(_CRONJOBS):
+        minutes = 1 + number * 59 // (_CRONJOBS - 1)
+        await cluster.apply(_CRONJOB.format(number=number, minutes=minutes))
+    for hour in range(hours):
+        for number in range(_DEPLOYMENTS):
+            await cluster.apply(_DEPLOYMENT.format(number=number, replicas=_REPLICAS, hour=hour))
+        lost = cluster.nodes.names[hour // _LOSS % NODES] if hour % _LOSS == _LOSS - 1 else ""
+        if lost:
+            cluster.nodes.lose(lost)
+        await cluster.advance(hours=1)
+        if lost:
+            cluster.nodes.restore(lost)
+        await _check(cluster, hour)
 
 
 async def _check(cluster: Cluster, hour: int) -> None:
