@@ -78,7 +78,7 @@ def decide(seen: Seen, now: datetime) -> Plan:
 def upcoming(cron_job: batch.CronJob, now: datetime) -> datetime | None:
     """When its schedule comes next; None if it never does, or is not understood."""
     try:
-        return parse(cron_job.spec.schedule, ZoneInfo(cron_job.spec.timeZone or "UTC")).after(now)
+        return parse(cron_job.spec.schedule, _zone(cron_job)).after(now)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return None
 
