@@ -461,22 +461,20 @@ class Informer(Generic[K]):
         for key in [key for key in self.cache._objects if key not in present]:
             self._delete(key, None)
         for obj in items:
-            self._upsert(obj)
+            self._apply("ADDED", obj)
         self.cache._seen(revision_number(revision))
         self.cache._synced.set()
 
-    def _apply(self, type: str, obj: K) -> None:
-        if type == "ADDED" or type == "MODIFIED":
-            self._upsert(obj)
-        elif type == "DELETED":
-            self._delete(key_of(obj), obj)
-        elif type != "BOOKMARK":
-            log.error("watching %s: event of unknown type %r", self.kind.__name__, type)
-
-    def _upsert(self, obj: Any) -> None:
-        after = obj.metadata
+    def _apply(self, type: str, obj: Any) -> None:
+        """One event; whether an object is new is seen in the cache, not in the event."""
+        if type != "MODIFIED" and type != "ADDED":
+            if type == "DELETED":
+                self._delete(key_of(obj), obj)
+            elif type != "BOOKMARK":
+                log.error("watching %s: event of unknown type %r", self.kind.__name__, type)
+            return
+        after, cache = obj.metadata, self.cache
         key = (after.namespace or "", after.name or "")
-        cache = self.cache
         old: Any = cache._objects.get(key)
         if old is not None:
             before = old.metadata
