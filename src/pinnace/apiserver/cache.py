@@ -291,16 +291,15 @@ class WatchCache:
 
     def _tell_chosen(self, event: Event) -> None:
         """Tell the watchers of its namespace, and of the values that it has or had."""
-        scopes: dict[tuple[str, str], None] = {}
-        if self.form.kind.namespaced:
-            scopes["namespace", event.entry.object.metadata.namespace or ""] = None
+        scopes = [("namespace", event.entry.object.metadata.namespace or "")]
         for field, value in self.indexed.items():
-            scopes[field, value(event.entry.object)] = None
-            if event.previous is not None:
-                scopes[field, value(event.previous.object)] = None
+            after = value(event.entry.object)
+            before = value(event.previous.object) if event.previous is not None else after
+            scopes += [(field, after)] if before == after else [(field, after), (field, before)]
         for scope in scopes:
-            if scope in self._sinks:
-                for sink in tuple(self._sinks[scope].values()):
+            sinks = self._sinks.get(scope)
+            if sinks:
+                for sink in tuple(sinks.values()):
                     sink(event)
 
     def _reindex(self, key: str, entry: Entry | None, previous: Entry | None) -> None:

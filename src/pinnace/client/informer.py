@@ -260,6 +260,8 @@ class Cache(Generic[K]):
         self._objects[key] = obj
         if old is None:
             self._namespaces.setdefault(key[0], {})[key] = None
+        if not self._indexes:
+            return
         for index in self._indexes.values():
             values = tuple(index.of(obj))
             if values != index.values.get(key, ()):     # most changes are about something else
@@ -430,7 +432,10 @@ class Informer(Generic[K]):
         """One event, in the call that made it; what `advance` makes of a batch of one."""
         self._direct = revision
         self._apply(type, obj)
-        self.cache._seen(revision)
+        cache = self.cache
+        cache._revision = revision
+        if cache._waiting or cache._conditions:
+            cache._wake(revision)
 
     def _stand(self) -> None:
         """Let the state say what was told directly: asked for when a watch ends, not with each event."""
