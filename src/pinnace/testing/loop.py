@@ -12,9 +12,10 @@ import asyncio
 import random
 import selectors
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextvars import Context
 from typing import Any, NoReturn, TypeVar
+from weakref import WeakSet
 
 from pinnace.testing.network import Network
 from pinnace.testing.outside import OutsideWorld, Refusals, guard
@@ -69,6 +70,7 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
     # Of BaseEventLoop, on every supported Python; the type stubs leave them out.
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
+    _asyncgens: WeakSet[AsyncGenerator[Any, Any]]
     _closed: bool
     _debug: bool
 
@@ -157,6 +159,13 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
+
+    async def shutdown_asyncgens(self) -> None:
+        # Those that have ended, and only wait for the collector, would get a task each.
+        for generator in tuple(self._asyncgens):
+            if getattr(generator, "ag_frame", None) is None:
+                self._asyncgens.discard(generator)
+        await super().shutdown_asyncgens()
 
     # BaseEventLoop leaves these to the loops of the platforms.
 
