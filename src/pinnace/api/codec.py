@@ -52,15 +52,16 @@ class _List(msgspec.Struct):
 _list_decoder = msgspec.json.Decoder(_List)
 
 
-def encode(obj: Any) -> bytes:
-    """The object's JSON, without what it leaves unset."""
-    return _encoder.encode(obj)
+# The object's JSON, without what it leaves unset.
+encode: Callable[[Any], bytes] = _encoder.encode
 
 
 def decode(kind: type[K], data: bytes) -> K:
     """An object out of JSON. Raises BadRequest."""
+    of: Any = kind
+    form = _form(of)
     try:
-        obj = decoder(kind).decode(data)
+        obj: K = form.decode(data)
     except msgspec.MsgspecError as error:
         if "got `null`" not in str(error):
             raise BadRequest(explain(kind, error)) from error
@@ -68,15 +69,31 @@ def decode(kind: type[K], data: bytes) -> K:
         return from_dict(kind, _parsed(kind, data))
     except RecursionError as error:
         raise BadRequest("json: exceeded max depth") from error
-    _settle(obj, _may_have_empties(data))
+    # White space may hide that a list or map is empty: then it is looked for, as where it is plain to see.
+    plain = b"[]" in data or b"{}" in data or b"{ " in data or b"[ " in data
+    if plain or b"\n" in data or b"\t" in data or b"\r" in data:
+        _settle(obj)
+    else:
+        for name in form.quantities:
+            if name in data:
+                _settle(obj, False)
+                break
     return obj
 
 
-def _may_have_empties(data: bytes) -> bool:
-    """Whether some list or map in a JSON text may be empty. White space may hide that: then it is looked for."""
-    if b"[]" in data or b"{}" in data or b"{ " in data or b"[ " in data:
-        return True
-    return b"\n" in data or b"\t" in data or b"\r" in data
+class _Form(NamedTuple):
+    """How a kind is decoded. `quantities`: bytes of which one is in every text that has a quantity."""
+
+    decode: Callable[[bytes], Any]
+    quantities: tuple[bytes, ...]
+
+
+@cache
+def _form(kind: Any) -> _Form:
+    names = _quantity_names(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else frozenset()
+    # A letter of a name may be written as an escape.
+    signs = (*(f'"{name}"'.encode() for name in sorted(names)), b"\\u") if names else ()
+    return _Form(_decoder(kind).decode, signs)
 
 
 def _parsed(kind: type[Any], data: bytes) -> Any:
@@ -251,21 +268,26 @@ def _structs(shape: Shape) -> list[type[msgspec.Struct]]:
     return found if shape.inner is None else [*found, *_structs(shape.inner)]
 
 
-@cache
 def _has_quantities(struct: type[msgspec.Struct]) -> bool:
-    """Whether there is one in it, at any depth; structs may hold themselves."""
+    return bool(_quantity_names(struct))
+
+
+@cache
+def _quantity_names(struct: type[msgspec.Struct]) -> frozenset[str]:
+    """What the fields of quantities are called in it, at any depth; structs may hold themselves."""
     from pinnace.api.shapes import fields_of
 
+    found: set[str] = set()
     seen, waiting = {struct}, [struct]
     while waiting:
         for field in fields_of(waiting.pop()).values():
             if field.quantity:
-                return True
+                found.add(field.wire)
             for inner in _structs(field.shape):
                 if inner not in seen:
                     seen.add(inner)
                     waiting.append(inner)
-    return False
+    return frozenset(found)
 
 
 # ------------------------------------------------------------------------------------------------------ errors

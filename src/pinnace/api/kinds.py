@@ -84,6 +84,6 @@ def kind_of(what: object) -> Kind:
 
 
 @cache
-def kind_of_type(cls: type[Any]) -> Kind:
+def kind_of_type(cls: Any) -> Kind:
     """The same of a Struct class."""
     return _BY_CLASS[cls.__module__, cls.__name__]

@@ -107,10 +107,11 @@ class Client:
     async def create(
         self, obj: K, *, namespace: str = "", because: tuple[int, ...] = (), dry_run: bool = False
     ) -> K:
-        of = type(obj)
+        of: Any = type(obj)
         path = collection_path(kind_of_type(of), namespace or codec.metadata(obj).namespace or "")
         query = _ALL_DRY if dry_run else None
-        return self._object(of, await self.call("POST", path, query=query, body=codec.encode(obj), because=because))
+        response = await self.call("POST", path, query=query, body=codec.encode(obj), because=because)
+        return self._object(type(obj), response)
 
     async def create_subresource(
         self, parent: type[Any], name: str, namespace: str, subresource: str, body: K, *,
