@@ -144,7 +144,7 @@ def from_dict(data: Any, kind: Kind) -> Any:
         raise BadRequest(cannot(kind, "the patched object is no object"))
     check_type(str(data.get("kind") or ""), str(data.get("apiVersion") or ""), kind)
     try:
-        obj = codec.from_dict(kind.type, data)
+        obj = codec.decode(kind.type, codec.encode(data))
     except BadRequest as error:
         raise BadRequest(cannot(kind, _detail(error))) from error
     return obj

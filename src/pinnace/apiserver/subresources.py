@@ -128,7 +128,7 @@ def _wanted(call: Call, scale: Scale[Any]) -> Callable[[autoscaling.Scale], auto
     media, _ = media_type(call.request.headers.get("content-type", ""))
     patching.check_media(media)
     patch = bodies.plain(call.request.body, SCALE_KIND.kind)
-    apply = patching.patcher(media, patch, autoscaling.Scale)
+    apply = patching.patcher(media, patch, autoscaling.Scale, call.request.body)
 
     def patched(current: autoscaling.Scale) -> autoscaling.Scale:
         found: autoscaling.Scale = bodies.from_dict(apply(codec.to_dict(current)), SCALE_KIND)
