@@ -91,7 +91,7 @@ def decode(request: Request, kind: Kind, validation: str) -> tuple[Any, list[str
 
     `validation` is the query's fieldValidation: what Strict refuses, Warn warns of, and Ignore drops.
     """
-    body = as_json(request, kind)
+    body = request.body if request.headers.get("content-type") == JSON else as_json(request, kind)
     if not body:
         raise _unreadable(kind.kind, "unexpected end of JSON input")
     obj = typed(body, kind)
@@ -132,8 +132,9 @@ def typed(body: bytes, kind: Kind) -> Any:
         raise BadRequest(cannot(kind, _detail(error))) from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise _unreadable(kind.kind, f"json parse error: {error}") from error
-    check_type(obj.kind, obj.apiVersion, kind)
-    obj.kind, obj.apiVersion = kind.kind, kind.api_version
+    if obj.kind != kind.kind or obj.apiVersion != kind.api_version:
+        check_type(obj.kind, obj.apiVersion, kind)
+        obj.kind, obj.apiVersion = kind.kind, kind.api_version
     return obj
 
 
@@ -143,7 +144,7 @@ def from_dict(data: Any, kind: Kind) -> Any:
         raise BadRequest(cannot(kind, "the patched object is no object"))
     check_type(str(data.get("kind") or ""), str(data.get("apiVersion") or ""), kind)
     try:
-        obj = codec.from_dict(kind.type, data)
+        obj = codec.decode(kind.type, codec.encode(data))
     except BadRequest as error:
         raise BadRequest(cannot(kind, _detail(error))) from error
     return obj

@@ -20,7 +20,8 @@ STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 _OFFERED = f"{JSON_PATCH}, {MERGE}, {STRATEGIC}"
 _MOST_OPERATIONS = 10_000
-_TOUCHED = frozenset({"kind", "apiVersion", "metadata", "status"})
+_MAIN = frozenset({"kind", "apiVersion", "metadata"})
+_STATUS = frozenset({"kind", "apiVersion", "metadata", "status"})
 
 
 def change_for(
@@ -34,13 +35,14 @@ def change_for(
     kind = registry.kind
     check_media(media)
     patch = bodies.plain(request.body, kind.kind)
-    apply = patcher(media, patch, kind.type)
+    apply = patcher(media, patch, kind.type, request.body)
     default = registry.resource.default
-    # What else there is need not be taken apart and put together again: of an object, its status is the lesser part.
-    partial = status and media != JSON_PATCH and _TOUCHED.issuperset(patch)
+    # What else there is need not be taken apart and put together again: the spec is the greater part of an object.
+    partial = media != JSON_PATCH and (_STATUS if status else _MAIN).issuperset(patch)
 
     def change(current: Any) -> Any:
-        data = apply(codec.to_dict(_partial(current) if partial else current))
+        whole = not partial or not (status or current.metadata.labels)
+        data = apply(codec.to_dict(current if whole else _partial(current, status)))
         findings = strict.unknown_fields(kind.type, data) if validation != "Ignore" else []
         obj = bodies.from_dict(data, kind)
         for text in bodies.judge(findings, kind, validation):
@@ -48,19 +50,23 @@ def change_for(
                 warnings.append(text)
         _check_identity(obj, current)
         default(obj)
-        if partial:
-            # What a status lacks by default does not depend on the rest, which is shared with the current object.
+        if whole:
+            return obj
+        # What metadata and status lack by default does not depend on the rest, which is shared with the current
+        # object. (Labels may, where there are none: then the whole is patched.)
+        if status:
             return msgspec.structs.replace(current, metadata=obj.metadata, status=obj.status)
-        return obj
+        return msgspec.structs.replace(current, metadata=obj.metadata)
 
     return change, pinned(patch, media)
 
 
-def _partial(current: Any) -> Any:
-    """The object with nothing but metadata and status."""
-    return type(current)(
-        kind=current.kind, apiVersion=current.apiVersion, metadata=current.metadata, status=current.status
-    )
+def _partial(current: Any, status: bool) -> Any:
+    """The object with nothing but metadata, and perhaps its status."""
+    found = type(current)(kind=current.kind, apiVersion=current.apiVersion, metadata=current.metadata)
+    if status:
+        found.status = current.status
+    return found
 
 
 def check_media(media: str) -> None:
@@ -85,8 +91,8 @@ def pinned(patch: Any, media: str) -> bool:
     return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))
 
 
-def patcher(media: str, patch: Any, type: type[Any]) -> Callable[[Any], Any]:
-    """A function on plain data that may be changed in place. Raises BadRequest."""
+def patcher(media: str, patch: Any, type: type[Any], text: bytes) -> Callable[[Any], Any]:
+    """A function on plain data that may be changed in place; `text` is the patch as it was sent. Raises BadRequest."""
     if media == JSON_PATCH:
         if not isinstance(patch, list):
             raise errors.BadRequest("error decoding patch: a JSON patch is a list of operations")
@@ -99,7 +105,8 @@ def patcher(media: str, patch: Any, type: type[Any]) -> Callable[[Any], Any]:
         raise errors.BadRequest("error decoding patch: a patch of this type is an object")
     if media == MERGE:
         return lambda data: merge_patch.apply(data, patch)
-    return lambda data: _strategic(data, patch, type)
+    plain = b'"$' not in text and b"null" not in text and b"\\u" not in text
+    return lambda data: _strategic(data, patch, type, plain)
 
 
 def _json_patch(data: Any, patch: list[Any]) -> Any:
@@ -110,9 +117,9 @@ def _json_patch(data: Any, patch: list[Any]) -> Any:
         raise errors.Invalid(f"the server rejected our request due to an error in our request: {error}") from error
 
 
-def _strategic(data: Any, patch: dict[str, Any], type: type[Any]) -> Any:
+def _strategic(data: Any, patch: dict[str, Any], type: type[Any], plain: bool) -> Any:
     try:
-        return strategic.apply(data, patch, type)
+        return strategic.apply(data, patch, type, plain=plain)
     except PatchError as error:
         raise errors.BadRequest(str(error)) from error
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Forbidden
 from pinnace.api.scheduling import v1 as scheduling
-from pinnace.apiserver.access import Admission
+from pinnace.apiserver.access import Admission, AdmissionPlugin, Concern
 from pinnace.apiserver.authentication.objects import Objects
 
 
-class PriorityAdmission:
+class PriorityAdmission(AdmissionPlugin):
     """Resolves pods' priority classes; allows one default class."""
+
+    mutates = Concern(("CREATE", "UPDATE"), ("pods",), whole=True)
+    validates = Concern(("CREATE", "UPDATE"), ("priorityclasses.scheduling.k8s.io",))
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
     async def mutate(self, admission: Admission) -> None:
         pod = admission.object
-        if admission.subresource or not isinstance(pod, core.Pod):
+        if not isinstance(pod, core.Pod):
             return
         old = admission.old_object
         if admission.operation == "UPDATE" and isinstance(old, core.Pod):
@@ -27,12 +30,11 @@ class PriorityAdmission:
             if pod.spec.preemptionPolicy is None:
                 pod.spec.preemptionPolicy = old.spec.preemptionPolicy
             return
-        if admission.operation == "CREATE":
-            self._resolve(admission, pod)
+        self._resolve(admission, pod)
 
     async def validate(self, admission: Admission) -> None:
         new = admission.object
-        if admission.operation not in ("CREATE", "UPDATE") or not isinstance(new, scheduling.PriorityClass):
+        if not isinstance(new, scheduling.PriorityClass):
             return
         default = self._default()
         if new.globalDefault and default is not None and default.metadata.name != new.metadata.name:

@@ -20,7 +20,7 @@ from pinnace.apiserver.authorization.rbac import allows
 from pinnace.client.transport import User
 
 _PREFIX = "system:node:"
-_GROUP = "system:nodes"
+NODES = "system:nodes"
 _LEASES = "kube-node-lease"
 _MOST_REMEMBERED = 20_000
 _READS = {"secrets": ("get", "list", "watch"), "configmaps": ("get", "list", "watch")}
@@ -32,7 +32,7 @@ Reference = tuple[str, str]      # (resource, name), in the pod's namespace; per
 
 def node_name(user: User) -> str:
     """The node that the user is, or "" for others."""
-    if _GROUP in user.groups and user.name.startswith(_PREFIX):
+    if NODES in user.groups and user.name.startswith(_PREFIX):
         return user.name.removeprefix(_PREFIX)
     return ""
 
@@ -46,8 +46,8 @@ class NodeAuthorizer:
         self._references: OrderedDict[tuple[str, str], frozenset[Reference]] = OrderedDict()
 
     def authorize(self, attributes: Attributes) -> Decision:
-        node = node_name(attributes.user)
-        if not node:
+        user = attributes.user
+        if NODES not in user.groups or not (node := node_name(user)):
             return NO_OPINION
         resource, group = attributes.resource, attributes.group
         match (group, resource):
