@@ -90,7 +90,9 @@ class Feed:
             self._stop()
             self._task = asyncio.create_task(self._refill(), name="apiserver-feed")
             return
-        self._advance(change.revision)
+        self.revision = change.revision
+        if self._waiting:
+            self._wake()
 
     def _stop(self) -> None:
         if self._unsubscribe is not None:
@@ -129,7 +131,8 @@ class Feed:
             after = page.entries[-1].key
         for prefix, entries in found.items():
             self._caches[prefix].load(iter(entries), revision)
-        self._advance(revision)
+        self.revision = max(self.revision, revision)
+        self._wake()
 
     def _cache(self, key: str) -> WatchCache | None:
         """By the longest prefix: /registry/GROUP/PLURAL/… and /registry/PLURAL/… live side by side."""
@@ -142,33 +145,29 @@ class Feed:
         return None
 
     def _apply(self, change: Change) -> None:
-        cache = self._cache(change.key)
+        key, revision, value = change.key, change.revision, change.value
+        cache = self._cache(key)
         if cache is None:
             return
-        previous = cache.entries.get(change.key)
-        if change.value is None:
+        previous = cache.entries.get(key)
+        if value is None:
             if previous is not None:
-                gone = at_revision(previous, change.revision)
-                cache.apply(Event("DELETED", change.revision, gone, previous))
+                cache.apply(Event("DELETED", revision, at_revision(previous, revision), previous))
             return
-        entry = self._entry(cache, change, previous.created if previous is not None else change.revision)
-        if entry is None:
-            return
-        kind = "MODIFIED" if previous is not None else "ADDED"
-        cache.apply(Event(kind, change.revision, entry, previous))
-
-    def _entry(self, cache: WatchCache, change: Change, created: int) -> Entry | None:
-        value = change.value
-        assert value is not None
+        created = previous.created if previous is not None else revision
         own = self._own.get(id(value))
+        entry: Entry | None
         if own is not None and own[0] is value:
             obj = own[1]
-            obj.metadata.resourceVersion = str(change.revision)
-            return Entry(change.key, obj, value, change.revision, created, cache.form)
-        return readable(cache, Stored(change.key, value, created, change.revision))
+            obj.metadata.resourceVersion = str(revision)
+            entry = Entry(key, obj, value, revision, created, cache.form)
+        else:
+            entry = readable(cache, Stored(key, value, created, revision))
+        if entry is not None:
+            cache.apply(Event("MODIFIED" if previous is not None else "ADDED", revision, entry, previous))
 
-    def _advance(self, revision: int) -> None:
-        self.revision = max(self.revision, revision)
+    def _wake(self) -> None:
+        """Those who wait for a revision that is in the caches now."""
         while self._waiting and self._waiting[0][0] <= self.revision:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():

@@ -46,7 +46,7 @@ class Request(msgspec.Struct):
     upgrade: object = None                 # the HTTP front's handle for WebSocket and raw upgrades
 
 
-class WatchLine(msgspec.Struct, frozen=True):
+class WatchLine(msgspec.Struct, frozen=True, gc=False):
     """One watch event: its kind, the object as decoded by the server (shared: never change it), its line."""
 
     type: str          # ADDED, MODIFIED, DELETED, BOOKMARK, ERROR
@@ -54,7 +54,8 @@ class WatchLine(msgspec.Struct, frozen=True):
     line: bytes        # the JSON line, newline included
 
 
-Tell = Callable[[str, object], None]      # an event's type, and its object (shared: never change it)
+# An event's type, its object (shared: never change it), and the object's revision as a number.
+Tell = Callable[[str, object, int], None]
 
 
 @runtime_checkable
@@ -72,6 +73,10 @@ class DirectWatch(Protocol):
         Nothing is queued, so that there is no bound to exceed; there are no bookmarks but the one after initial
         events, and no limit of time. `tell` must be quick and must not raise. The future is done when the server
         ends the watch, with the StatusError that it gives as reason, if any."""
+        ...
+
+    def redirect(self, tell: Tell) -> None:
+        """Call that one instead, for every event from now on; nothing happens once the watch is over."""
         ...
 
     async def aclose(self) -> None: ...
