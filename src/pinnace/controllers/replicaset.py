@@ -16,14 +16,14 @@ import msgspec
 from pinnace.api.apps import v1 as apps
 from pinnace.api.core import v1 as core
 from pinnace.api.times import format as format_time
-from pinnace.client.informer import Event, Informers
+from pinnace.client.informer import Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.owners import (
     Claim,
+    Owned,
     candidates,
     claim,
     controller_of,
-    controllers_named,
     index_by_controller,
 )
 from pinnace.controllers.plan import (
@@ -36,7 +36,6 @@ from pinnace.controllers.plan import (
     Plan,
     Planner,
     Ref,
-    Watch,
 )
 from pinnace.controllers.selectors import selector_of
 
@@ -66,8 +65,7 @@ class ReplicaSetController:
         index_by_controller(self._pods)
         index_by_controller(self.primary)
         self.watches = (
-            Watch(self._pods, controllers_named("ReplicaSet", "apps")),
-            Watch(self._pods, self._of_orphan),
+            Owned(self._pods, "ReplicaSet", "apps", self._adopters, same=podlib.same_standing),
         )
 
     def observe(self, ref: Ref) -> Seen | None:
@@ -95,10 +93,9 @@ class ReplicaSetController:
                 if podlib.is_active(pod):
                     yield pod
 
-    def _of_orphan(self, event: Event[core.Pod]) -> Iterable[Ref]:
+    def _adopters(self, pod: core.Pod) -> Iterable[Ref]:
         """Replica sets that might adopt a pod nobody controls."""
-        pod = event.new
-        if pod is None or controller_of(pod) is not None or not pod.metadata.labels:
+        if not pod.metadata.labels:
             return
         for rs in self.primary.cache.list(pod.metadata.namespace or ""):
             selector = rs.spec.selector if rs.spec is not None else None
@@ -114,8 +111,7 @@ class ReplicationControllerController:
         self._pods = informers.of(core.Pod)
         index_by_controller(self._pods)
         self.watches = (
-            Watch(self._pods, controllers_named("ReplicationController", "")),
-            Watch(self._pods, self._of_orphan),
+            Owned(self._pods, "ReplicationController", "", self._adopters, same=podlib.same_standing),
         )
 
     def observe(self, ref: Ref) -> Seen | None:
@@ -135,9 +131,8 @@ class ReplicationControllerController:
     def report(self, seen: Seen, plan: Plan, failures: tuple[Failure, ...], now: datetime) -> Plan:
         return report(seen, failures, now)
 
-    def _of_orphan(self, event: Event[core.Pod]) -> Iterable[Ref]:
-        pod = event.new
-        if pod is None or controller_of(pod) is not None or not pod.metadata.labels:
+    def _adopters(self, pod: core.Pod) -> Iterable[Ref]:
+        if not pod.metadata.labels:
             return
         for rc in self.primary.cache.list(pod.metadata.namespace or ""):
             if rc.spec is not None and _covers(rc.spec.selector or {}, pod.metadata.labels):
@@ -167,7 +162,7 @@ def decide(seen: Seen, now: datetime) -> Plan:
         return planner.plan()
     status = _status(seen, claimed.owned, now, None)
     _wake_when_available(planner, owner, active, now)
-    return planner.plan(_with_status(owner, status))
+    return planner.plan(_with_status(owner, status), final=True)
 
 
 def report(seen: Seen, failures: tuple[Failure, ...], now: datetime) -> Plan:

@@ -19,8 +19,8 @@ from pinnace.api.times import format as format_time
 from pinnace.api.times import parse as parse_time
 from pinnace.client.informer import Informers
 from pinnace.controllers.cronjob.schedule import Schedule, parse
-from pinnace.controllers.owners import CONTROLLER, controller_reference, controllers_named, index_by_controller
-from pinnace.controllers.plan import NORMAL, WARNING, Create, Delete, Emit, Plan, Planner, Ref, Watch
+from pinnace.controllers.owners import CONTROLLER, Owned, controller_reference, index_by_controller
+from pinnace.controllers.plan import NORMAL, WARNING, Create, Delete, Emit, Plan, Planner, Ref
 
 SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 
@@ -38,7 +38,7 @@ class CronJobController:
         self.primary = informers.of(batch.CronJob)
         self._jobs = informers.of(batch.Job)
         index_by_controller(self._jobs)
-        self.watches = (Watch(self._jobs, controllers_named("CronJob", "batch")),)
+        self.watches = (Owned(self._jobs, "CronJob", "batch"),)
 
     def observe(self, ref: Ref) -> Seen | None:
         cron_job = self.primary.cache.get(*ref)

@@ -17,7 +17,7 @@ from pinnace.api.times import format as format_time
 from pinnace.client.informer import Event, Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.endpoints import members
-from pinnace.controllers.plan import NOTHING, Create, Delete, Plan, Ref, Update, Watch
+from pinnace.controllers.plan import NOTHING, Create, Delete, Plan, Ref, Related, Update
 
 _MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 _MANAGER = "endpoint-controller"
@@ -41,8 +41,8 @@ class EndpointsController:
         self._endpoints = informers.of(core.Endpoints)
         members.index_by_label(self._pods)
         self.watches = (
-            Watch(self._pods, lambda event: members.services_of(self.primary, event)),
-            Watch(self._endpoints, _service_of),
+            Related(self._pods, lambda event: members.services_of(self.primary, event)),
+            Related(self._endpoints, _service_of),
         )
 
     def observe(self, ref: Ref) -> Seen | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from pinnace.api.core import v1 as core
@@ -28,21 +28,24 @@ def index_by_label(pods: Informer[core.Pod]) -> None:
     pods.add_index(_BY_LABEL, _labels)
 
 
-def _labels(pod: core.Pod) -> Iterator[Hashable]:
-    namespace = pod.metadata.namespace or ""
-    for key, value in (pod.metadata.labels or {}).items():
-        yield namespace, key, value
+def _labels(pod: core.Pod) -> list[tuple[str, str, str]]:
+    data = pod.metadata
+    return [(data.namespace or "", key, value) for key, value in data.labels.items()] if data.labels else []
 
 
 def selected(pods: Informer[core.Pod], service: core.Service) -> list[core.Pod]:
     """The pods that a service selects, in order of their names."""
-    selector = (service.spec.selector if service.spec is not None else None) or {}
+    selector = _selector(service)
     if not selector:
         return []
     pairs = [(service.metadata.namespace or "", key, value) for key, value in selector.items()]
     found = min((pods.cache.by_index(_BY_LABEL, pair) for pair in pairs), key=len)
     chosen = [pod for pod in found if matches(selector, pod)]
     return sorted(chosen, key=lambda pod: pod.metadata.name or "")
+
+
+def _selector(service: core.Service) -> dict[str, str]:
+    return (service.spec.selector if service.spec is not None else None) or {}
 
 
 def matches(selector: dict[str, str], pod: core.Pod) -> bool:
@@ -53,13 +56,16 @@ def matches(selector: dict[str, str], pod: core.Pod) -> bool:
 def services_of(services: Informer[core.Service], event: Event[core.Pod]) -> Iterable[Ref]:
     """The services that a pod's change concerns."""
     old, new = event.old, event.new
-    if old is not None and new is not None and _face(old) == _face(new):
-        return
     versions = [pod for pod in (old, new) if pod is not None]
-    for service in services.cache.list(versions[0].metadata.namespace or ""):
-        selector = service.spec.selector if service.spec is not None else None
-        if selector and any(matches(selector, version) for version in versions):
-            yield Ref(service.metadata.namespace or "", service.metadata.name or "")
+    namespace = versions[0].metadata.namespace or ""
+    selecting = [s for s in services.cache.list(namespace) if s.spec is not None and s.spec.selector]
+    if not selecting or (old is not None and new is not None and _face(old) == _face(new)):
+        return ()
+    return [
+        Ref(namespace, service.metadata.name or "")
+        for service in selecting
+        if any(matches(_selector(service), version) for version in versions)
+    ]
 
 
 def _face(pod: core.Pod) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from pinnace.client.informer import Event, Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.endpoints import members
 from pinnace.controllers.owners import controller_reference
-from pinnace.controllers.plan import NOTHING, Action, Create, Delete, Plan, Ref, Update, Watch
+from pinnace.controllers.plan import NOTHING, Action, Create, Delete, Plan, Ref, Related, Update
 
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
@@ -50,9 +50,9 @@ class EndpointSliceController:
         members.index_by_label(self._pods)
         self._slices.add_index("service", _service_index)
         self.watches = (
-            Watch(self._pods, lambda event: members.services_of(self.primary, event)),
-            Watch(self._slices, _services_of_slice),
-            Watch(self._nodes, self._all_of_zone),
+            Related(self._pods, lambda event: members.services_of(self.primary, event)),
+            Related(self._slices, _services_of_slice),
+            Related(self._nodes, self._all_of_zone),
         )
 
     def observe(self, ref: Ref) -> Seen | None:

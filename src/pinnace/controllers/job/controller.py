@@ -16,11 +16,11 @@ from pinnace.api.batch import v1 as batch
 from pinnace.api.core import v1 as core
 from pinnace.api.times import format as format_time
 from pinnace.api.times import parse as parse_time
-from pinnace.client.informer import Event, Informers
+from pinnace.client.informer import Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.job import indexes, tally
 from pinnace.controllers.job.tally import FINALIZER, Tally
-from pinnace.controllers.owners import candidates, claim, controller_of, controllers_named, index_by_controller
+from pinnace.controllers.owners import Owned, candidates, claim, controller_of, index_by_controller
 from pinnace.controllers.plan import (
     NORMAL,
     WARNING,
@@ -32,7 +32,6 @@ from pinnace.controllers.plan import (
     Plan,
     Planner,
     Ref,
-    Watch,
 )
 from pinnace.controllers.selectors import selector_of
 
@@ -61,8 +60,7 @@ class JobController:
         index_by_controller(self._pods)
         self._pods.add_index(_TRACKED, _tracked_for)
         self.watches = (
-            Watch(self._pods, controllers_named("Job", "batch")),
-            Watch(self._pods, self._of_orphan),
+            Owned(self._pods, "Job", "batch", self._adopters),
         )
 
     def observe(self, ref: Ref) -> Seen | None:
@@ -76,9 +74,8 @@ class JobController:
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
 
-    def _of_orphan(self, event: Event[core.Pod]) -> Iterable[Ref]:
-        pod = event.new
-        if pod is None or controller_of(pod) is not None or not pod.metadata.labels:
+    def _adopters(self, pod: core.Pod) -> Iterable[Ref]:
+        if not pod.metadata.labels:
             return
         for job in self.primary.cache.list(pod.metadata.namespace or ""):
             if job.spec.selector is not None and selector_of(job.spec.selector).matches(pod.metadata.labels):
