@@ -24,7 +24,7 @@ from pinnace.controllers import pods as podlib
 from pinnace.controllers.deployment.fenceposts import scaled
 from pinnace.controllers.owners import controller_of
 from pinnace.controllers.plan import NOTHING, WARNING, Emit, Plan, Planner, Ref, Related
-from pinnace.controllers.selectors import selector_of
+from pinnace.controllers.selectors import selects
 
 _DELETION_SECONDS = 120.0   # an evicted pod that is still there by then was not deleted after all
 
@@ -107,7 +107,7 @@ class DisruptionController:
 
 
 def _selects(budget: policy.PodDisruptionBudget, pod: core.Pod) -> bool:
-    return selector_of(budget.spec.selector).matches(pod.metadata.labels)
+    return selects(budget.spec.selector, pod.metadata.labels)
 
 
 def decide(seen: Seen, now: datetime) -> Plan:

@@ -128,16 +128,15 @@ def claim(owner: Any, matches: Callable[[Any], bool], objects: Iterable[K], *, f
     owned: list[K] = []
     patches: list[Patch] = []
     for obj in objects:
-        item = codec.metadata(obj)
         controller = controller_of(obj)
-        if controller is not None and controller.uid != data.uid:
-            continue
         if controller is not None:
+            if controller.uid != data.uid:
+                continue
             if matches(obj):
                 owned.append(obj)
             elif data.deletionTimestamp is None:
                 patches.append(_release(owner, obj))
-        elif data.deletionTimestamp is None and item.deletionTimestamp is None and matches(obj):
+        elif data.deletionTimestamp is None and codec.metadata(obj).deletionTimestamp is None and matches(obj):
             patches.append(_adopt(owner, obj, finalizer))
     return Claim(owned, tuple(patches))
 

@@ -37,7 +37,7 @@ from pinnace.controllers.plan import (
     Planner,
     Ref,
 )
-from pinnace.controllers.selectors import selector_of
+from pinnace.controllers.selectors import selects
 
 _BURST = 500   # pods made or deleted in one go
 
@@ -72,9 +72,10 @@ class ReplicaSetController:
         rs = self.primary.cache.get(*ref)
         if rs is None or rs.spec is None:
             return None
-        matches = selector_of(rs.spec.selector)
+        selector = rs.spec.selector
         template = rs.spec.template or core.PodTemplateSpec()
-        seen = Seen(rs, _by_labels(matches.matches), template, tuple(candidates(self._pods, rs)))
+        pods = tuple(candidates(self._pods, rs))
+        seen = Seen(rs, lambda pod: selects(selector, pod.metadata.labels), template, pods)
         if len(_active(_claim(seen).owned)) <= (rs.spec.replicas or 0):
             return seen
         return replace(seen, related=tuple(self._related(rs)))
@@ -99,7 +100,7 @@ class ReplicaSetController:
             return
         for rs in self.primary.cache.list(pod.metadata.namespace or ""):
             selector = rs.spec.selector if rs.spec is not None else None
-            if selector is not None and selector_of(selector).matches(pod.metadata.labels):
+            if selector is not None and selects(selector, pod.metadata.labels):
                 yield Ref(rs.metadata.namespace or "", rs.metadata.name or "")
 
 
@@ -254,9 +255,5 @@ def _wake_when_available(planner: Planner, owner: Any, active: list[core.Pod], n
             planner.after((at - now).total_seconds())
 
 
-def _by_labels(matches: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda obj: matches(obj.metadata.labels or {})
-
-
 def _covers(wanted: dict[str, str], labels: dict[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in wanted.items())
+    return wanted.items() <= labels.items()

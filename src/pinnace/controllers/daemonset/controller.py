@@ -33,7 +33,7 @@ from pinnace.controllers.plan import (
     Ref,
     Related,
 )
-from pinnace.controllers.selectors import selector_of
+from pinnace.controllers.selectors import selects
 
 GENERATION_LABEL = "pod-template-generation"
 GENERATION = "deprecated.daemonset.template.generation"
@@ -81,7 +81,7 @@ class DaemonSetController:
         if not pod.metadata.labels:
             return
         for item in self.primary.cache.list(pod.metadata.namespace or ""):
-            if selector_of(item.spec.selector).matches(pod.metadata.labels):
+            if selects(item.spec.selector, pod.metadata.labels):
                 yield Ref(item.metadata.namespace or "", item.metadata.name or "")
 
     def _of_node(self, event: Event[core.Node]) -> Iterable[Ref]:
@@ -108,8 +108,8 @@ class _Place:
 def decide(seen: Seen, now: datetime) -> Plan:
     """One step: adopt; revision; one pod a node; roll; clean up; status."""
     daemon_set = seen.daemon_set
-    selector = selector_of(daemon_set.spec.selector)
-    claimed = claim(daemon_set, lambda pod: selector.matches(pod.metadata.labels), seen.pods)
+    selector = daemon_set.spec.selector
+    claimed = claim(daemon_set, lambda pod: selects(selector, pod.metadata.labels), seen.pods)
     if claimed.patches:
         return Plan(claimed.patches)
     if daemon_set.metadata.deletionTimestamp is not None:

@@ -39,7 +39,7 @@ from pinnace.controllers.plan import (
     Related,
     Update,
 )
-from pinnace.controllers.selectors import selector_of
+from pinnace.controllers.selectors import selects
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class DeploymentController:
             return
         for deployment in self.primary.cache.list(rs.metadata.namespace or ""):
             selector = deployment.spec.selector if deployment.spec is not None else None
-            if selector is not None and selector_of(selector).matches(rs.metadata.labels):
+            if selector is not None and selects(selector, rs.metadata.labels):
                 yield Ref(deployment.metadata.namespace or "", deployment.metadata.name or "")
 
     def _of_finished_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
@@ -129,8 +129,8 @@ def decide(seen: Seen, now: datetime) -> Plan:
     """One step: adopt, or the new replica set, or sizes, or clean-up; with nothing of these to do, the status."""
     deployment = seen.deployment
     assert deployment.spec is not None
-    matches = selector_of(deployment.spec.selector).matches
-    claimed = claim(deployment, lambda rs: matches(rs.metadata.labels or {}), seen.sets)
+    selector = deployment.spec.selector
+    claimed = claim(deployment, lambda rs: selects(selector, rs.metadata.labels), seen.sets)
     if claimed.patches:
         return Plan(claimed.patches)
     new = revisions.find_new(deployment, claimed.owned)
