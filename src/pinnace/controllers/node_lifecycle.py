@@ -112,8 +112,10 @@ class NodeLifecycleController:
 
 
 def condition(node: core.Node, type: str) -> core.NodeCondition | None:
-    conditions = (node.status.conditions if node.status is not None else None) or ()
-    return next((c for c in conditions if c.type == type), None)
+    for condition in (node.status.conditions if node.status is not None else None) or ():
+        if condition.type == type:
+            return condition
+    return None
 
 
 def is_ready(node: core.Node) -> bool:

@@ -74,25 +74,32 @@ class Owned:
     without: Callable[[Any], bool] | None = None
 
     def handler(self, wake: Wake) -> Handler[Any]:
+        kind, group = self.kind, self.group
+
+        def named(owner: meta.OwnerReference | None) -> bool:
+            return owner is not None and owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group
+
         def changed(event: Event[Any]) -> None:
             old, new = event.old, event.new
             obj: Any = old if new is None else new
-            owner = controller_of(obj)
+            data = obj.metadata
+            owner: meta.OwnerReference | None = None
+            for reference in data.ownerReferences or ():
+                if reference.controller:
+                    owner = reference
+                    break
             if owner is None:
                 if new is not None and self.adopters is not None and _is_new_here(old, new):
                     for ref in self.adopters(new):
-                        wake(ref, revision_number(new.metadata.resourceVersion))
-            elif self._controls(owner) and not self._passes(old, new):
-                wake(Ref(obj.metadata.namespace or "", owner.name), revision_number(obj.metadata.resourceVersion))
-            if old is not None and new is not None and old.metadata.ownerReferences != new.metadata.ownerReferences:
+                        wake(ref, revision_number(data.resourceVersion))
+            elif owner.kind == kind and named(owner) and not self._passes(old, new):
+                wake(Ref(data.namespace or "", owner.name), revision_number(data.resourceVersion))
+            if old is not None and new is not None and old.metadata.ownerReferences != data.ownerReferences:
                 former = controller_of(old)
-                if former is not None and self._controls(former):
-                    wake(Ref(obj.metadata.namespace or "", former.name), revision_number(obj.metadata.resourceVersion))
+                if former is not None and named(former):
+                    wake(Ref(data.namespace or "", former.name), revision_number(data.resourceVersion))
 
         return changed
-
-    def _controls(self, owner: meta.OwnerReference) -> bool:
-        return owner.kind == self.kind and owner.apiVersion.rpartition("/")[0] == self.group
 
     def _passes(self, old: Any, new: Any) -> bool:
         """Whether a change is none to the controller."""

@@ -96,6 +96,10 @@ class PodGarbageCollector:
 
     def _count_finished(self, event: Event[core.Pod]) -> None:
         old, new = event.old, event.new
+        if old is not None and new is not None and old.status.phase == new.status.phase and (
+            old.metadata.deletionTimestamp == new.metadata.deletionTimestamp
+        ):
+            return
         before, after = old is not None and _counts(old), new is not None and _counts(new)
         if before == after:
             return

@@ -37,7 +37,6 @@ from pinnace.controllers.plan import (
     Update,
     Write,
     sort_of,
-    written_kind,
 )  # fmt: skip
 
 log = logging.getLogger("pinnace.controllers")
@@ -74,7 +73,7 @@ class _Deed:
     primary: Any
     because: tuple[int, ...]
     written: dict[informers.Cache[Any], int] = field(default_factory=dict)
-    revisions: list[int] = field(default_factory=list)     # of everything written
+    revisions: set[int] = field(default_factory=set)       # of everything written
     deleted: list[_Deleted] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     overtaken: errors.Conflict | None = None     # a deletion met another object of that name, or lost a race
@@ -196,7 +195,8 @@ class Runner(Generic[Seen]):
             if plan.actions or plan.status is not None:
                 await self._carry_out(ref, seen, plan, because, now)
             else:
-                self._set_alarm(ref, plan.again, because)
+                if plan.again is not None:
+                    self._set_alarm(ref, plan.again, because)
                 self.queue.forget(ref)
         except BaseException:
             self._remember(ref, because)     # whenever it is tried again, it is for the same reasons
@@ -204,7 +204,7 @@ class Runner(Generic[Seen]):
 
     def _causes_of(self, ref: Ref, revisions: Sequence[int]) -> tuple[int, ...]:
         """Why an object is decided about now: what woke it; an alarm that was due; else the object as it is."""
-        if self._is_due(ref):
+        if self._alarms and self._is_due(ref):
             alarm = self._alarms.pop(ref)
             revisions = tuple(dict.fromkeys((TIMER, *revisions, *alarm[1])))
         if not any(revisions):
@@ -218,9 +218,7 @@ class Runner(Generic[Seen]):
         alarm = self._alarms.get(ref)
         return alarm is not None and alarm[0] <= self._clock.monotonic()
 
-    def _set_alarm(self, ref: Ref, again: timedelta | None, because: tuple[int, ...]) -> None:
-        if again is None:
-            return
+    def _set_alarm(self, ref: Ref, again: timedelta, because: tuple[int, ...]) -> None:
         seconds = again.total_seconds()
         self.queue.add_after(ref, seconds)
         due = self._clock.monotonic() + seconds
@@ -244,7 +242,8 @@ class Runner(Generic[Seen]):
             if deed.unsure:
                 self._unsure[ref] = deed.unsure
             await self._caught_up(ref, deed)
-        self._set_alarm(ref, plan.again, because)
+        if plan.again is not None:
+            self._set_alarm(ref, plan.again, because)
         self._settle(ref, deed, plan.final)
 
     def _reported(self, seen: Seen, plan: Plan, deed: _Deed, now: datetime) -> Plan:
@@ -265,11 +264,12 @@ class Runner(Generic[Seen]):
         self.queue.forget(ref)
         if not deed.writes:
             return
-        if final and not self._is_due(ref) and all(r in deed.revisions for r in self._because.get(ref, ())):
-            # Nothing is left to be done, and nothing has woken it since but what it wrote itself.
-            self._because.pop(ref, None)
-            self.queue.dismiss(ref)
-            return
+        if final and not self._is_due(ref):
+            woken = self._because.pop(ref, ())
+            if deed.revisions.issuperset(woken):
+                self.queue.dismiss(ref)      # nothing is left to be done, and nothing has happened but this
+                return
+            self._remember(ref, woken)
         # What is decided next follows from what was just written, or from what that followed from.
         self._remember(ref, sorted(set(deed.written.values())) or deed.because)
         self._add(ref)
@@ -312,7 +312,6 @@ class Runner(Generic[Seen]):
                 self._emit(write.otherwise, deed, error=error)
 
     async def _write(self, write: Write, deed: _Deed) -> None:
-        cache = self._caches.get(written_kind(write))
         client, because = deed.client, deed.because
         result: Any = None
         match write:
@@ -333,14 +332,15 @@ class Runner(Generic[Seen]):
                     kind, name, namespace, uid=uid, grace_period=write.grace_period,
                     propagation=write.propagation, resource_version=write.resource_version, because=because,
                 )  # fmt: skip
-                if cache is not None:
-                    deed.deleted.append(_Deleted(cache, namespace, name, uid))
+                if kind in self._caches:
+                    deed.deleted.append(_Deleted(self._caches[kind], namespace, name, uid))
             case _:
                 assert_never(write)
         deed.writes += 1
         if result is not None:
             revision = informers.revision_number(codec.metadata(result).resourceVersion)
-            deed.revisions.append(revision)
+            deed.revisions.add(revision)
+            cache = self._caches.get(type(result))
             if cache is not None and revision > deed.written.get(cache, 0):
                 deed.written[cache] = revision
         if write.then is not None:
@@ -351,7 +351,9 @@ class Runner(Generic[Seen]):
         about = deed.primary if emit.about is None else emit.about
         if about is None:
             return
-        message = emit.message.replace("{name}", name).replace("{error}", str(error))
+        message = emit.message
+        if "{" in message:
+            message = message.replace("{name}", name).replace("{error}", str(error))
         self._recorder.event(about, emit.type, emit.reason, message, because=deed.because)
 
     async def _find_out(self, ref: Ref) -> None:
@@ -369,7 +371,8 @@ class Runner(Generic[Seen]):
 
     async def _caught_up(self, ref: Ref, deed: _Deed) -> None:
         """Return when the caches show what was written: the next decision rests on it."""
-        if all(cache.revision >= revision for cache, revision in deed.written.items()) and not deed.deleted:
+        behind = [cache for cache, revision in deed.written.items() if cache.revision < revision]
+        if not behind and not deed.deleted:
             return
         try:
             await within(_CATCH_UP_SECONDS, _shown(deed))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
@@ -39,9 +40,9 @@ class EndpointsController:
         self.primary = informers.of(core.Service)
         self._pods = informers.of(core.Pod)
         self._endpoints = informers.of(core.Endpoints)
-        members.index_by_label(self._pods)
+        members.index(self.primary, self._pods)
         self.watches = (
-            Related(self._pods, lambda event: members.services_of(self.primary, event)),
+            Related(self._pods, partial(members.services_of, self.primary)),
             Related(self._endpoints, _service_of),
         )
 

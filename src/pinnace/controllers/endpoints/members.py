@@ -13,6 +13,7 @@ from pinnace.controllers.plan import Ref
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 _BY_LABEL = "label"
+_SELECTING = "selecting"      # the services of a namespace that select pods
 
 
 class Port(NamedTuple):
@@ -24,8 +25,14 @@ class Port(NamedTuple):
     app_protocol: str
 
 
-def index_by_label(pods: Informer[core.Pod]) -> None:
+def index(services: Informer[core.Service], pods: Informer[core.Pod]) -> None:
+    """What `selected` and `services_of` look things up by."""
+    services.add_index(_SELECTING, _selecting)
     pods.add_index(_BY_LABEL, _labels)
+
+
+def _selecting(service: core.Service) -> tuple[str, ...]:
+    return (service.metadata.namespace or "",) if _selector(service) else ()
 
 
 def _labels(pod: core.Pod) -> list[tuple[str, str, str]]:
@@ -56,11 +63,12 @@ def matches(selector: dict[str, str], pod: core.Pod) -> bool:
 def services_of(services: Informer[core.Service], event: Event[core.Pod]) -> Iterable[Ref]:
     """The services that a pod's change concerns."""
     old, new = event.old, event.new
-    versions = [pod for pod in (old, new) if pod is not None]
-    namespace = versions[0].metadata.namespace or ""
-    selecting = [s for s in services.cache.list(namespace) if s.spec is not None and s.spec.selector]
+    obj: Any = old if new is None else new
+    namespace = obj.metadata.namespace or ""
+    selecting = services.cache.by_index(_SELECTING, namespace)
     if not selecting or (old is not None and new is not None and _face(old) == _face(new)):
         return ()
+    versions = [pod for pod in (old, new) if pod is not None]
     return [
         Ref(namespace, service.metadata.name or "")
         for service in selecting

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
@@ -47,10 +48,10 @@ class EndpointSliceController:
         self._pods = informers.of(core.Pod)
         self._slices = informers.of(discovery.EndpointSlice)
         self._nodes = informers.of(core.Node)
-        members.index_by_label(self._pods)
+        members.index(self.primary, self._pods)
         self._slices.add_index("service", _service_index)
         self.watches = (
-            Related(self._pods, lambda event: members.services_of(self.primary, event)),
+            Related(self._pods, partial(members.services_of, self.primary)),
             Related(self._slices, _services_of_slice),
             Related(self._nodes, self._all_of_zone),
         )
