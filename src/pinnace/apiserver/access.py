@@ -18,6 +18,7 @@ from pinnace.client.transport import Request, User
 
 ANONYMOUS = User(name="system:anonymous", groups=("system:unauthenticated",))
 AUTHENTICATED = "system:authenticated"
+NODES = "system:nodes"
 MASTERS = "system:masters"
 
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
@@ -95,16 +96,23 @@ class Admission(msgspec.Struct):
     request: Request | None = None
     warnings: list[str] = msgspec.field(default_factory=list)
 
+    def look_at(self, new: Any, old: Any) -> None:
+        """What the plugins get to see next."""
+        self.object, self.old_object = new, old
+        if new is not None and not self.name:
+            self.name = new.metadata.name or ""
+
 
 class Concern(msgspec.Struct, frozen=True):
     """Which writes an admission plugin looks at, before there is an object to look at. Empty words cover everything.
 
     `resources` as in "pods" and "roles.rbac.authorization.k8s.io"; `whole`: only the objects themselves, none of their
-    subresources."""
+    subresources; `nodes`: only what nodes write."""
 
     operations: tuple[Operation, ...] = ()
     resources: tuple[str, ...] = ()
     whole: bool = False
+    nodes: bool = False
 
     def covers(self, operation: Operation, resource: str, subresource: str) -> bool:
         return (

@@ -12,7 +12,7 @@ import msgspec
 from pinnace.api import errors
 from pinnace.api.kinds import Kind
 from pinnace.apiserver import bodies, metadata, options, patching, responses
-from pinnace.apiserver.access import Admission, Operation
+from pinnace.apiserver.access import NODES, Admission, Operation
 from pinnace.apiserver.cache import Entry
 from pinnace.apiserver.listing import list_options
 from pinnace.apiserver.negotiation import PLAIN, Format, negotiate
@@ -59,8 +59,6 @@ class Call(msgspec.Struct):
         return self.target.name
 
     def format(self, *, views: bool = True) -> Format:
-        if not self.encoded:
-            return PLAIN
         return negotiate(self.request.headers.get("accept", ""), views=views)
 
     def tables(self, format: Format) -> Tables | None:
@@ -101,19 +99,22 @@ class Call(msgspec.Struct):
             user, operation, self.verb, kind, kind.group, kind.version, kind.plural, target.subresource, namespace,
             name, None, None, dry_run, self.request, self.warnings,
         )  # fmt: skip
-        mutating, validating = self.route.plugins[operation]
+        mutating, validating = self.route.plugins[operation, NODES in user.groups]
         context = Context(user, now, dry_run, target.subresource)
         return Write(context, self.cause(now), self.warnings, admission, mutating, validating)
 
-    def write_options(self) -> WriteOptions:
+    def terms(self) -> tuple[Format, WriteOptions]:
+        """How a write is to be answered, and what else was asked for. Raises NotAcceptable, Invalid."""
         query = self.request.query
+        if self.encoded:
+            return self.format(), options.write_options(query, _OPTIONS_KIND[self.verb])
+        # What a part of ours has encoded from typed objects has no unknown fields.
         if not query:
-            return options.NO_OPTIONS if self.encoded else _TRUSTED
+            return PLAIN, _TRUSTED
         found = options.write_options(query, _OPTIONS_KIND[self.verb])
-        if not self.encoded and "fieldValidation" not in query:
-            # What a part of ours has encoded from typed objects has no unknown fields.
-            return WriteOptions(found.dry_run, "Ignore", found.manager, found.force)
-        return found
+        if "fieldValidation" not in query:
+            found = WriteOptions(found.dry_run, "Ignore", found.manager, found.force)
+        return PLAIN, found
 
     def answer(self, entry: Entry, format: Format, *, status: int = 200) -> Response:
         if not self.encoded:
@@ -214,7 +215,7 @@ def _render(call: Call, format: Format) -> Any:
 
 async def create(call: Call) -> Response:
     registry, resource = call.registry, call.registry.resource
-    format, given = call.format(), call.write_options()
+    format, given = call.terms()
     obj, warnings = bodies.decode(call.request, registry.kind, given.validation)
     if warnings:
         call.warnings.extend(warnings)
@@ -239,7 +240,7 @@ async def _answer(call: Call, obj: Any, format: Format) -> Response:
 
 async def update(call: Call) -> Response:
     registry, resource, part, target = call.registry, call.registry.resource, call.route.part, call.target
-    format, given = call.format(), call.write_options()
+    format, given = call.terms()
     if part is not None and part.name == "status" and not call.encoded:
         return await _update_status(call, given, format, part)
     obj, warnings = bodies.decode(call.request, registry.kind, given.validation)
@@ -264,10 +265,9 @@ async def _update_status(call: Call, given: WriteOptions, format: Format, part: 
     registry, request, target = call.registry, call.request, call.target
 
     def read() -> Any:
-        sent = bodies.metadata_and_status(request, registry.kind)
-        metadata.take_namespace(sent, registry.kind, target.namespace)
-        metadata.check_name(sent, target.name)
-        obj = registry.kind.type(metadata=sent.metadata, status=sent.status)
+        obj = bodies.metadata_and_status(request.body, registry.kind)
+        metadata.take_namespace(obj, registry.kind, target.namespace)
+        metadata.check_name(obj, target.name)
         registry.resource.default(obj)
         return obj
 
@@ -298,7 +298,7 @@ async def _create_on_update(call: Call, obj: Any, given: WriteOptions, format: F
 
 async def patch(call: Call) -> Response:
     part, target = call.route.part, call.target
-    format, given = call.format(), call.write_options()
+    format, given = call.terms()
     status = part is not None and part.name == "status"
     change, pinned = patching.change_for(call.request, call.registry, given.validation, call.warnings, status=status)
     write = call.write(given.dry_run, "UPDATE")

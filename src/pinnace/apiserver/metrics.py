@@ -42,7 +42,7 @@ class Metrics:
         row = self._durations.get(key)
         if row is None:
             row = self._durations[key] = [0.0] * (len(_BUCKETS) + 3)
-        row[bisect_left(_BUCKETS, seconds)] += 1
+        row[bisect_left(_BUCKETS, seconds) if seconds > _BUCKETS[0] else 0] += 1
         row[-2] += seconds
         row[-1] += 1
 

@@ -10,6 +10,7 @@ import msgspec
 from pinnace.api import codec, errors, strict
 from pinnace.api.patch import PatchError, json_patch, merge_patch, strategic
 from pinnace.apiserver import bodies
+from pinnace.apiserver.metadata import content
 from pinnace.apiserver.negotiation import media_type
 from pinnace.apiserver.registry import Change, Registry
 from pinnace.client.transport import Request
@@ -18,7 +19,7 @@ JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
-_OFFERED = f"{JSON_PATCH}, {MERGE}, {STRATEGIC}"
+_OFFERED = (JSON_PATCH, MERGE, STRATEGIC)
 _MOST_OPERATIONS = 10_000
 _MAIN = frozenset({"kind", "apiVersion", "metadata"})
 _STATUS = frozenset({"kind", "apiVersion", "metadata", "status"})
@@ -31,9 +32,10 @@ def change_for(
     UnsupportedMediaType; the change itself raises BadRequest and Invalid.
 
     `status`: of the change, only status and metadata will be taken over."""
-    media, _ = media_type(request.headers.get("content-type", ""))
-    kind = registry.kind
-    check_media(media)
+    media, kind = request.headers.get("content-type", ""), registry.kind
+    if media not in _OFFERED:
+        media, _ = media_type(media)
+        check_media(media)
     patch = bodies.plain(request.body, kind.kind)
     apply = patcher(media, patch, kind.type, request.body)
     default = registry.resource.default
@@ -42,9 +44,9 @@ def change_for(
 
     def change(current: Any) -> Any:
         whole = not partial or not (status or current.metadata.labels)
-        data = apply(codec.to_dict(current if whole else _partial(current, status)))
+        data = apply(codec.to_dict(current) if whole else _part(current, status))
         findings = strict.unknown_fields(kind.type, data) if validation != "Ignore" else []
-        obj = bodies.from_dict(data, kind)
+        obj = bodies.from_dict(data, kind) if whole else bodies.part(data, kind)
         for text in bodies.judge(findings, kind, validation):
             if text not in warnings:
                 warnings.append(text)
@@ -56,28 +58,41 @@ def change_for(
         # object. (Labels may, where there are none: then the whole is patched.)
         if status:
             return msgspec.structs.replace(current, metadata=obj.metadata, status=obj.status)
-        return msgspec.structs.replace(current, metadata=obj.metadata)
+        return _with_metadata(current, obj.metadata)
 
     return change, pinned(patch, media)
 
 
-def _partial(current: Any, status: bool) -> Any:
-    """The object with nothing but metadata, and perhaps its status."""
-    found = type(current)(kind=current.kind, apiVersion=current.apiVersion, metadata=current.metadata)
+def _with_metadata(current: Any, metadata: Any) -> Any:
+    """The same object with other metadata: a write may still set what stands in its spec and the like, so these are
+    copied; what lies deeper is shared."""
+    new = msgspec.structs.replace(current, metadata=metadata)
+    of: Any = type(new)
+    for name in content(of):
+        value = getattr(new, name)
+        if isinstance(value, msgspec.Struct):
+            setattr(new, name, msgspec.structs.replace(value))
+    return new
+
+
+def _part(current: Any, status: bool) -> dict[str, Any]:
+    """Plain data of the object's metadata, and perhaps of its status."""
+    data = {"kind": current.kind, "apiVersion": current.apiVersion, "metadata": codec.to_dict(current.metadata)}
     if status:
-        found.status = current.status
-    return found
+        data["status"] = codec.to_dict(current.status)
+    return data
 
 
 def check_media(media: str) -> None:
     """Raises UnsupportedMediaType for what is no patch that the server knows."""
     if media == APPLY:
         raise errors.UnsupportedMediaType(
-            f"server-side apply is not served yet; use client-side apply, or one of these media types: {_OFFERED}"
+            "server-side apply is not served yet; use client-side apply, or one of these media types: "
+            + ", ".join(_OFFERED)
         )
-    if media not in (JSON_PATCH, MERGE, STRATEGIC):
+    if media not in _OFFERED:
         raise errors.UnsupportedMediaType(
-            f"the body of the request was in an unknown format - accepted media types include: {_OFFERED}"
+            f"the body of the request was in an unknown format - accepted media types include: {', '.join(_OFFERED)}"
         )
 
 
@@ -105,7 +120,7 @@ def patcher(media: str, patch: Any, type: type[Any], text: bytes) -> Callable[[A
         raise errors.BadRequest("error decoding patch: a patch of this type is an object")
     if media == MERGE:
         return lambda data: merge_patch.apply(data, patch)
-    plain = b'"$' not in text and b"null" not in text and b"\\u" not in text
+    plain = b'"$' not in text and b"\\u" not in text
     return lambda data: _strategic(data, patch, type, plain)
 
 

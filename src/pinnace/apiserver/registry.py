@@ -47,22 +47,17 @@ class Write(msgspec.Struct):
 
     async def mutate(self, new: Any, old: Any) -> None:
         """Admission, first half. Raises whatever refuses."""
-        admission = self.admission
-        if admission is None:
-            return
-        admission.object, admission.old_object = new, old
-        admission.name = admission.name or (new.metadata.name or "" if new is not None else "")
-        for plugin in self.mutating:
-            await plugin.mutate(admission)
+        if self.admission is not None:
+            self.admission.look_at(new, old)
+            for plugin in self.mutating:
+                await plugin.mutate(self.admission)
 
     async def validate(self, new: Any, old: Any) -> None:
         """Admission, second half. Raises whatever refuses."""
-        admission = self.admission
-        if admission is None:
-            return
-        admission.object, admission.old_object = new, old
-        for plugin in self.validating:
-            await plugin.validate(admission)
+        if self.admission is not None:
+            self.admission.look_at(new, old)
+            for plugin in self.validating:
+                await plugin.validate(self.admission)
 
     def warn(self, texts: Iterable[str]) -> None:
         if self.warnings is not None:
@@ -93,11 +88,15 @@ class Registry:
         self._prefix = cache.prefix
         self._namespaced = cache.form.kind.namespaced
 
+    def key(self, namespace: str, name: str) -> str:
+        """Where the store has it."""
+        return f"{self._prefix}{namespace}/{name}" if self._namespaced else self._prefix + name
+
     # Reading
 
     def find(self, namespace: str, name: str) -> Entry | None:
         """The newest entry in this version; None if there is none."""
-        entry = self.cache.entries.get(f"{self._prefix}{namespace}/{name}" if self._namespaced else self._prefix + name)
+        entry = self.cache.entries.get(self.key(namespace, name))
         if entry is None or self.resource.from_stored is None:
             return entry
         return self.view.entry(entry)
@@ -159,7 +158,8 @@ class Registry:
         metadata.prepare_new(
             meta, self._randomness.uid(), times.format(context.now), generation=resource.generation
         )
-        await write.mutate(obj, None)
+        if write.mutating:
+            await write.mutate(obj, None)
         resource.prepare_create(obj, context)
         findings = validate_object_meta(meta, self.kind.namespaced, resource.validate_name)
         findings.extend(resource.validate_create(obj))
@@ -169,7 +169,8 @@ class Registry:
             write.warn(warnings)
         undo = await resource.reserve(self._server, obj, None, context) if resource.reserve else None
         try:
-            await write.validate(obj, None)
+            if write.validating:
+                await write.validate(obj, None)
             there = self.find(meta.namespace or "", meta.name)
             if there is not None:
                 raise self._exists(meta.name, there)
@@ -227,20 +228,22 @@ class Registry:
                 part.prepare(new, before, context)
             elif hasattr(new, "spec"):
                 new.spec = before.spec
-        await write.mutate(new, before)
+        if write.mutating:
+            await write.mutate(new, before)
         if part is None:
             resource.prepare_update(new, before, context)
         counted = resource.generation and (part is None or part.generation)
         if counted and not metadata.same_content(new, before):
             new.metadata.generation = (before.metadata.generation or 0) + 1
         self._validate_change(new, before, part)
-        if warnings := resource.warnings(new, before):
+        if part is None and (warnings := resource.warnings(new, before)):
             write.warn(warnings)
         undo = None
         if resource.reserve is not None and part is None:
             undo = await resource.reserve(self._server, new, before, context)
         try:
-            await write.validate(new, before)
+            if write.validating:
+                await write.validate(new, before)
             if new.metadata.deletionTimestamp is not None and self._deletion.finished(new):
                 return await self.remove(old, write, last=new)
             entry = await self.commit(new, old, write)
@@ -265,7 +268,7 @@ class Registry:
         stored = convert(obj) if convert is not None else obj
         form, meta = self.cache.form, obj.metadata
         value = form.value(stored)
-        key = old.key if old is not None else self.cache.key(meta.namespace or "", meta.name or "")
+        key = old.key if old is not None else self.key(meta.namespace or "", meta.name or "")
         if old is not None and value == (self._stored(old) if convert is not None else old).value:
             return old
         if write.context.dry_run:

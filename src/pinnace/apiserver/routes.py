@@ -13,7 +13,7 @@ import msgspec
 
 from pinnace.api import errors
 from pinnace.apiserver import calls, subresources
-from pinnace.apiserver.access import AdmissionPlugin, Operation
+from pinnace.apiserver.access import AdmissionPlugin, Concern, Operation
 from pinnace.apiserver.calls import Call
 from pinnace.apiserver.paths import Target
 from pinnace.apiserver.registry import Registry
@@ -23,6 +23,8 @@ from pinnace.client.transport import Response
 # Reads come from memory: only the wait for a revision takes time, and has a bound of its own.
 _UNTIMED = frozenset({"get", "list", "watch"})
 _LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+
+_OPERATIONS: tuple[Operation, ...] = ("CREATE", "UPDATE", "DELETE", "CONNECT")
 
 Plugins = tuple[AdmissionPlugin, ...]
 
@@ -34,8 +36,8 @@ class Route(msgspec.Struct):
     run: Callable[[Call], Coroutine[Any, Any, Response]]
     timed: bool
     part: Subresource[Any] | None
-    # By what is done to an object: the plugins that change it on its way in, and those that judge it.
-    plugins: dict[Operation, tuple[Plugins, Plugins]]
+    # By what is done to an object, and whether by a node: plugins that change it on its way in, those that judge it.
+    plugins: dict[tuple[Operation, bool], tuple[Plugins, Plugins]]
 
 
 class Routes:
@@ -79,15 +81,21 @@ class Routes:
         timed = verb not in _UNTIMED and target.subresource not in _LONG_RUNNING
         return Route(registry, run, timed, part, self._plugins(registry, target.subresource))
 
-    def _plugins(self, registry: Registry, subresource: str) -> dict[Operation, tuple[Plugins, Plugins]]:
-        what = registry.kind.resource, subresource
-        operations: tuple[Operation, ...] = ("CREATE", "UPDATE", "DELETE", "CONNECT")
+    def _plugins(
+        self, registry: Registry, subresource: str
+    ) -> dict[tuple[Operation, bool], tuple[Plugins, Plugins]]:
+        resource = registry.kind.resource
+
+        def concerned(concern: Concern | None, operation: Operation, node: bool) -> bool:
+            return concern is not None and node >= concern.nodes and concern.covers(operation, resource, subresource)
+
         return {
-            operation: (
-                tuple([p for p in self._admission if p.mutates is not None and p.mutates.covers(operation, *what)]),
-                tuple([p for p in self._admission if p.validates is not None and p.validates.covers(operation, *what)]),
+            (operation, node): (
+                tuple([plugin for plugin in self._admission if concerned(plugin.mutates, operation, node)]),
+                tuple([plugin for plugin in self._admission if concerned(plugin.validates, operation, node)]),
             )
-            for operation in operations
+            for operation in _OPERATIONS
+            for node in (False, True)
         }
 
 

@@ -185,11 +185,15 @@ class ApiServer:
                 verb = request.method.lower()
             else:
                 verb = verb_of(request.method, target, "watch" in request.query and flag(request.query, "watch"))
-            user = await self._user(request)
+            user = request.user
+            if user is None or AUTHENTICATED not in user.groups or encoded:
+                user = await self._user(request)
             if target is None:
                 response = await self._document(request, user, verb)
             else:
-                response = await self._answer(request, user, target, verb, encoded)
+                call = self._call(request, user, target, verb, encoded)
+                work = call.route.run(call)
+                response = await (within(_deadline(request.query), work) if call.route.timed else work)
         except errors.StatusError as error:
             response = responses.failure(error, request.headers.get("accept", ""))
         except TimeoutError:
@@ -202,11 +206,9 @@ class ApiServer:
 
     async def _user(self, request: Request) -> User:
         """Who asks, or in whose name. Raises Unauthorized, Forbidden."""
-        user = request.user
-        if user is None or AUTHENTICATED not in user.groups:
-            user = await self.authenticator.authenticate(request)
-            if user is None:
-                raise errors.Unauthorized()
+        user = await self.authenticator.authenticate(request)
+        if user is None:
+            raise errors.Unauthorized()
         if "impersonate-" in " ".join(request.headers):
             user = impersonate(user, request.headers, self._authorize)
         return user
@@ -218,15 +220,16 @@ class ApiServer:
         self._authorize(Attributes(user, verb, path=request.path))
         return await self.documents.answer(request)
 
-    async def _answer(self, request: Request, user: User, target: Target, verb: str, encoded: bool) -> Response:
+    def _call(self, request: Request, user: User, target: Target, verb: str, encoded: bool) -> Call:
+        """What is to be done, by whom. Raises MethodNotAllowed, Forbidden, NotFound."""
         if not verb:
             raise errors.MethodNotAllowed()
-        self._authorize(_attributes(user, target, verb, request))
+        attributes = _attributes(user, target, verb, request)
+        decision = self.authorizer.authorize(attributes)
+        if not decision.allowed:
+            raise forbidden(attributes, decision.reason)
         route = self._routes.find(target, verb)
-        call = Call(self, request, target, route, route.registry, user, verb, encoded)
-        if not route.timed:
-            return await route.run(call)
-        return await within(_deadline(request.query), route.run(call))
+        return Call(self, request, target, route, route.registry, user, verb, encoded)
 
     def _authorize(self, attributes: Attributes) -> None:
         decision = self.authorizer.authorize(attributes)

@@ -90,7 +90,7 @@ async def _scale(call: Call) -> Response:
     if call.verb not in SCALE_VERBS:
         raise errors.MethodNotAllowed()
     wanted = _wanted(call, scale)
-    given = call.write_options()
+    _, given = call.terms()
     write = call.write(given.dry_run, "UPDATE")
 
     def change(current: Any) -> Any:
@@ -120,7 +120,7 @@ async def _scale(call: Call) -> Response:
 def _wanted(call: Call, scale: Scale[Any]) -> Callable[[autoscaling.Scale], autoscaling.Scale]:
     """The Scale that the request asks for, given the current one. Raises BadRequest."""
     if call.verb == "update":
-        asked, warnings = bodies.decode(call.request, SCALE_KIND, call.write_options().validation)
+        asked, warnings = bodies.decode(call.request, SCALE_KIND, call.terms()[1].validation)
         call.warnings.extend(warnings)
         metadata.take_namespace(asked, SCALE_KIND, call.namespace)
         metadata.check_name(asked, call.name)

@@ -235,7 +235,10 @@ class Client:
     ) -> Response:
         """One request; raises for every answer that is not a success."""
         sent = content_type if body else ""
-        headers = self._headers.get((accept, sent)) or self._make_headers(accept, sent)
+        try:
+            headers = self._headers[accept, sent]
+        except KeyError:
+            headers = self._make_headers(accept, sent)
         response = await self.transport.send(
             Request(method, path, query or _NO_QUERY, headers, body, self.user, because, self.about)
         )
@@ -252,9 +255,8 @@ class Client:
 
     @staticmethod
     def _object(kind: type[K], response: Response) -> K:
-        if isinstance(response.object, kind):
-            return response.object
-        return codec.decode(kind, response.body)
+        found: Any = response.object
+        return found if found.__class__ is kind else codec.decode(kind, response.body)
 
 
 def collection_path(kind: Kind, namespace: str = "") -> str:

@@ -31,7 +31,7 @@ _SCALARS = frozenset({str, int, float, bool})
 def apply(document: Json, patch: Json, of: type[object] | str, *, plain: bool = False) -> Json:
     """The patched document, of the type given as class or as the table's name. Raises PatchError.
 
-    `plain`: it is known that there is neither a null nor a directive in the patch, which need not be looked for."""
+    `plain`: it is known that there is no directive in the patch, so that none is looked for."""
     return _object(document, patch, of if isinstance(of, str) else name_of(of), plain)
 
 
@@ -51,7 +51,7 @@ def _object(old: Json | None, patch: Json, of: str, plain: bool) -> Json:
         elif value.__class__ in _SCALARS:
             new[key] = value
         elif key not in new:
-            new[key] = value if plain else _without_directives(value)
+            new[key] = _without_directives(value)
         else:
             new[key] = _value(new[key], value, field(of, key), plain)
     return new
@@ -133,16 +133,19 @@ def _list(old: list[Any], patch: list[Any], held: Held, plain: bool) -> list[Any
     if not key:
         raise PatchError("cannot merge lists without merge key for type " + (of or "interface"))
     live, changes = (old, patch) if plain else _special(old, patch, key)
-    merged, places = list(live), _places(live, key)
+    merged = list(live)
+    places = _places(live, key) if _places(changes, key) is not None else None
     last, steady, fresh = -1, True, places is not None
     for change in changes:
-        value = _key_of(change, key)
-        at = _find(merged, key, value, places)
+        if places is not None:
+            at = places.get(change[key])
+        else:
+            at = _find(merged, key, _key_of(change, key))
         if at is None:
             steady = False
-            if places is not None and isinstance(value, str):
-                places[value] = len(merged)
-            merged.append(change if plain else _without_directives(change))
+            if places is not None:
+                places[change[key]] = len(merged)
+            merged.append(_without_directives(change))
         else:
             fresh, steady = False, steady and at > last
             last = at
@@ -183,11 +186,8 @@ def _key_of(item: Any, key: str) -> Any:
     return item[key]
 
 
-def _find(items: list[Any], key: str, value: Any, places: dict[str, int] | None) -> int | None:
-    """Where the item of that key is; `places`: see `_places`."""
+def _find(items: list[Any], key: str, value: Any) -> int | None:
     if isinstance(value, str):
-        if places is not None:
-            return places.get(value)
         return next((i for i, item in enumerate(items) if _key_of(item, key) == value), None)
     return next((i for i, item in enumerate(items) if same(_key_of(item, key), value)), None)
 
@@ -251,8 +251,8 @@ def _places(items: list[Any], key: str) -> dict[str, int] | None:
     """Where each item of a list is first met, by its key; None unless all are told apart by text, as nearly all are."""
     table: dict[str, int] = {}
     for i, item in enumerate(items):
-        value = item[key] if isinstance(item, dict) and key in item else None
-        if not isinstance(value, str):
+        value = item[key] if item.__class__ is dict and key in item else None
+        if value.__class__ is not str:
             return None
         if value not in table:
             table[value] = i

@@ -8,8 +8,8 @@ from pinnace.apiserver.access import Admission, AdmissionPlugin, Concern
 from pinnace.apiserver.authentication.objects import Objects
 
 _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
-# Reviews are questions, not content: they are answered in any namespace.
-_UNSTORED = frozenset({"localsubjectaccessreviews"})
+# Namespaces lie in themselves. Reviews are questions, not content: they are answered in any namespace.
+_UNSTORED = frozenset({"namespaces", "localsubjectaccessreviews"})
 
 
 class NamespaceLifecycle(AdmissionPlugin):
@@ -26,17 +26,13 @@ class NamespaceLifecycle(AdmissionPlugin):
             raise Forbidden.to("namespaces", "", admission.name, "this namespace may not be deleted")
 
     async def mutate(self, admission: Admission) -> None:
-        if _is_namespace(admission) or not admission.namespace or admission.resource in _UNSTORED:
+        if not admission.namespace or admission.resource in _UNSTORED:
             return
         namespace = self._objects.get(core.Namespace, "", admission.namespace)
         if namespace is None:
             raise NotFound.of("namespaces", "", admission.namespace)
         if namespace.metadata.deletionTimestamp:
             raise _terminating(admission)
-
-
-def _is_namespace(admission: Admission) -> bool:
-    return admission.group == "" and admission.resource == "namespaces"
 
 
 def _terminating(admission: Admission) -> Forbidden:

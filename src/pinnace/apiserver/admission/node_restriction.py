@@ -18,10 +18,10 @@ from pinnace.api.errors import Forbidden
 from pinnace.api.meta import v1 as meta
 from pinnace.api.policy import v1 as policy
 from pinnace.api.storage import v1 as storage
-from pinnace.apiserver.access import Admission, AdmissionPlugin, Attributes, Authorizer
+from pinnace.apiserver.access import Admission, AdmissionPlugin, Attributes, Authorizer, Concern
 from pinnace.apiserver.admission.certificates import asked_for
 from pinnace.apiserver.authentication.objects import Objects
-from pinnace.apiserver.authorization.node import MIRROR, NODES, node_name, references
+from pinnace.apiserver.authorization.node import MIRROR, node_name, references
 
 _OWN_LABELS = frozenset(
     {
@@ -41,13 +41,15 @@ class NodeRestriction(AdmissionPlugin):
     beyond those that their pods name."""
 
     mutates = None
+    validates = Concern(nodes=True)
 
     def __init__(self, objects: Objects, authorizer: Authorizer | None = None) -> None:
         self._objects = objects
         self._authorizer = authorizer
 
     async def validate(self, admission: Admission) -> None:
-        if NODES not in admission.user.groups or not (node := node_name(admission.user)):
+        node = node_name(admission.user)
+        if not node:
             return
         match (admission.group, admission.resource, admission.subresource):
             case ("", "pods", ""):

@@ -17,6 +17,7 @@ class PriorityAdmission(AdmissionPlugin):
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        self._known: tuple[int, scheduling.PriorityClass | None] = (-1, None)     # the default one, at a version
 
     async def mutate(self, admission: Admission) -> None:
         pod = admission.object
@@ -73,6 +74,9 @@ class PriorityAdmission(AdmissionPlugin):
         spec.preemptionPolicy = policy
 
     def _default(self) -> scheduling.PriorityClass | None:
-        defaults = [found for found in self._objects.list(scheduling.PriorityClass) if found.globalDefault]
-        # Two can be there from before the rule was enforced: the lower one counts.
-        return min(defaults, key=lambda found: found.value or 0, default=None)
+        version = self._objects.version(scheduling.PriorityClass)
+        if self._known[0] != version:
+            defaults = [found for found in self._objects.list(scheduling.PriorityClass) if found.globalDefault]
+            # Two can be there from before the rule was enforced: the lower one counts.
+            self._known = version, min(defaults, key=lambda found: found.value or 0, default=None)
+        return self._known[1]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pinnace.api.core import v1 as core
 from pinnace.api.fieldselectors import parse_field_selector
 from pinnace.api.storage import v1 as storage
-from pinnace.apiserver.access import NO_OPINION, Attributes, Decision
+from pinnace.apiserver.access import NO_OPINION, NODES, Attributes, Decision
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.policy.cluster_roles import CLUSTER_ROLES
 from pinnace.apiserver.authorization.policy.roles import parse_rules
@@ -20,7 +20,6 @@ from pinnace.apiserver.authorization.rbac import allows
 from pinnace.client.transport import User
 
 _PREFIX = "system:node:"
-NODES = "system:nodes"
 _LEASES = "kube-node-lease"
 _MOST_REMEMBERED = 20_000
 _READS = {"secrets": ("get", "list", "watch"), "configmaps": ("get", "list", "watch")}
