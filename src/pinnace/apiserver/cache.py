@@ -6,7 +6,7 @@ every later event, whose line is put together once for all of them.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,6 +18,7 @@ from pinnace.api.errors import Expired
 from pinnace.api.kinds import Kind
 from pinnace.api.meta import v1 as meta
 from pinnace.client.transport import WatchLine
+from pinnace.store.keys import SortedKeys
 
 # Events that a resuming watch can still get; above it has to list again.
 _MOST_EVENTS = 4096
@@ -176,7 +177,7 @@ class WatchCache:
         self.entries: dict[str, Entry] = {}
         self.version = 0                      # rises with every change
         self.changed = 0                      # revision of the last change
-        self._keys: list[str] = []
+        self._keys = SortedKeys()
         self._index: dict[tuple[str, str], dict[str, None]] = {}      # keys by field and value
         self._events: deque[Event] = deque(maxlen=_MOST_EVENTS)
         self._oldest = 0                      # a watch may resume after this revision
@@ -192,7 +193,7 @@ class WatchCache:
 
     def range(self, namespace: str = "", after: str = "") -> list[Entry]:
         """Entries in key order, of one namespace or of all, behind a key."""
-        keys = self._keys
+        keys = self._keys.sorted()
         if namespace:
             start = f"{self.prefix}{namespace}/"
             low, high = bisect_left(keys, start), bisect_left(keys, start[:-1] + "0")    # "0" follows "/"
@@ -211,7 +212,7 @@ class WatchCache:
     def load(self, entries: Iterator[Entry], revision: int) -> None:
         """Start over with what the store holds at a revision."""
         self.entries = {entry.key: entry for entry in entries}
-        self._keys = sorted(self.entries)
+        self._keys = SortedKeys(self.entries)
         self._index.clear()
         for entry in self.entries.values():
             self._reindex(entry.key, entry, None)
@@ -224,13 +225,11 @@ class WatchCache:
         entry, previous = event.entry, event.previous
         key = entry.key
         if event.type == "DELETED":
-            self.entries.pop(key, None)
-            position = bisect_left(self._keys, key)
-            if position < len(self._keys) and self._keys[position] == key:
-                del self._keys[position]
+            if self.entries.pop(key, None) is not None:
+                self._keys.remove(key)
         else:
             if previous is None:
-                insort(self._keys, key)
+                self._keys.add(key)
             self.entries[key] = entry
         if self.indexed:
             self._reindex(key, None if event.type == "DELETED" else entry, previous)
@@ -291,16 +290,15 @@ class WatchCache:
 
     def _tell_chosen(self, event: Event) -> None:
         """Tell the watchers of its namespace, and of the values that it has or had."""
-        scopes: dict[tuple[str, str], None] = {}
-        if self.form.kind.namespaced:
-            scopes["namespace", event.entry.object.metadata.namespace or ""] = None
+        scopes = [("namespace", event.entry.object.metadata.namespace or "")]
         for field, value in self.indexed.items():
-            scopes[field, value(event.entry.object)] = None
-            if event.previous is not None:
-                scopes[field, value(event.previous.object)] = None
+            after = value(event.entry.object)
+            before = value(event.previous.object) if event.previous is not None else after
+            scopes += [(field, after)] if before == after else [(field, after), (field, before)]
         for scope in scopes:
-            if scope in self._sinks:
-                for sink in tuple(self._sinks[scope].values()):
+            sinks = self._sinks.get(scope)
+            if sinks:
+                for sink in tuple(sinks.values()):
                     sink(event)
 
     def _reindex(self, key: str, entry: Entry | None, previous: Entry | None) -> None:

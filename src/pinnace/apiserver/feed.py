@@ -36,7 +36,7 @@ class Feed:
         self._caches = caches
         self._clock = clock
         self._reset = reset            # called when the caches had to be filled anew: watches cannot go on
-        self._own: dict[int, tuple[bytes, Any]] = {}      # values being committed, with their objects
+        self._own: dict[str, tuple[bytes, Any]] = {}      # by key: values being committed, with their objects
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._task: asyncio.Task[None] | None = None      # fills the caches anew, after a failure
@@ -58,12 +58,13 @@ class Feed:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    def announce(self, value: bytes, obj: Any) -> None:
-        """`value` is about to be committed, and this is what it means; `withdraw` when the commit is over."""
-        self._own[id(value)] = (value, obj)
+    def announce(self, key: str, value: bytes, obj: Any) -> None:
+        """`value` is about to be committed, and this is what it means; `withdraw` when the commit is over. Of two
+        that write the same key at once, one may be decoded all the same."""
+        self._own[key] = (value, obj)
 
-    def withdraw(self, value: bytes) -> None:
-        self._own.pop(id(value), None)
+    def withdraw(self, key: str) -> None:
+        self._own.pop(key, None)
 
     async def reached(self, revision: int) -> None:
         """Return once every change up to the revision is in the caches."""
@@ -155,7 +156,7 @@ class Feed:
                 cache.apply(Event("DELETED", revision, at_revision(previous, revision), previous))
             return
         created = previous.created if previous is not None else revision
-        own = self._own.get(id(value))
+        own = self._own.get(key)
         entry: Entry | None
         if own is not None and own[0] is value:
             obj = own[1]

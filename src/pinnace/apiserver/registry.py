@@ -275,7 +275,7 @@ class Registry:
             meta.resourceVersion = str(old.revision) if old is not None else None
             shown = self.view.form
             return Entry(key, obj, shown.value(obj), old.revision if old is not None else 0, 0, shown)
-        self._feed.announce(value, stored)
+        self._feed.announce(key, value, stored)
         try:
             revision = await self._store.commit(
                 key, value, expect=old.revision if old is not None else 0, cause=write.cause
@@ -283,7 +283,7 @@ class Registry:
             if self._feed.revision < revision:
                 await self._feed.reached(revision)
         finally:
-            self._feed.withdraw(value)
+            self._feed.withdraw(key)
         return self._committed(key, value, stored, revision)
 
     async def remove(self, old: Entry, write: Write, *, last: Any = None) -> Entry:

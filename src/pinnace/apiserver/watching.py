@@ -22,7 +22,7 @@ from pinnace.apiserver.listing import candidates, parse_revision
 from pinnace.apiserver.options import Query, flag, number, text
 from pinnace.apiserver.registry import Registry
 from pinnace.apiserver.selection import Selection
-from pinnace.client.transport import Tell, WatchLine
+from pinnace.client.transport import DirectWatch, Tell, WatchLine
 
 log = logging.getLogger("pinnace.apiserver")
 
@@ -216,8 +216,8 @@ class Watch:
             over.set_result(None)
             return over
         self._tell, self._over = tell, over
-        chooses = self._match is not None or self._namespace or self._view.converts
-        self._plainly = not chooses and self._after <= self._current()
+        # Without selectors, what it has joined is just what it wants.
+        self._plainly = self._match is None and not self._view.converts and self._after <= self._current()
         return over
 
     def redirect(self, tell: Tell) -> None:
@@ -324,7 +324,7 @@ class Bookmarks:
         self._arm()
 
 
-class Stream:
+class Stream(DirectWatch):
     """A watch as the answer to a request: iterated, or subscribed to (`client.transport.DirectWatch`). It is one of
     the server's `watches` while it lasts."""
 

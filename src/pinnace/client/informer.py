@@ -260,6 +260,8 @@ class Cache(Generic[K]):
         self._objects[key] = obj
         if old is None:
             self._namespaces.setdefault(key[0], {})[key] = None
+        if not self._indexes:
+            return
         for index in self._indexes.values():
             values = tuple(index.of(obj))
             if values != index.values.get(key, ()):     # most changes are about something else
@@ -430,7 +432,10 @@ class Informer(Generic[K]):
         """One event, in the call that made it; what `advance` makes of a batch of one."""
         self._direct = revision
         self._apply(type, obj)
-        self.cache._seen(revision)
+        cache = self.cache
+        cache._revision = revision
+        if cache._waiting or cache._conditions:
+            cache._wake(revision)
 
     def _stand(self) -> None:
         """Let the state say what was told directly: asked for when a watch ends, not with each event."""
@@ -461,22 +466,20 @@ class Informer(Generic[K]):
         for key in [key for key in self.cache._objects if key not in present]:
             self._delete(key, None)
         for obj in items:
-            self._upsert(obj)
+            self._apply("ADDED", obj)
         self.cache._seen(revision_number(revision))
         self.cache._synced.set()
 
-    def _apply(self, type: str, obj: K) -> None:
-        if type == "ADDED" or type == "MODIFIED":
-            self._upsert(obj)
-        elif type == "DELETED":
-            self._delete(key_of(obj), obj)
-        elif type != "BOOKMARK":
-            log.error("watching %s: event of unknown type %r", self.kind.__name__, type)
-
-    def _upsert(self, obj: Any) -> None:
-        after = obj.metadata
+    def _apply(self, type: str, obj: Any) -> None:
+        """One event; whether an object is new is seen in the cache, not in the event."""
+        if type != "MODIFIED" and type != "ADDED":
+            if type == "DELETED":
+                self._delete(key_of(obj), obj)
+            elif type != "BOOKMARK":
+                log.error("watching %s: event of unknown type %r", self.kind.__name__, type)
+            return
+        after, cache = obj.metadata, self.cache
         key = (after.namespace or "", after.name or "")
-        cache = self.cache
         old: Any = cache._objects.get(key)
         if old is not None:
             before = old.metadata

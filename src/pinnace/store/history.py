@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
+from pinnace.store.keys import SortedKeys
 from pinnace.store.store import (
     CLOCK,
     MOST_BECAUSE,
@@ -80,7 +81,7 @@ class History:
         self.compacted = 0                              # reads and watches from here on are answered
         self._bounds = bounds
         self._live: dict[str, Entry] = {}
-        self._keys: list[str] = []                      # of the live entries, sorted
+        self._keys = SortedKeys()                       # of the live entries
         self._log: deque[Change] = deque()              # revisions compacted+1 … revision, one each
         self._causes: dict[int, tuple[str, Cause]] = {}  # of earlier ones; with the key that was written
         self._remembered: dict[str, list[int]] = {}     # of live keys: revisions of which the cause alone is kept
@@ -115,9 +116,11 @@ class History:
         self._check(moment)
         # What was changed since then, as it was: the oldest change of a key knows.
         before = {change.key: change.previous for change in reversed(self._since(prefix, moment))}
-        keys = sorted({*self._range(prefix), *before}) if before else self._keys
+        keys = self._keys.sorted()
+        if before:
+            keys = sorted({*keys[bisect_left(keys, prefix) : _end(keys, prefix)], *before})
         start = bisect_right(keys, after) if after and after >= prefix else bisect_left(keys, prefix)
-        end = bisect_left(keys, _behind(prefix), start) if prefix else len(keys)
+        end = max(start, _end(keys, prefix))
         if not before:
             stop = min(end, start + limit) if limit else end
             entries = tuple(map(self._live.__getitem__, keys[start:stop]))
@@ -152,11 +155,6 @@ class History:
         later = (change.revision for change in self._log if change.key == key)
         return (*self._remembered.get(key, ()), *known, *later)
 
-    def _range(self, prefix: str) -> list[str]:
-        start = bisect_left(self._keys, prefix)
-        end = bisect_left(self._keys, _behind(prefix), start) if prefix else len(self._keys)
-        return self._keys[start:end]
-
     def _check(self, at: int) -> None:
         if at > self.revision:
             raise FutureRevision(at, self.revision)
@@ -181,11 +179,11 @@ class History:
         if value is not None:
             self._bytes += len(value)
             if previous is None:
-                insort(self._keys, key)
+                self._keys.add(key)
             self._live[key] = Entry(key, value, revision if previous is None else previous.created, revision)
         else:
             del self._live[key]
-            del self._keys[bisect_left(self._keys, key)]
+            self._keys.remove(key)
         if cause is not None and len(cause.because) > MOST_BECAUSE:
             cause = bounded(cause)
         change = Change(key, revision, value, previous, cause)
@@ -203,7 +201,7 @@ class History:
     def restore(self, entry: Entry, cause: Cause | None) -> None:
         """Take in an entry that was there before the history that is kept; only before any `apply`."""
         if entry.key not in self._live:
-            insort(self._keys, entry.key)
+            self._keys.add(entry.key)
         self._live[entry.key] = entry
         if cause is not None:
             self._causes[entry.modified] = entry.key, bounded(cause)
@@ -369,6 +367,6 @@ def bounded(cause: Cause) -> Cause:
     return msgspec.structs.replace(cause, because=cause.because[:MOST_BECAUSE])
 
 
-def _behind(prefix: str) -> str:
-    """The first string that sorts behind everything with the prefix."""
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+def _end(keys: list[str], prefix: str) -> int:
+    """Where the keys with the prefix end."""
+    return bisect_left(keys, prefix[:-1] + chr(ord(prefix[-1]) + 1)) if prefix else len(keys)

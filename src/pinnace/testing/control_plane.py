@@ -207,7 +207,7 @@ class _Wire:
         return None
 
 
-class _Followed:
+class _Followed(DirectWatch):
     """A watch on a server that may die: it then ends with a reset, whatever the server still had for it."""
 
     def __init__(self, life: _Life, inner: DirectWatch) -> None:

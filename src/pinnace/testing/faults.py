@@ -475,7 +475,7 @@ class _Between:
         self.faults.done(rule, self._about(rule, agent, verb, path))
 
 
-class _Direct:
+class _Direct(DirectWatch):
     """A watch that began before there was a rule: iterated, it is `followed`; subscribed to, its events go straight
     to the subscriber until there is a rule, which may meet each later one. (One that begins under rules is iterated:
     what takes its turns can be late in more ways.)"""
