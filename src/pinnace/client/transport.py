@@ -26,8 +26,7 @@ class User:
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """One call of the API.
 
     `path` is decoded ("/api/v1/namespaces/default/pods"); `query` keeps repeated parameters; header names
@@ -37,8 +36,8 @@ class Request:
 
     method: str
     path: str
-    query: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
     user: User | None = None
     because: tuple[int, ...] = ()          # revisions that the caller reacted to, or TIMER (header Pinnace-Because)
@@ -86,8 +85,7 @@ class DirectWatch(ABC):
     async def aclose(self) -> None: ...
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """An answer. Exactly one of `body`, `stream`, `watch` carries content.
 
     `object` is the decoded form of `body` where the server had it at hand (in-process callers use it and
@@ -95,7 +93,7 @@ class Response:
     """
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
     object: object = None
     stream: AsyncIterator[bytes] | None = None

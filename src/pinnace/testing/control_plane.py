@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pinnace.apiserver.authentication.tokens import TokenIssuer
 from pinnace.apiserver.cache import Entry
-from pinnace.apiserver.inprocess import ADMIN, InProcessTransport
+from pinnace.apiserver.inprocess import ADMIN
 from pinnace.apiserver.kubelet_proxy import Kubelets
 from pinnace.apiserver.resources.table import RESOURCES
 from pinnace.apiserver.server import ApiServer
 from pinnace.base.clock import Clock
+from pinnace.base.deadline import rest
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
@@ -80,14 +81,18 @@ class _Life:
         self._watches: dict[asyncio.Future[None], None] = {}
 
     @contextmanager
-    def under_way(self) -> Iterator[None]:
-        """What the block awaits is interrupted by the end of this life, as ConnectionResetError."""
-        if self.dead:
+    def under_way(self, begun: bool = False) -> Iterator[None]:
+        """What the block awaits is interrupted by the end of this life, as ConnectionResetError. `begun`: that may be
+        over already, with what is now to be awaited."""
+        if self.dead and not begun:
             raise ConnectionResetError(_RESET)
         task = asyncio.current_task()
         assert task is not None
         before, under = task.cancelling(), _Under(task)
         self._under_way[under] = None
+        if self.dead:
+            under.cut = True
+            task.cancel()
         try:
             yield
         except asyncio.CancelledError:
@@ -104,6 +109,21 @@ class _Life:
                 raise ConnectionResetError(_RESET)
         finally:
             self._under_way.pop(under, None)
+
+    async def answered(self, work: Coroutine[Any, Any, Response]) -> Response:
+        """What a request gets out of this life. Nothing is set up for one that never waits, as nearly all."""
+        if self.dead:
+            work.close()
+            raise ConnectionResetError(_RESET)
+        try:
+            waiting = work.send(None)
+        except StopIteration as done:
+            response: Response = done.value
+            if self.dead:      # done in the very instant of the kill: the answer did not get out
+                raise ConnectionResetError(_RESET) from None
+            return response
+        with self.under_way(begun=True):
+            return await rest(work, waiting)
 
     def kill(self) -> None:
         """From here on nothing is read, written or answered. Also from within one of its own requests, whose next
@@ -173,11 +193,12 @@ class _Wire:
 
     def __init__(self, life: _Life, server: ApiServer) -> None:
         self._life = life
-        self._inner = InProcessTransport(server)
+        self._server = server
 
     async def send(self, request: Request) -> Response:
-        with self._life.under_way():
-            response = await self._inner.send(request)
+        if request.user is None:
+            request.user = ADMIN
+        response = await self._life.answered(self._server.handle(request, encoded=False))
         if response.watch is not None and isinstance(response.watch, DirectWatch):
             response.watch = _Followed(self._life, response.watch)
         return response
@@ -223,10 +244,10 @@ class _Door:
     def __init__(self) -> None:
         self.wire: _Wire | None = None
 
-    async def send(self, request: Request) -> Response:
+    def send(self, request: Request) -> Coroutine[Any, Any, Response]:
         if self.wire is None:
             raise ConnectionRefusedError("the API server is down")
-        return await self.wire.send(request)
+        return self.wire.send(request)
 
     async def close(self) -> None:
         return None
