@@ -28,9 +28,10 @@ from pinnace.apiserver import responses
 from pinnace.apiserver.paths import Target, parse, verb_of
 from pinnace.apiserver.watching import error_line
 from pinnace.base.randomness import Randomness
-from pinnace.client.transport import DirectWatch, Request, Response, Tell, Transport, WatchLine
+from pinnace.client.transport import DirectWatch, Request, Response, Transport, WatchLine
 from pinnace.store.over import StoreOver
 from pinnace.store.store import Cause, Store
+from pinnace.testing.watch_faults import DirectUnderRules
 
 _LOGGED = 2000                 # faults that the log remembers; older ones are forgotten
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
@@ -150,7 +151,7 @@ class Faults:
         self.nodes: Nodes | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._undo: dict[str, Callable[[], None]] = {}
-        self._direct: dict[_Direct, None] = {}      # watches whose events nobody looks at before there is a rule
+        self._direct: dict[DirectUnderRules, None] = {}      # watches that are to know when there is a rule
 
     # --------------------------------------------------------------------------------------------------- rules
 
@@ -250,11 +251,11 @@ class Faults:
         self._direct.clear()
         return rule
 
-    def unruled(self, watch: _Direct) -> None:
+    def unruled(self, watch: DirectUnderRules) -> None:
         """Let a watch know when there are rules."""
         self._direct[watch] = None
 
-    def ended(self, watch: _Direct) -> None:
+    def ended(self, watch: DirectUnderRules) -> None:
         self._direct.pop(watch, None)
 
     # ------------------------------------------------------------------------------------------- where it lies
@@ -431,7 +432,7 @@ class _Between:
         if response.watch is not None:
             followed = self._followed(response.watch, agent, request.path, target)
             if isinstance(response.watch, DirectWatch) and not self.faults.rules:
-                response.watch = _Direct(
+                response.watch = DirectUnderRules(
                     response.watch, followed, self.faults, lambda: self._met(agent, request.path, target), self._clean
                 )
             else:
@@ -476,95 +477,6 @@ class _Between:
 
     def _tell(self, rule: Rule, agent: str, verb: str, path: str) -> None:
         self.faults.done(rule, self._about(rule, agent, verb, path))
-
-
-class _Direct(DirectWatch):
-    """A watch that began before there was a rule: iterated, it is `followed`; subscribed to, its events go straight
-    to the subscriber until there is a rule, which may meet each later one. (One that begins under rules is iterated:
-    what takes its turns can be late in more ways.)"""
-
-    def __init__(
-        self, inner: DirectWatch, followed: AsyncGenerator[tuple[WatchLine, ...], None], faults: Faults,
-        met: Callable[[], Rule | None], clean: Callable[[Rule], bool],
-    ) -> None:
-        self._inner = inner
-        self._followed = followed
-        self._faults = faults
-        self._met = met
-        self._clean = clean
-        self._late: deque[tuple[str, object, int]] = deque()      # held back; what follows waits behind it
-        self._tell: Tell | None = None
-        self._over: asyncio.Future[None] | None = None
-        self._attended = False
-
-    def __aiter__(self) -> AsyncIterator[tuple[WatchLine, ...]]:
-        return self._followed
-
-    async def __anext__(self) -> tuple[WatchLine, ...]:
-        return await anext(self._followed)
-
-    def subscribe(self, tell: Tell) -> asyncio.Future[None]:
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tell, self._over = tell, over
-        self._attended = bool(self._faults.rules)
-        theirs = self._inner.subscribe(self._told if self._attended else tell)
-        if not self._attended:
-            self._faults.unruled(self)
-
-        def ended(theirs: asyncio.Future[None]) -> None:
-            if not over.done() and not theirs.cancelled():
-                error = theirs.exception()
-                if error is not None:
-                    _break(over, error)
-                else:
-                    over.set_result(None)
-
-        theirs.add_done_callback(ended)
-        return over
-
-    def redirect(self, tell: Tell) -> None:
-        self._tell = tell
-        if not self._attended:
-            self._inner.redirect(tell)
-
-    def attend(self) -> None:
-        """There are rules now, or have been."""
-        self._attended = True
-        self._inner.redirect(self._told)
-
-    def _told(self, type: str, obj: object, revision: int) -> None:
-        assert self._tell is not None and self._over is not None
-        if self._over.done():
-            return
-        rule = self._met()
-        if rule is not None and rule.fault == "slow":
-            if not self._late:
-                asyncio.get_running_loop().call_later(rule.seconds, self._catch_up)
-        elif rule is not None:
-            if self._clean(rule):
-                self._over.set_result(None)
-            else:
-                _break(self._over, ConnectionResetError("connection reset by peer"))
-            return
-        elif not self._late:
-            self._tell(type, obj, revision)
-            return
-        self._late.append((type, obj, revision))
-
-    def _catch_up(self) -> None:
-        assert self._tell is not None and self._over is not None
-        while self._late and not self._over.done():
-            self._tell(*self._late.popleft())
-
-    async def aclose(self) -> None:
-        self._faults.ended(self)
-        await self._followed.aclose()
-        await self._inner.aclose()
-
-
-def _break(future: asyncio.Future[None], error: BaseException) -> None:
-    future.set_exception(error)
-    future.exception()       # a watcher that went away does not make it "never retrieved"
 
 
 class _Doomed(StoreOver):

@@ -167,8 +167,11 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
     def _shuffle(self) -> None:
         """Reorder the steps of tasks; other callbacks keep their places, which transports and futures rely on."""
         ready = self._ready
-        handles = [*ready]
-        places = [place for place, handle in enumerate(handles) if _is_step(handle)]
+        handles: list[Any] = [*ready]
+        places = [
+            place for place, handle in enumerate(handles)
+            if isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)
+        ]  # fmt: skip
         if len(places) < 2:
             return
         steps = [handles[place] for place in places]
@@ -247,11 +250,6 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
             if self._workers.report(handle):
                 return handle
         return super().call_soon_threadsafe(callback, *args, context=context)
-
-
-def _is_step(handle: asyncio.Handle) -> bool:
-    callback: Any = handle._callback  # type: ignore[attr-defined]  # the type stubs leave it out
-    return isinstance(getattr(callback, "__self__", None), asyncio.Task)
 
 
 def simulate(
