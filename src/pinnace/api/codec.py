@@ -56,8 +56,8 @@ _list_decoder = msgspec.json.Decoder(_List)
 encode: Callable[[Any], bytes] = _encoder.encode
 
 
-def decode(kind: type[K], data: bytes) -> K:
-    """An object out of JSON. Raises BadRequest."""
+def decode(kind: type[K], data: bytes, *, compact: bool = False) -> K:
+    """An object out of JSON. `compact`: `encode` has written it, without white space. Raises BadRequest."""
     of: Any = kind
     form = _form(of)
     try:
@@ -69,7 +69,7 @@ def decode(kind: type[K], data: bytes) -> K:
         return from_dict(kind, _parsed(kind, data))
     except RecursionError as error:
         raise BadRequest("json: exceeded max depth") from error
-    if _has_empties(data, form.empties):
+    if (not compact and _is_spaced(data)) or _has_empties(data, form.empties):
         _settle(obj)
     else:
         for name in form.quantities:
@@ -104,10 +104,13 @@ def _form(kind: Any) -> _Form:
     return _Form(_decoder(kind).decode, signs, ((b"{}", maps), (b"[]", lists)))
 
 
+def _is_spaced(data: bytes) -> bool:
+    """Whether white space may hide that a list or map in a JSON text is empty."""
+    return b"\n" in data or b"\t" in data or b"\r" in data or b"{ " in data or b"[ " in data
+
+
 def _has_empties(data: bytes, empties: tuple[tuple[bytes, frozenset[bytes]], ...]) -> bool:
-    """Whether some field may be an empty list or map in a JSON text where Go would leave it out."""
-    if b"{ " in data or b"[ " in data or b"\n" in data or b"\t" in data or b"\r" in data:
-        return True      # white space may hide it
+    """Whether some field is an empty list or map in a compact JSON text where Go would leave it out."""
     for empty, names in empties:
         if empty not in data:
             continue
@@ -175,10 +178,8 @@ def copy(obj: K) -> K:
     return decoder(type(obj)).decode(_encoder.encode(obj))
 
 
-def metadata(obj: Any) -> meta.ObjectMeta:
-    """The object's metadata."""
-    found: meta.ObjectMeta = obj.metadata
-    return found
+# The object's metadata, for those who are told `Any` of it.
+metadata: Callable[[Any], meta.ObjectMeta] = attrgetter("metadata")
 
 
 # ------------------------------------------------------------------------------------- what Go makes of a body
