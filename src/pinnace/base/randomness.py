@@ -31,7 +31,8 @@ class Randomness:
 
     def suffix(self, length: int = 5) -> str:
         """What is appended to a `generateName`."""
-        return "".join(self._random.choices(NAME_ALPHABET, k=length))
+        draw = self._random.random
+        return "".join([NAME_ALPHABET[int(draw() * len(NAME_ALPHABET))] for _ in range(length)])
 
     def uniform(self, low: float, high: float) -> float:
         return self._random.uniform(low, high)
