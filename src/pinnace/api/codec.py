@@ -69,14 +69,18 @@ def decode(kind: type[K], data: bytes, *, compact: bool = False) -> K:
         return from_dict(kind, _parsed(kind, data))
     except RecursionError as error:
         raise BadRequest("json: exceeded max depth") from error
-    if (not compact and _is_spaced(data)) or _has_empties(data, form.empties):
+    if not compact and _is_spaced(data):
         _settle(obj)
-    else:
-        for name in form.quantities:
-            # Most that could hold quantities hold none: `"resources":{}`.
-            if name in data and data.count(name) > data.count(name + b":{}"):
-                _settle(obj, False)
-                break
+        return obj
+    for empty, fields in form.empties:
+        if empty in data and _stands_in_one_of(data, empty, fields):
+            _settle(obj)
+            return obj
+    for name in form.quantities:
+        # Most that could hold quantities hold none: `"resources":{}`.
+        if name in data and data.count(name) > data.count(name + b":{}"):
+            _settle(obj, False)
+            break
     return obj
 
 
@@ -109,20 +113,17 @@ def _is_spaced(data: bytes) -> bool:
     return b"\n" in data or b"\t" in data or b"\r" in data or b"{ " in data or b"[ " in data
 
 
-def _has_empties(data: bytes, empties: tuple[tuple[bytes, frozenset[bytes]], ...]) -> bool:
-    """Whether some field is an empty list or map in a compact JSON text where Go would leave it out."""
-    for empty, names in empties:
-        if empty not in data:
-            continue
-        end = data.find(empty)
-        while end >= 0:
-            if data[end - 2 : end] == b'":':
-                name = data[data.rfind(b'"', 0, end - 2) + 1 : end - 2]
-                # A quote behind a backslash is none: then all of it stands in a string.
-                escaped = b"\\" in name
-                if name in names or (escaped and (name[-1:] != b"\\" or name[-2:] == b"\\\\")):
-                    return True
-            end = data.find(empty, end + 2)
+def _stands_in_one_of(data: bytes, empty: bytes, fields: frozenset[bytes]) -> bool:
+    """Whether a compact JSON text has an empty list or map, or may have it, as the value of one of the fields."""
+    end = data.find(empty)
+    while end >= 0:
+        if data[end - 2 : end] == b'":':
+            name = data[data.rfind(b'"', 0, end - 2) + 1 : end - 2]
+            # A quote behind a backslash is none: then all of it stands in a string.
+            escaped = b"\\" in name
+            if name in fields or (escaped and (name[-1:] != b"\\" or name[-2:] == b"\\\\")):
+                return True
+        end = data.find(empty, end + 2)
     return False
 
 

@@ -144,23 +144,14 @@ def typed(body: bytes, kind: Kind, *, compact: bool = False) -> Any:
     return obj
 
 
-def from_dict(data: Any, kind: Kind) -> Any:
-    """The same, of a patched object. Raises BadRequest."""
+def from_dict(data: Any, kind: Kind, *, partial: bool = False) -> Any:
+    """The same, of a patched object; `partial`: only its metadata and status are there and count. Raises BadRequest."""
     if not isinstance(data, dict):
         raise BadRequest(cannot(kind, "the patched object is no object"))
     check_type(str(data.get("kind") or ""), str(data.get("apiVersion") or ""), kind)
     try:
-        return codec.decode(kind.type, codec.encode(data), compact=True)
-    except BadRequest as error:
-        raise BadRequest(cannot(kind, _detail(error))) from error
-    except RecursionError as error:
-        raise BadRequest(cannot(kind, "json: exceeded max depth")) from error
-
-
-def part(data: Any, kind: Kind) -> Any:
-    """The same, of which only metadata and status are there and counted."""
-    try:
-        return metadata_and_status(codec.encode(data), kind)
+        text = codec.encode(data)
+        return metadata_and_status(text, kind) if partial else codec.decode(kind.type, text, compact=True)
     except BadRequest as error:
         raise BadRequest(cannot(kind, _detail(error))) from error
     except RecursionError as error:
