@@ -275,7 +275,7 @@ class Registry:
             meta.resourceVersion = str(old.revision) if old is not None else None
             shown = self.view.form
             return Entry(key, obj, shown.value(obj), old.revision if old is not None else 0, 0, shown)
-        self._feed.announce(value, stored)
+        self._feed.announce(key, value, stored)
         try:
             revision = await self._store.commit(
                 key, value, expect=old.revision if old is not None else 0, cause=write.cause
@@ -283,7 +283,7 @@ class Registry:
             if self._feed.revision < revision:
                 await self._feed.reached(revision)
         finally:
-            self._feed.withdraw(value)
+            self._feed.withdraw(key)
         entry = self.cache.entries.get(key)
         if entry is None or entry.revision != revision:      # by now somebody has changed it again
             stored.metadata.resourceVersion = str(revision)

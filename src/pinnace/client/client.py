@@ -8,7 +8,7 @@ in-process they are the server's own decoded objects, shared and never to be cha
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -16,7 +16,7 @@ import msgspec
 
 from pinnace.api import codec, errors
 from pinnace.api.kinds import Kind, kind_of, kind_of_type
-from pinnace.client.transport import DirectWatch, Request, Response, Transport, User
+from pinnace.client.transport import DirectWatch, Request, Response, Tell, Transport, User
 
 K = TypeVar("K")
 
@@ -194,7 +194,7 @@ class Client:
         field_selector: str = "",
         timeout_seconds: int = 0,
         send_initial_events: bool = False,
-        directly: Callable[[WatchEvent[K]], None] | None = None,
+        directly: Tell | None = None,
     ) -> AsyncGenerator[tuple[WatchEvent[K], ...], None]:
         """Batches of events, until the server ends the watch. An ERROR event is raised (e.g. Expired).
 
@@ -216,7 +216,7 @@ class Client:
             raise errors.InternalError("the server did not answer with a watch")
         try:
             if directly is not None and isinstance(response.watch, DirectWatch):
-                over = response.watch.subscribe(lambda name, obj: directly(WatchEvent(name, cast("K", obj))))
+                over = response.watch.subscribe(directly)
                 yield ()
                 await over
                 return

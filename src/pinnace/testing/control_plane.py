@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -40,7 +40,7 @@ from pinnace.cluster.settings import Settings
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.scheduler.scheduler import Scheduler
 from pinnace.store.over import StoreOver
-from pinnace.store.store import Cause, Store, StoreFailure
+from pinnace.store.store import Change, Store, StoreFailure
 from pinnace.testing import garbage
 
 log = logging.getLogger("pinnace.testing")
@@ -73,7 +73,7 @@ class _Life:
 
     def __init__(self, store: Store) -> None:
         self.dead = False
-        self.store = _Handle(self, store)
+        self.store = _Handle(store)
         self.server: ApiServer | None = None
         self.stack = AsyncExitStack()
         self.started = asyncio.Event()          # `start` is over, well or not
@@ -132,6 +132,7 @@ class _Life:
         """From here on nothing is read, written or answered. Also from within one of its own requests, whose next
         await is its last."""
         self.dead = True
+        self.store.cut()
         for under in self._under_way:
             under.cut = True
             under.task.cancel()
@@ -161,25 +162,33 @@ class _Life:
 
 
 class _Handle(StoreOver):
-    """A life's own hold on the store: when the life is over, its server cannot write or read any more."""
+    """A life's own hold on the store: when the life is over, its server cannot write or read any more, and is told
+    of nothing."""
 
-    def __init__(self, life: _Life, store: Store) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._life = life
+        self._ends: list[Callable[[], None]] = []
 
-    @property
-    def inner(self) -> Store:
-        if self._life.dead:
-            raise StoreFailure("the server is dead")
-        return self._inner
+    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
+        end = super().subscribe(tell, after=after)
+        self._ends.append(end)
+        return end
 
-    def commit(
-        self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
-    ) -> Coroutine[Any, Any, int]:
-        return self.inner.commit(key, value, expect=expect, cause=cause)
+    def cut(self) -> None:
+        self.inner = _NOTHING
+        for end in self._ends:
+            end()
 
     async def close(self) -> None:
         """The store outlives the server."""
+
+
+class _Nothing:
+    def __getattr__(self, name: str) -> NoReturn:
+        raise StoreFailure("the server is dead")
+
+
+_NOTHING = cast(Store, _Nothing())
 
 
 class _Wire:
@@ -198,7 +207,7 @@ class _Wire:
         return None
 
 
-class _Followed:
+class _Followed(DirectWatch):
     """A watch on a server that may die: it then ends with a reset, whatever the server still had for it."""
 
     def __init__(self, life: _Life, inner: DirectWatch) -> None:
@@ -220,13 +229,10 @@ class _Followed:
         return batch
 
     def subscribe(self, tell: Tell) -> asyncio.Future[None]:
-        life = self._life
+        return self._life.until_death(self._inner.subscribe(tell))
 
-        def told(type: str, obj: object) -> None:
-            if not life.dead:
-                tell(type, obj)
-
-        return life.until_death(self._inner.subscribe(told))
+    def redirect(self, tell: Tell) -> None:
+        self._inner.redirect(tell)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
