@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, assert_never, cast
 
@@ -65,20 +65,24 @@ class _Deleted:
         return bool(meta.deletionTimestamp) or bool(self.uid and meta.uid != self.uid)
 
 
-@dataclass(slots=True)
 class _Deed:
     """A plan while it is carried out: for which object and because of what, what it wrote, what was refused."""
 
-    client: Client
-    primary: Any
-    because: tuple[int, ...]
-    written: dict[informers.Cache[Any], int] = field(default_factory=dict)
-    revisions: set[int] = field(default_factory=set)       # of everything written
-    deleted: list[_Deleted] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    overtaken: errors.Conflict | None = None     # a deletion met another object of that name, or lost a race
-    unsure: dict[tuple[type[Any], str], None] = field(default_factory=dict)   # kind and namespace of lost creations
-    writes: int = 0
+    __slots__ = (
+        "because", "client", "deleted", "failures", "overtaken", "primary", "revisions", "unsure", "writes", "written",
+    )  # fmt: skip
+
+    def __init__(self, client: Client, primary: Any, because: tuple[int, ...]) -> None:
+        self.client = client
+        self.primary = primary
+        self.because = because
+        self.written: dict[informers.Cache[Any], int] = {}
+        self.revisions: set[int] = set()      # of everything written
+        self.deleted: list[_Deleted] = []
+        self.failures: list[Failure] = []
+        self.overtaken: errors.Conflict | None = None    # a deletion met another object of that name, or lost a race
+        self.unsure: dict[tuple[type[Any], str], None] = {}     # kind and namespace of lost creations
+        self.writes = 0
 
 
 class Runner(Generic[Seen]):
@@ -164,7 +168,17 @@ class Runner(Generic[Seen]):
         if self._started and self._concerns is not None and not self._concerns(event):
             return
         meta = codec.metadata(event.old if event.new is None else event.new)
-        self.wake(Ref(meta.namespace or "", meta.name or ""), informers.revision_number(meta.resourceVersion))
+        ref = Ref(meta.namespace or "", meta.name or "")
+        if event.new is None and self._started and self.controller.observe(ref) is None:
+            self._let_go(ref)      # nothing is left of it to be looked at
+        else:
+            self.wake(ref, informers.revision_number(meta.resourceVersion))
+
+    def _let_go(self, ref: Ref) -> None:
+        self.queue.forget(ref)
+        self._because.pop(ref, None)
+        self._resting.pop(ref, None)
+        self._alarms.pop(ref, None)
 
     async def _work(self, ref: Ref) -> None:
         try:
@@ -182,9 +196,7 @@ class Runner(Generic[Seen]):
         causes = self._because.pop(ref, [])
         seen = self.controller.observe(ref)
         if seen is None:
-            self.queue.forget(ref)
-            self._resting.pop(ref, None)
-            self._alarms.pop(ref, None)
+            self._let_go(ref)
             return
         because = self._causes_of(ref, causes)
         if self._pause:

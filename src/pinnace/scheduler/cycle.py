@@ -68,6 +68,9 @@ class _Verdict:
     relative: Sequence[float]     # those that count in comparison with the other nodes only
 
 
+_UNKNOWN = _Verdict(-2, (), 0.0, ())     # of no generation
+
+
 class Cycle:
     """Finds a node for one pod at a time."""
 
@@ -86,14 +89,18 @@ class Cycle:
         remembered = self._remembered(_shape(pod, nodes))
         count = len(listed)
         wanted = _enough(count)
-        feasible: list[tuple[NodeInfo, _Verdict]] = []
+        feasible: list[NodeInfo] = []
+        verdicts: list[_Verdict] = []
         misfits: dict[str, Sequence[Misfit]] = {}
         evaluated = 0
         for position in range(count):
             node = listed[(self._start + position) % count]
             evaluated += 1
-            verdict = remembered.get(node.name)
-            if verdict is None or verdict.generation != node.generation:
+            try:
+                verdict = remembered[node.name]
+            except KeyError:
+                verdict = _UNKNOWN
+            if verdict.generation != node.generation:
                 verdict = remembered[node.name] = _judge(local, pod, node)
             found: Sequence[Misfit] = verdict.misfits
             if not found and wide.filters:
@@ -101,13 +108,15 @@ class Cycle:
             if found:
                 misfits[node.name] = found
                 continue
-            feasible.append((node, verdict))
-            if len(feasible) >= wanted:
+            feasible.append(node)
+            verdicts.append(verdict)
+            wanted -= 1
+            if not wanted:
                 break
         if not feasible:
             return Unschedulable(misfits)
         self._start = (self._start + evaluated) % count
-        best = self._best(pod, local, wide, feasible)
+        best = self._best(pod, local, wide, feasible, verdicts)
         return Placement(best, evaluated, len(feasible))
 
     def refusals(self, pod: PodInfo, nodes: Nodes) -> dict[str, Sequence[Misfit]]:
@@ -155,20 +164,21 @@ class Cycle:
         pod: PodInfo,
         local: _Prepared,
         wide: _Prepared,
-        feasible: list[tuple[NodeInfo, _Verdict]],
+        feasible: list[NodeInfo],
+        verdicts: list[_Verdict],
     ) -> str:
         if len(feasible) == 1:
-            return feasible[0][0].name
-        totals = [verdict.fixed for _, verdict in feasible]
+            return feasible[0].name
+        totals = [verdict.fixed for verdict in verdicts]
         relative = [plugin for plugin, _ in local.scorers if plugin.relative]
         for position, plugin in enumerate(relative):
-            _add(totals, plugin, [verdict.relative[position] for _, verdict in feasible])
+            _add(totals, plugin, [verdict.relative[position] for verdict in verdicts])
         for plugin, state in wide.scorers:
-            _add(totals, plugin, [plugin.score(state, pod, node) for node, _ in feasible])
+            _add(totals, plugin, [plugin.score(state, pod, node) for node in feasible])
         top = max(totals) - 1e-9
         best = [index for index, total in enumerate(totals) if total >= top]
         chosen = best[self._randomness.below(len(best))] if len(best) > 1 else best[0]
-        return feasible[chosen][0].name
+        return feasible[chosen].name
 
 
 def _shape(pod: PodInfo, nodes: Nodes) -> _Shape:

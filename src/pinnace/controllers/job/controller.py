@@ -60,7 +60,9 @@ class JobController:
         self._pods = informers.of(core.Pod)
         index_by_controller(self._pods)
         self._pods.add_index(_TRACKED, _tracked_for)
-        self.watches = (Owned(self._pods, "Job", "batch", self._adopters, same=_counts_alike),)
+        self.watches = (
+            Owned(self._pods, "Job", "batch", self._adopters, same=_counts_alike, without=self._is_forsaken),
+        )
 
     def observe(self, ref: Ref) -> Seen | None:
         job = self.primary.cache.get(*ref)
@@ -73,6 +75,10 @@ class JobController:
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
+
+    def _is_forsaken(self, pod: core.Pod) -> bool:
+        owner = controller_of(pod)
+        return owner is not None and self.primary.cache.get(pod.metadata.namespace or "", owner.name) is None
 
     def _adopters(self, pod: core.Pod) -> Iterable[Ref]:
         if not pod.metadata.labels:
