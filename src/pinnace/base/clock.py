@@ -48,14 +48,13 @@ class LoopClock:
 
     def __init__(self, start: datetime, loop: asyncio.AbstractEventLoop) -> None:
         self._start = start
-        self._loop = loop
         self.monotonic: Callable[[], float] = loop.time
         self._zero = loop.time()
         # Where time is virtual, a whole chain of events happens in one instant.
         self._at, self._now = self._zero, start
 
     def now(self) -> datetime:
-        at = self._loop.time()
+        at = self.monotonic()
         if at != self._at:
             self._at, self._now = at, self._start + timedelta(seconds=at - self._zero)
         return self._now
