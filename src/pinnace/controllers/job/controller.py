@@ -136,8 +136,7 @@ def decide(seen: Seen, now: datetime) -> Plan:
         return Plan(tuple(map(_let_go, seen.left)))
     if job is None or job.spec.selector is None:
         return Plan()
-    selector = job.spec.selector
-    claimed = claim(job, lambda pod: selects(selector, pod.metadata.labels), seen.pods, finalizer=FINALIZER)
+    claimed = claim(job, job.spec.selector, seen.pods, finalizer=FINALIZER)
     if claimed.patches:
         return Plan(claimed.patches)
     pods = claimed.owned
