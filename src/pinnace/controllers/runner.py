@@ -144,14 +144,13 @@ class Runner(Generic[Seen]):
                 end()
             self.queue.close()
 
-    def wake(self, ref: Ref, because: int = 0) -> None:
-        """Decide about an object soon."""
-        if because:
-            causes = self._because.get(ref)
-            if causes is None:
-                self._because[ref] = [because]
-            elif len(causes) < _CAUSES and because not in causes:
-                causes.append(because)
+    def wake(self, ref: Ref, because: int) -> None:
+        """Decide about an object soon, because of a revision."""
+        causes = self._because.get(ref)
+        if causes is None:
+            self._because[ref] = [because]
+        elif len(causes) < _CAUSES and because not in causes:
+            causes.append(because)
         if self._pause:
             self._add(ref)
         else:
@@ -282,7 +281,8 @@ class Runner(Generic[Seen]):
         """Have the key decided again after what was written, if need be."""
         if final and not self._is_due(ref):
             woken = self._because.pop(ref, ())
-            if deed.revisions.issuperset(woken):
+            # Of more than are remembered there may be others among them.
+            if len(woken) < _CAUSES and deed.revisions.issuperset(woken):
                 self.queue.dismiss(ref)      # nothing is left to be done, and nothing has happened but this
                 return
             self._remember(ref, woken)
