@@ -31,7 +31,7 @@ def patch_of(old: S, new: S) -> dict[str, Any]:
     patch: dict[str, Any] = {}
     wanted: dict[str, Any] = msgspec.structs.asdict(new)
     for name, before in msgspec.structs.asdict(old).items():
-        after = wanted[name]
+        after: Any = wanted[name]
         if before == after:
             continue
         if name == "conditions":
