@@ -24,6 +24,7 @@ CONFIGURABLE = {
     "scope": "how long a cluster is reused, with a fresh namespace for each test: "
              "function, class, module, package, session (function)",
     "timeout": "seconds of the cluster's time that a coroutine test may take (31 days of simulated time)",
+    "cluster_signing_duration": "how long certificates last, such as 4h (8760h)",
     "threads": "what becomes of worker threads in simulated time: refuse or inline (refuse)",
 }  # fmt: skip
 
@@ -46,6 +47,7 @@ class Options:
     scope: str = "function"
     threads: str = "refuse"
     timeout: float | None = None
+    cluster_signing_duration: str | None = None
     life: Any = None
     stages: Any = None
     faults: float | None = None
