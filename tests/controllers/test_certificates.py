@@ -233,7 +233,8 @@ def test_what_a_certificate_says() -> None:
     usage = made.extensions.get_extension_for_class(x509.KeyUsage)
     assert usage.critical and usage.value.digital_signature and usage.value.key_encipherment
     assert not usage.value.key_agreement and not usage.value.key_cert_sign
-    assert [purpose.dotted_string for purpose in made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value] == [
+    purposes = made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert [purpose.dotted_string for purpose in purposes] == [
         ExtendedKeyUsageOID.SERVER_AUTH.dotted_string, ExtendedKeyUsageOID.CLIENT_AUTH.dotted_string,
         "1.3.6.1.5.5.7.3.7",
     ]  # fmt: skip

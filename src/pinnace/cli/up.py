@@ -23,9 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-egress", action="store_true", help="let nothing out of this machine")
     parser.add_argument("--data-dir", type=Path, metavar="D", help="where this cluster's data lies")
     parser.add_argument("--store", choices=("sqlite", "memory"), help="where objects are kept (default: sqlite)")
-    parser.add_argument(
-        "--cluster-signing-duration", metavar="T", help="how long certificates last, e.g. 4h (default: 8760h, a year)"
-    )
+    parser.add_argument("--cluster-signing-duration", metavar="T", help="how long certificates last (default: 8760h)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings as YAML; flags win over them")
     parser.add_argument("--kubeconfig", metavar="FILE", help="where to put the context (default: as kubectl)")
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from pinnace.api import times
 from pinnace.base.errors import UserError
 
 DEFAULT_NAME = "pinnace"
@@ -61,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def signing_duration(text: str) -> timedelta:
     """How long certificates last, in Go's notation ("4h", "1h30m"). Raises ValueError."""
+    from pinnace.api import times  # which most commands need not load
+
     duration = timedelta(seconds=times.parse_duration(text))
     if duration < _SHORTEST_SIGNING:
         raise ValueError(f"certificates must last for 10 minutes at least, not {text}")
@@ -84,10 +85,11 @@ def check(settings: Settings) -> None:
         raise UserError(f"--store must be sqlite or memory, not {settings.store!r}")
     if not 0 <= settings.api_port <= 65535:
         raise UserError("apiPort must be from 0 to 65535")
-    try:
-        signing_duration(settings.cluster_signing_duration)
-    except (ValueError, OverflowError) as error:
-        raise UserError(f"--cluster-signing-duration: {error}") from error
+    if settings.cluster_signing_duration != SIGNING_DURATION:
+        try:
+            signing_duration(settings.cluster_signing_duration)
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"--cluster-signing-duration: {error}") from error
     networks = {}
     for field in ("pod_cidr", "service_cidr", "node_subnet"):
         text = getattr(settings, field)

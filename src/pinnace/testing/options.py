@@ -47,10 +47,10 @@ class Options:
     scope: str = "function"
     threads: str = "refuse"
     timeout: float | None = None
-    cluster_signing_duration: str | None = None
     life: Any = None
     stages: Any = None
     faults: float | None = None
+    cluster_signing_duration: str | None = None
 
     def with_marker(self, args: tuple[object, ...], given: Mapping[str, Any]) -> Options:
         """What a marker says on top. Raises WrongOptions."""
