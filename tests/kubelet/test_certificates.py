@@ -134,10 +134,14 @@ class Kubelet:
         self.transport = HttpsTransport(url, self.context)
         self.client = Client(self.transport, agent="kubelet")
         self.used: list[Pair] = []
+        self.over = 0
         self.directory = directory
         self.manager = CertificateManager(
-            self.client, NODE, pair, directory, self.use, clock=clock, randomness=Randomness(4)
+            self.client, NODE, pair, directory, self.use, self.expire, clock=clock, randomness=Randomness(4)
         )
+
+    def expire(self) -> None:
+        self.over += 1
 
     async def use(self, pair: Pair) -> None:
         self.used.append(pair)
@@ -192,6 +196,23 @@ def test_a_request_that_comes_to_nothing(verdict: str, tmp_path: Path) -> None:
         await kubelet.transport.close()
 
     play(refuse)
+
+
+def test_one_that_is_not_renewed_in_time_says_so(tmp_path: Path) -> None:
+    async def expire(cluster: Cluster) -> None:
+        await cluster.delete("clusterrolebindings", "auto-approve-renewals-for-nodes")
+        served = await cluster.serve()
+        kubelet = Kubelet(cluster, served.url, tmp_path)
+        task = asyncio.create_task(kubelet.manager.run())
+        await cluster.advance(minutes=60)
+        assert len(await cluster.list("csr")) in (1, 2) and not kubelet.over     # one each quarter of an hour
+        await cluster.advance(minutes=20)
+        assert kubelet.over and not kubelet.used
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await kubelet.transport.close()
+
+    play(expire)
 
 
 def test_nobody_waits_for_ever(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ async def run(credentials: Credentials) -> None:
         [credentials.pod_cidr], [credentials.cluster_cidr], Path(credentials.network_root), nft=nft
     )
     proxy = Client(_transport(credentials, credentials.proxy), agent="kube-proxy")
-    certificates = _certificates(credentials, clock, randomness)
+    certificates = _certificates(credentials, clock, randomness, stop)
     kubelet = certificates.client
     async with Supervisor(clock) as parts:
         await asyncio.gather(runtime.open(), network.setup())
@@ -79,8 +79,11 @@ async def run(credentials: Credentials) -> None:
                 await client.transport.close()
 
 
-def _certificates(credentials: Credentials, clock: Clock, randomness: Randomness) -> CertificateManager:
-    """The kubelet's client, and what renews the certificate that it shows."""
+def _certificates(
+    credentials: Credentials, clock: Clock, randomness: Randomness, stop: asyncio.Event
+) -> CertificateManager:
+    """The kubelet's client, and what renews the certificate that it shows. If that cannot be done in time the process
+    ends: the next one begins with what the server hands over then."""
     directory = Path(credentials.kubelet_root) / "pki"
     pair = newest(_pair(credentials.kubelet), stored(directory))
     context = client_context(ca=credentials.ca)
@@ -93,7 +96,7 @@ def _certificates(credentials: Credentials, clock: Clock, randomness: Randomness
 
     client = Client(transport, agent="kubelet")
     return CertificateManager(
-        client, credentials.node, pair, directory, use, clock=clock, randomness=randomness.fork()
+        client, credentials.node, pair, directory, use, stop.set, clock=clock, randomness=randomness.fork()
     )
 
 

@@ -93,17 +93,6 @@ def signing_request(node: str, key: ec.EllipticCurvePrivateKey) -> certificates.
     )
 
 
-async def renewed(client: Client, node: str, clock: Clock, randomness: Randomness) -> Pair:
-    """A new pair, after as many attempts as it takes."""
-    for pause in pauses(randomness):
-        try:
-            return await request_pair(client, node, clock, randomness)
-        except FAILURES as error:
-            log.warning("node %s: certificate was not renewed: %s; again in %.3g s", node, error or "timeout", pause)
-        await clock.sleep(pause)
-    raise AssertionError("pauses do not end")
-
-
 async def request_pair(client: Client, node: str, clock: Clock, randomness: Randomness) -> Pair:
     """Ask for a certificate and wait for it. Raises TimeoutError, Refused, and what the client raises."""
     key = new_key(randomness)
@@ -146,18 +135,20 @@ class CertificateManager:
     """`run` renews a node's pair in good time, until cancelled.
 
     `client` shows `current`, the pair in use; `directory` is where it is kept; `use` lets new connections show another,
-    and has old ones closed.
+    and has old ones closed. `over` is called when the pair has expired and the server does not take it any more:
+    upstream's kubelet ends then, so that it may be started with another.
     """
 
     def __init__(
-        self, client: Client, node: str, current: Pair, directory: Path, use: Callable[[Pair], Awaitable[None]], *,
-        clock: Clock, randomness: Randomness,
+        self, client: Client, node: str, current: Pair, directory: Path, use: Callable[[Pair], Awaitable[None]],
+        over: Callable[[], None], *, clock: Clock, randomness: Randomness,
     ) -> None:  # fmt: skip
         self.client = client
         self.current = current
         self._node = node
         self._directory = directory
         self._use = use
+        self._over = over
         self._clock = clock
         self._randomness = randomness
 
@@ -169,9 +160,22 @@ class CertificateManager:
             log.info("certificate expires at %s and is renewed at %s", end, deadline)
             while (left := (deadline - self._clock.now()).total_seconds()) > 0:
                 await self._clock.sleep(min(left, _LONGEST))
-            self.current = await renewed(self.client, self._node, self._clock, self._randomness)
+            self.current = await self._renewed(end)
             store(self._directory, self.current)
             await self._use(self.current)
+
+    async def _renewed(self, end: datetime) -> Pair:
+        """A new pair, after as many attempts as it takes."""
+        for pause in pauses(self._randomness):
+            try:
+                return await request_pair(self.client, self._node, self._clock, self._randomness)
+            except FAILURES as error:
+                log.warning("the certificate was not renewed: %s; again in %.3g s", error or "timeout", pause)
+                if isinstance(error, errors.Unauthorized) and self._clock.now() > end:
+                    log.error("the client certificate has expired, and the server is responsive")
+                    self._over()
+            await self._clock.sleep(pause)
+        raise AssertionError("pauses do not end")
 
 
 def store(directory: Path, pair: Pair) -> None:
