@@ -26,8 +26,6 @@ from pinnace.testing.authority import LIFE, VALID_FROM, simulated
 from pinnace.testing.control_plane import ControlPlane, Wrap, plainly
 from pinnace.testing.loop import VirtualLoop
 
-# OpenSSL's X509_V_FLAG_NO_CHECK_TIME: a client's certificate is judged by the API server, and by the simulated clock.
-_NO_CHECK_TIME = 0x200000
 _COMPONENT = "client"
 _YEAR = 365 * 86400
 
@@ -52,7 +50,6 @@ class _Pki:
             context = server_context(
                 str(certificate), str(key), client_ca_text=self.authority.certificate.decode()
             )
-        context.verify_flags |= _NO_CHECK_TIME
         self.contexts[hosts] = context
         return context
 
