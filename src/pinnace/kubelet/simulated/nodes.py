@@ -375,11 +375,12 @@ class SimulatedNodes:
             # One that is pulled again (imagePullPolicy Always) is nothing new.
             machine.news = machine.news or (shown and not machine.images.get(image))
             machine.images[image] = shown
-        if machine.connected:
+        connected = machine.connected
+        if connected:
             for told in done.told:
                 self._tell(tracked, told)
         self.set_timer(tracked, done.again)
-        if write and machine.connected and (done.again is None or done.again - now > SOON or done.state.finished):
+        if write and connected and (done.again is None or done.again - now > SOON or done.state.finished):
             self.queue(tracked)
         if tracked.readers:
             tell_readers(tracked)
