@@ -41,7 +41,8 @@ def microseconds(work: Callable[[], object]) -> float:
 
 def call(headers: dict[str, str], because: tuple[int, ...] = (), about: str = "") -> Call:
     request = Request("POST", "/", {}, headers, because=because, about=about)
-    return Call(cast(Any, None), request, Target("", "v1", "pods"), cast(Any, None), User("ann"), "create")
+    nothing = cast(Any, None)
+    return Call(nothing, request, Target("", "v1", "pods"), nothing, nothing, User("ann"), "create")
 
 
 def applied(cause: Cause | None) -> float:

@@ -3,7 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=""
-for candidate in python3.13 python3.12 python3.11 python3; do
+# A distribution's Python is built with profiles and links its library statically. One built from source by hand (pyenv)
+# is often neither, and then everything here takes half as long again.
+for candidate in /usr/bin/python3 python3.13 python3.12 python3.11 python3; do
     if command -v "$candidate" >/dev/null &&
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
         python=$candidate

@@ -15,7 +15,7 @@ from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
 from pinnace.controllers.cronjob.controller import SCHEDULED, Seen, decide
 from pinnace.controllers.cronjob.schedule import parse
-from pinnace.controllers.plan import Create, Delete, Emit, Plan
+from pinnace.controllers.plan import Create, Delete, Emit, Plan, Update
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)   # a Thursday
 
@@ -86,7 +86,8 @@ def job(name: str, due: str, ended: str = "") -> batch.Job:
 def settled(of: batch.CronJob, *jobs: batch.Job) -> Plan:
     """The plan after the status has been brought up to date."""
     plan = decide(Seen(of, jobs), NOW)
-    return decide(Seen(plan.status, jobs), NOW) if plan.status is not None else plan
+    told = plan.status or next((a.object for a in plan.actions if isinstance(a, Update)), None)
+    return decide(Seen(told, jobs), NOW) if told is not None else plan
 
 
 def test_a_job_starts_when_it_is_due_and_then_the_next_is_waited_for() -> None:
@@ -137,7 +138,9 @@ def test_history_is_kept_within_limits_and_completion_is_told() -> None:
     active.status.active = [core.ObjectReference(uid="uid-j0", name="j0")]
     told = decide(Seen(active, tuple(jobs)), NOW)
     assert Emit("Normal", "SawCompletedJob", "Saw completed job: j0, condition: Complete") in told.actions
-    assert told.status.status.lastSuccessfulTime == "2026-01-01T12:00:04Z"
+    update = next(action for action in told.actions if isinstance(action, Update))
+    assert update.object.status.lastSuccessfulTime == "2026-01-01T12:00:04Z"
+    assert [type(a) for a in told.actions[-4:]] == [Update, Delete, Delete, Delete] and told.final
 
 
 def test_an_unreadable_schedule_is_told() -> None:

@@ -17,7 +17,7 @@ from pinnace.controllers import ttl_after_finished
 from pinnace.controllers.job import indexes
 from pinnace.controllers.job.controller import Seen, decide, is_finished
 from pinnace.controllers.job.tally import FINALIZER
-from pinnace.controllers.plan import Create, Delete, Emit, Patch
+from pinnace.controllers.plan import Create, Delete, Emit, Patch, Update
 
 from .build import NOW, apply, pod
 
@@ -85,22 +85,24 @@ def test_pods_are_made_with_the_tracking_finalizer_after_the_start_is_written() 
 def test_counting_notes_first_then_lets_go_then_counts() -> None:
     j = job(completions=2)
     done = worker(j, "a", "Succeeded")
-    noted = decide(Seen(j, (done,)), NOW)
-    assert noted.status.status.uncountedTerminatedPods.succeeded == ["uid-a"]
-    assert noted.status.status.succeeded is None
-    (patch,) = decide(Seen(noted.status, (done,)), NOW).actions
-    assert isinstance(patch, Patch)
+    update, patch = decide(Seen(j, (done,)), NOW).actions
+    assert isinstance(update, Update) and isinstance(patch, Patch)
+    noted = update.object
+    assert noted.status.uncountedTerminatedPods.succeeded == ["uid-a"]
+    assert noted.status.succeeded is None
     assert patch.patch["metadata"]["$deleteFromPrimitiveList/finalizers"] == [FINALIZER]
+    assert decide(Seen(noted, (done,)), NOW).actions == (patch,)     # if it failed at first
     free = pod("a", owner=j, phase="Succeeded")
-    counted = decide(Seen(noted.status, (free,)), NOW)
+    counted = decide(Seen(noted, (free,)), NOW)
     assert counted.status.status.succeeded == 1
     assert counted.status.status.uncountedTerminatedPods == batch.UncountedTerminatedPods()
 
 
 def test_the_last_count_and_the_end_are_one_status() -> None:
     j = job()
-    noted = decide(Seen(j, (worker(j, "a", "Succeeded"),)), NOW).status
-    ended = decide(Seen(noted, (pod("a", owner=j, phase="Succeeded"),)), NOW)
+    update = decide(Seen(j, (worker(j, "a", "Succeeded"),)), NOW).actions[0]
+    assert isinstance(update, Update)
+    ended = decide(Seen(update.object, (pod("a", owner=j, phase="Succeeded"),)), NOW)
     assert ended.status.status.succeeded == 1 and is_finished(ended.status)
     assert ended.actions == (Emit("Normal", "Completed", "Job completed"),)
 

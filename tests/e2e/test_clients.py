@@ -55,6 +55,7 @@ async def test_kr8s(cluster: Cluster, namespace: str) -> None:
     assert [line async for line in pod.logs()] == ["spoken"]
     await pod.delete()
     await pod.wait("delete", timeout=60)
+    await api._session.aclose()  # it keeps its connections until the interpreter's end, and Python complains then
 
 
 def test_lightkube(cluster: Cluster, namespace: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from pinnace.api import codec
 from pinnace.api.core import v1 as core
+from pinnace.api.meta import v1 as meta
 from pinnace.base.randomness import Randomness
 from pinnace.scheduler.cycle import Cycle, Placement, Unschedulable
 from pinnace.scheduler.nodes import Nodes
@@ -46,7 +48,7 @@ def cluster(*nodes: core.Node, placed: dict[str, list[core.Pod]] | None = None) 
         known.set_node(one)
     for name, pods in (placed or {}).items():
         for one in pods:
-            known.set_pod(pod_info(one), name)
+            known.assume(pod_info(one), name)
     return known
 
 
@@ -164,6 +166,33 @@ def test_what_is_remembered_of_a_node_is_forgotten_when_it_changes() -> None:
     assert isinstance(one.schedule(pod_info(pod("p", cpu="1")), nodes), Placement)
     nodes.set_node(node("a", unschedulable=True))
     assert isinstance(one.schedule(pod_info(pod("q", cpu="1")), nodes), Unschedulable)
+
+
+def test_news_of_a_placed_pod_that_move_nothing_leave_what_is_remembered_of_its_node() -> None:
+    nodes = cluster(node("a"))
+    first = pod("first", cpu="800m")
+    nodes.assume(pod_info(first), "a")
+    info = nodes.all()[0]
+    before = info.generation
+    bound = msgspec.structs.replace(first, spec=msgspec.structs.replace(first.spec, nodeName="a"))
+    running = msgspec.structs.replace(bound, status=core.PodStatus(phase="Running"))
+    for version in (bound, running):
+        nodes.set_pod(version)
+        assert info.pods["first"].pod is version and info.generation == before
+    assert not nodes.is_assumed("first")
+    larger = pod("first", cpu="900m")
+    nodes.set_pod(msgspec.structs.replace(larger, spec=msgspec.structs.replace(larger.spec, nodeName="a")))
+    assert info.requested["cpu"] == 900 and info.generation > before
+
+
+def test_first_pods_of_many_owners_share_what_is_remembered() -> None:
+    nodes, one = cluster(node("a"), node("b")), cycle()
+    for owner in ("x", "y"):
+        owned = pod(owner)
+        reference = meta.OwnerReference(apiVersion="v1", kind="K", name=owner, uid=owner, controller=True)
+        owned.metadata.ownerReferences = [reference]
+        assert isinstance(one.schedule(pod_info(owned), nodes), Placement)
+    assert len(one._shapes) == 1
 
 
 def test_requests_count_init_containers_and_sidecars_as_upstream_does() -> None:

@@ -62,9 +62,13 @@ class Model:
         found = []
         for revision, (key, value, _) in enumerate(self.log, 1):
             if revision > after and key.startswith(prefix):
-                found.append(Change(key, revision, value, self.state(revision - 1).get(key)))
+                found.append(Change(key, revision, value, self.state(revision - 1).get(key), self.cause(revision)))
         return found
 
+    def cause(self, revision: int) -> Cause | None:
+        """As it was given, but bounded."""
+        given = self.log[revision - 1][2]
+        return None if given is None else msgspec.structs.replace(given, because=given.because[:16])
 
     def revisions(self, key: str) -> list[int]:
         """The commits of one key."""
@@ -208,11 +212,7 @@ class Engine(RuleBasedStateMachine):
         for key in self.model.state(self.model.compacted):
             known |= {*self.model.remembered(key)}
         for revision in range(1, self.model.revision + 1):
-            given = self.model.log[revision - 1][2]
-            if revision not in known or given is None:
-                given = None
-            else:
-                given = msgspec.structs.replace(given, because=given.because[:16])
+            given = self.model.cause(revision) if revision in known else None
             assert self.run(self.store.cause(revision)) == given
 
     @invariant()

@@ -20,7 +20,7 @@ from pinnace.api.meta import v1 as meta
 from pinnace.api.quantity import canonical
 
 if TYPE_CHECKING:
-    from pinnace.api.shapes import Shape
+    from pinnace.api.shapes import Field, Shape
 
 K = TypeVar("K")
 
@@ -52,15 +52,16 @@ class _List(msgspec.Struct):
 _list_decoder = msgspec.json.Decoder(_List)
 
 
-def encode(obj: Any) -> bytes:
-    """The object's JSON, without what it leaves unset."""
-    return _encoder.encode(obj)
+# The object's JSON, without what it leaves unset.
+encode: Callable[[Any], bytes] = _encoder.encode
 
 
 def decode(kind: type[K], data: bytes) -> K:
     """An object out of JSON. Raises BadRequest."""
+    of: Any = kind
+    form = _form(of)
     try:
-        obj = decoder(kind).decode(data)
+        obj: K = form.decode(data)
     except msgspec.MsgspecError as error:
         if "got `null`" not in str(error):
             raise BadRequest(explain(kind, error)) from error
@@ -68,15 +69,58 @@ def decode(kind: type[K], data: bytes) -> K:
         return from_dict(kind, _parsed(kind, data))
     except RecursionError as error:
         raise BadRequest("json: exceeded max depth") from error
-    _settle(obj, _may_have_empties(data))
+    if _has_empties(data, form.empties):
+        _settle(obj)
+    else:
+        for name in form.quantities:
+            # Most that could hold quantities hold none: `"resources":{}`.
+            if name in data and data.count(name) > data.count(name + b":{}"):
+                _settle(obj, False)
+                break
     return obj
 
 
-def _may_have_empties(data: bytes) -> bool:
-    """Whether some list or map in a JSON text may be empty. White space may hide that: then it is looked for."""
-    if b"[]" in data or b"{}" in data or b"{ " in data or b"[ " in data:
-        return True
-    return b"\n" in data or b"\t" in data or b"\r" in data
+class _Form(NamedTuple):
+    """How a kind is decoded. `quantities`: bytes of which one is in every text that has a quantity; `empties`: what an
+    empty map or list looks like, with the names of the fields that are not set if it stands there."""
+
+    decode: Callable[[bytes], Any]
+    quantities: tuple[bytes, ...]
+    empties: tuple[tuple[bytes, frozenset[bytes]], ...]
+
+
+@cache
+def _form(kind: Any) -> _Form:
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return _Form(_decoder(kind).decode, (), ())
+    fields = _fields_within(kind)
+    names = sorted({f'"{field.wire}"'.encode() for field in fields if field.quantity})
+    # A letter of a name may be written as an escape.
+    signs = (*names, b"\\u") if names else ()
+    maps, lists = (
+        frozenset([field.wire.encode() for field in fields if _may_be_empty(field) and field.shape.form == form])
+        for form in ("map", "list")
+    )
+    return _Form(_decoder(kind).decode, signs, ((b"{}", maps), (b"[]", lists)))
+
+
+def _has_empties(data: bytes, empties: tuple[tuple[bytes, frozenset[bytes]], ...]) -> bool:
+    """Whether some field may be an empty list or map in a JSON text where Go would leave it out."""
+    if b"{ " in data or b"[ " in data or b"\n" in data or b"\t" in data or b"\r" in data:
+        return True      # white space may hide it
+    for empty, names in empties:
+        if empty not in data:
+            continue
+        end = data.find(empty)
+        while end >= 0:
+            if data[end - 2 : end] == b'":':
+                name = data[data.rfind(b'"', 0, end - 2) + 1 : end - 2]
+                # A quote behind a backslash is none: then all of it stands in a string.
+                escaped = b"\\" in name
+                if name in names or (escaped and (name[-1:] != b"\\" or name[-2:] == b"\\\\")):
+                    return True
+            end = data.find(empty, end + 2)
+    return False
 
 
 def _parsed(kind: type[Any], data: bytes) -> Any:
@@ -231,7 +275,7 @@ def _plan(struct: type[msgspec.Struct], empties: bool) -> _Plan | None:
 
     rows = []
     for field in fields_of(struct).values():
-        optional = empties and field.optional and field.shape.form in ("list", "map")
+        optional = empties and _may_be_empty(field)
         below = [inner for inner in _structs(field.shape) if empties or _has_quantities(inner)]
         form = field.shape.form if below else ""
         if optional or field.quantity or form:
@@ -251,21 +295,28 @@ def _structs(shape: Shape) -> list[type[msgspec.Struct]]:
     return found if shape.inner is None else [*found, *_structs(shape.inner)]
 
 
-@cache
 def _has_quantities(struct: type[msgspec.Struct]) -> bool:
-    """Whether there is one in it, at any depth; structs may hold themselves."""
+    return any(field.quantity for field in _fields_within(struct))
+
+
+def _may_be_empty(field: Field) -> bool:
+    return field.optional and field.shape.form in ("list", "map")
+
+
+def _fields_within(struct: type[msgspec.Struct]) -> list[Field]:
+    """The fields in it at any depth; structs may hold themselves."""
     from pinnace.api.shapes import fields_of
 
+    found: list[Field] = []
     seen, waiting = {struct}, [struct]
     while waiting:
         for field in fields_of(waiting.pop()).values():
-            if field.quantity:
-                return True
+            found.append(field)
             for inner in _structs(field.shape):
                 if inner not in seen:
                     seen.add(inner)
                     waiting.append(inner)
-    return False
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------ errors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
 
@@ -28,6 +28,11 @@ class Kind:
     @cached_property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @cached_property
+    def root(self) -> str:
+        """What the paths of its version begin with: `/apis/apps/v1`."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
     @property
     def served(self) -> bool:
@@ -75,5 +80,10 @@ def by_resource(group: str, version: str, plural: str) -> Kind:
 
 def kind_of(what: object) -> Kind:
     """The kind of a Struct class or of an object of it. Raises KeyError for what is no kind."""
-    cls = what if isinstance(what, type) else type(what)
+    return kind_of_type(what if isinstance(what, type) else type(what))
+
+
+@cache
+def kind_of_type(cls: Any) -> Kind:
+    """The same of a Struct class."""
     return _BY_CLASS[cls.__module__, cls.__name__]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
@@ -20,11 +21,13 @@ def parse(text: str) -> datetime:
     return _utc(parsed)
 
 
+@lru_cache(maxsize=64)      # one moment is written in many places: a chain of events may take no time at all
 def format(moment: datetime) -> str:
     """A Time: whole seconds, UTC."""
     return _utc(moment).isoformat(timespec="seconds")[:19] + "Z"
 
 
+@lru_cache(maxsize=64)
 def format_micro(moment: datetime) -> str:
     """A MicroTime: six digits of a second, UTC."""
     return _utc(moment).isoformat(timespec="microseconds")[:26] + "Z"

@@ -8,7 +8,7 @@ kind's own validation, then every plugin's `validate`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
@@ -18,6 +18,7 @@ from pinnace.client.transport import Request, User
 
 ANONYMOUS = User(name="system:anonymous", groups=("system:unauthenticated",))
 AUTHENTICATED = "system:authenticated"
+NODES = "system:nodes"
 MASTERS = "system:masters"
 
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
@@ -75,8 +76,8 @@ class Admission(msgspec.Struct):
 
     `object` may be changed in place by `mutate` (it is this request's own copy); `old_object` is what is stored
     and must not be changed. On DELETE `object` is None; on CONNECT (exec, attach, portforward, proxy) it is the
-    options object if there is one. `options` is the decoded CreateOptions/UpdateOptions/DeleteOptions as a dict.
-    `because` and `request` are there for plugins that look at headers. `warnings` go out as Warning headers.
+    options object if there is one. `request` is there for plugins that look at headers. `warnings` go out as Warning
+    headers.
     """
 
     user: User
@@ -91,22 +92,51 @@ class Admission(msgspec.Struct):
     name: str
     object: Any = None
     old_object: Any = None
-    options: dict[str, Any] = msgspec.field(default_factory=dict)
     dry_run: bool = False
     request: Request | None = None
     warnings: list[str] = msgspec.field(default_factory=list)
 
-
-class AdmissionPlugin(Protocol):
-    """Raises Forbidden (or another StatusError) to refuse."""
-
-    async def mutate(self, admission: Admission) -> None: ...
-
-    async def validate(self, admission: Admission) -> None: ...
+    def look_at(self, new: Any, old: Any) -> None:
+        """What the plugins get to see next."""
+        self.object, self.old_object = new, old
+        if new is not None and not self.name:
+            self.name = new.metadata.name or ""
 
 
-async def unconcerned(plugin: Any, admission: Admission) -> None:
-    """`mutate` or `validate` of a plugin that has nothing to do there: the server does not even call it."""
+class Concern(msgspec.Struct, frozen=True):
+    """Which writes an admission plugin looks at, before there is an object to look at. Empty words cover everything.
+
+    `resources` as in "pods" and "roles.rbac.authorization.k8s.io"; `whole`: only the objects themselves, none of their
+    subresources; `nodes`: only what nodes write."""
+
+    operations: tuple[Operation, ...] = ()
+    resources: tuple[str, ...] = ()
+    whole: bool = False
+    nodes: bool = False
+
+    def covers(self, operation: Operation, resource: str, subresource: str) -> bool:
+        return (
+            (not self.operations or operation in self.operations)
+            and (not self.resources or resource in self.resources)
+            and not (self.whole and subresource)
+        )
+
+
+EVERYTHING = Concern()
+
+
+class AdmissionPlugin:
+    """One rule about writes. `mutate` and `validate` raise Forbidden (or another StatusError) to refuse, and are called
+    for the writes that `mutates` and `validates` cover; None: for none."""
+
+    mutates: ClassVar[Concern | None] = EVERYTHING
+    validates: ClassVar[Concern | None] = EVERYTHING
+
+    async def mutate(self, admission: Admission) -> None:
+        """May change the object in place."""
+
+    async def validate(self, admission: Admission) -> None:
+        """Looks at the object as it will be stored."""
 
 
 class Unguarded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache, partial
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -91,7 +91,7 @@ def decode(request: Request, kind: Kind, validation: str) -> tuple[Any, list[str
 
     `validation` is the query's fieldValidation: what Strict refuses, Warn warns of, and Ignore drops.
     """
-    body = as_json(request, kind)
+    body = request.body if request.headers.get("content-type") == JSON else as_json(request, kind)
     if not body:
         raise _unreadable(kind.kind, "unexpected end of JSON input")
     obj = typed(body, kind)
@@ -103,24 +103,29 @@ def decode(request: Request, kind: Kind, validation: str) -> tuple[Any, list[str
     return obj, judge(findings, kind, validation)
 
 
-def metadata_and_status(request: Request, kind: Kind) -> Any:
-    """An object with nothing but these two, from a body that a typed client of this process has encoded. Raises
-    BadRequest."""
+def metadata_and_status(body: bytes, kind: Kind) -> Any:
+    """An object of that kind with nothing but these two. Raises BadRequest."""
     of: Any = kind.type
-    obj = codec.decode(_partial(of), request.body)
-    check_type(obj.kind or "", obj.apiVersion or "", kind)
-    return obj
+    partial = _partial(of)
+    obj = codec.decode(partial, body)
+    if obj.kind != kind.kind or obj.apiVersion != kind.api_version:
+        check_type(obj.kind or "", obj.apiVersion or "", kind)
+    if "status" in partial.__struct_fields__:
+        return of(kind=kind.kind, apiVersion=kind.api_version, metadata=obj.metadata, status=obj.status)
+    return of(kind=kind.kind, apiVersion=kind.api_version, metadata=obj.metadata)
 
 
 @cache
 def _partial(of: Any) -> type[Any]:
     taken = [f for f in msgspec.structs.fields(of) if f.name in ("kind", "apiVersion", "metadata", "status")]
-    fields = [(f.name, f.type, msgspec.field(default_factory=partial(_of, of, f.name))) for f in taken]
+    fields = [(field.name, field.type, _default(field)) for field in taken]
     return msgspec.defstruct(of.__name__, fields, module=of.__module__, kw_only=True, gc=False)
 
 
-def _of(of: type[Any], name: str) -> Any:
-    return getattr(of(), name)
+def _default(of: msgspec.structs.FieldInfo) -> Any:
+    if of.default_factory is not msgspec.NODEFAULT:
+        return msgspec.field(default_factory=of.default_factory)
+    return msgspec.field(default=of.default)
 
 
 def typed(body: bytes, kind: Kind) -> Any:
@@ -132,8 +137,9 @@ def typed(body: bytes, kind: Kind) -> Any:
         raise BadRequest(cannot(kind, _detail(error))) from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise _unreadable(kind.kind, f"json parse error: {error}") from error
-    check_type(obj.kind, obj.apiVersion, kind)
-    obj.kind, obj.apiVersion = kind.kind, kind.api_version
+    if obj.kind != kind.kind or obj.apiVersion != kind.api_version:
+        check_type(obj.kind, obj.apiVersion, kind)
+        obj.kind, obj.apiVersion = kind.kind, kind.api_version
     return obj
 
 
@@ -143,10 +149,21 @@ def from_dict(data: Any, kind: Kind) -> Any:
         raise BadRequest(cannot(kind, "the patched object is no object"))
     check_type(str(data.get("kind") or ""), str(data.get("apiVersion") or ""), kind)
     try:
-        obj = codec.from_dict(kind.type, data)
+        return codec.decode(kind.type, codec.encode(data))
     except BadRequest as error:
         raise BadRequest(cannot(kind, _detail(error))) from error
-    return obj
+    except RecursionError as error:
+        raise BadRequest(cannot(kind, "json: exceeded max depth")) from error
+
+
+def part(data: Any, kind: Kind) -> Any:
+    """The same, of which only metadata and status are there and counted."""
+    try:
+        return metadata_and_status(codec.encode(data), kind)
+    except BadRequest as error:
+        raise BadRequest(cannot(kind, _detail(error))) from error
+    except RecursionError as error:
+        raise BadRequest(cannot(kind, "json: exceeded max depth")) from error
 
 
 def judge(findings: list[str], kind: Kind, validation: str) -> list[str]:

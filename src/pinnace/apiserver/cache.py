@@ -6,7 +6,7 @@ every later event, whose line is put together once for all of them.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,6 +18,7 @@ from pinnace.api.errors import Expired
 from pinnace.api.kinds import Kind
 from pinnace.api.meta import v1 as meta
 from pinnace.client.transport import WatchLine
+from pinnace.store.keys import SortedKeys
 
 # Events that a resuming watch can still get; above it has to list again.
 _MOST_EVENTS = 4096
@@ -62,20 +63,17 @@ class Form:
         return b'{"type":"%b","object":%b%b}\n' % (type.encode(), self.typed, item[1:])
 
 
-class Entry:
+class Entry(msgspec.Struct, eq=False, gc=False):
     """An object at one revision. `value` is what the store keeps of it, under the kind's `form`."""
 
-    __slots__ = ("_item", "created", "form", "key", "object", "revision", "value", "views")
-
-    def __init__(self, key: str, object: Any, value: bytes, revision: int, created: int, form: Form) -> None:
-        self.key = key
-        self.object = object
-        self.value = value
-        self.revision = revision
-        self.created = created
-        self.form = form
-        self.views: dict[str, Entry] | None = None     # the same in other versions, when asked for
-        self._item: bytes | None = None
+    key: str
+    object: Any
+    value: bytes
+    revision: int
+    created: int
+    form: Form
+    views: dict[str, Entry] | None = None     # the same in other versions, when asked for
+    _item: bytes | None = None
 
     @property
     def item(self) -> bytes:
@@ -86,17 +84,14 @@ class Entry:
         return item
 
 
-class Event:
+class Event(msgspec.Struct, eq=False, gc=False):
     """One change. `entry` is the state after it; of a deletion the last state under the deletion's revision."""
 
-    __slots__ = ("_lines", "entry", "previous", "revision", "type")
-
-    def __init__(self, type: str, revision: int, entry: Entry, previous: Entry | None) -> None:
-        self.type = type
-        self.revision = revision
-        self.entry = entry
-        self.previous = previous
-        self._lines: dict[tuple[str, str], WatchLine] | None = None
+    type: str
+    revision: int
+    entry: Entry
+    previous: Entry | None
+    _lines: dict[tuple[str, str], WatchLine] | None = None
 
     def state(self, type: str) -> Entry:
         """What a watcher to whom the event is of the given type gets to see."""
@@ -126,6 +121,11 @@ class View:
         self.name = form.kind.api_version
         self._convert = convert
         self._mark: tuple[int, Entry, WatchLine] | None = None
+
+    @property
+    def converts(self) -> bool:
+        """Whether it shows something else than what is stored."""
+        return self._convert is not None
 
     def entry(self, stored: Entry) -> Entry:
         """The entry in this version; shared like the stored one."""
@@ -165,7 +165,6 @@ def at_revision(entry: Entry, revision: int) -> Entry:
 
 Sink = Callable[[Event], None]
 _EVERYTHING = ("", "")
-_NONE: Mapping[int, Sink] = {}
 
 
 class WatchCache:
@@ -178,11 +177,12 @@ class WatchCache:
         self.entries: dict[str, Entry] = {}
         self.version = 0                      # rises with every change
         self.changed = 0                      # revision of the last change
-        self._keys: list[str] = []
-        self._index: dict[tuple[str, str], dict[str, Entry]] = {}
-        self._events: deque[Event] = deque()
+        self._keys = SortedKeys()
+        self._index: dict[tuple[str, str], dict[str, None]] = {}      # keys by field and value
+        self._events: deque[Event] = deque(maxlen=_MOST_EVENTS)
         self._oldest = 0                      # a watch may resume after this revision
         self._sinks: dict[tuple[str, str], dict[int, Sink]] = {}
+        self._of_all: tuple[Sink, ...] = ()   # those of everything
         self._watchers = 0
 
     def key(self, namespace: str, name: str) -> str:
@@ -193,7 +193,7 @@ class WatchCache:
 
     def range(self, namespace: str = "", after: str = "") -> list[Entry]:
         """Entries in key order, of one namespace or of all, behind a key."""
-        keys = self._keys
+        keys = self._keys.sorted()
         if namespace:
             start = f"{self.prefix}{namespace}/"
             low, high = bisect_left(keys, start), bisect_left(keys, start[:-1] + "0")    # "0" follows "/"
@@ -207,41 +207,43 @@ class WatchCache:
     def indexed_by(self, field: str, value: str) -> list[Entry]:
         """Entries whose indexed field has that value, in key order."""
         found = self._index.get((field, value))
-        return [found[key] for key in sorted(found)] if found else []
+        return [self.entries[key] for key in sorted(found)] if found else []
 
     def load(self, entries: Iterator[Entry], revision: int) -> None:
         """Start over with what the store holds at a revision."""
         self.entries = {entry.key: entry for entry in entries}
-        self._keys = sorted(self.entries)
+        self._keys = SortedKeys(self.entries)
         self._index.clear()
         for entry in self.entries.values():
-            self._enter(entry)
+            self._reindex(entry.key, entry, None)
         self._events.clear()
         self._oldest = self.changed = revision
         self.version += 1
 
     def apply(self, event: Event) -> None:
         """Take in one change and tell the watchers whom it concerns."""
-        entry, previous, key = event.entry, event.previous, event.entry.key
-        if previous is not None:
-            self._leave(previous)
+        entry, previous = event.entry, event.previous
+        key = entry.key
         if event.type == "DELETED":
-            self.entries.pop(key, None)
-            position = bisect_left(self._keys, key)
-            if position < len(self._keys) and self._keys[position] == key:
-                del self._keys[position]
+            if self.entries.pop(key, None) is not None:
+                self._keys.remove(key)
         else:
-            if key not in self.entries:
-                insort(self._keys, key)
+            if previous is None:
+                self._keys.add(key)
             self.entries[key] = entry
-            self._enter(entry)
-        if len(self._events) >= _MOST_EVENTS:
-            self._oldest = self._events.popleft().revision
-        self._events.append(event)
+        if self.indexed:
+            self._reindex(key, None if event.type == "DELETED" else entry, previous)
+        events = self._events
+        if len(events) == events.maxlen:
+            self._oldest = events[0].revision       # which the next one pushes out
+        events.append(event)
         self.version += 1
         self.changed = event.revision
-        if self._watchers:
-            self._tell(event)
+        # In a fixed order, so that equal runs stay equal.
+        for sink in self._of_all:
+            sink(event)
+        if len(self._sinks) > (_EVERYTHING in self._sinks):
+            self._tell_chosen(event)
 
     def since(self, revision: int) -> list[Event]:
         """Every event after a revision. Raises Expired if some of them are forgotten."""
@@ -264,15 +266,19 @@ class WatchCache:
         sinks = self._sinks.setdefault(scope, {})
         handle = id(sink)
         sinks[handle] = sink
-        self._watchers += 1
+        self._joined(1)
 
         def leave() -> None:
             if sinks.pop(handle, None) is not None:
-                self._watchers -= 1
                 if not sinks and self._sinks.get(scope) is sinks:
                     del self._sinks[scope]
+                self._joined(-1)
 
         return leave
+
+    def _joined(self, number: int) -> None:
+        self._watchers += number
+        self._of_all = tuple(self._sinks.get(_EVERYTHING, {}).values())
 
     def sinks(self) -> Iterator[Sink]:
         for sinks in self._sinks.values():
@@ -282,32 +288,29 @@ class WatchCache:
     def watchers(self) -> int:
         return self._watchers
 
-    def _tell(self, event: Event) -> None:
-        # In a fixed order, so that equal runs stay equal.
-        for sink in tuple(self._sinks.get(_EVERYTHING, _NONE).values()):
-            sink(event)
-        if len(self._sinks) == (_EVERYTHING in self._sinks):
-            return
-        scopes: dict[tuple[str, str], None] = {}
-        if self.form.kind.namespaced:
-            scopes["namespace", event.entry.object.metadata.namespace or ""] = None
+    def _tell_chosen(self, event: Event) -> None:
+        """Tell the watchers of its namespace, and of the values that it has or had."""
+        scopes = [("namespace", event.entry.object.metadata.namespace or "")]
         for field, value in self.indexed.items():
-            scopes[field, value(event.entry.object)] = None
-            if event.previous is not None:
-                scopes[field, value(event.previous.object)] = None
+            after = value(event.entry.object)
+            before = value(event.previous.object) if event.previous is not None else after
+            scopes += [(field, after)] if before == after else [(field, after), (field, before)]
         for scope in scopes:
-            for sink in tuple(self._sinks.get(scope, _NONE).values()):
-                sink(event)
+            sinks = self._sinks.get(scope)
+            if sinks:
+                for sink in tuple(sinks.values()):
+                    sink(event)
 
-    def _enter(self, entry: Entry) -> None:
+    def _reindex(self, key: str, entry: Entry | None, previous: Entry | None) -> None:
+        """Most changes leave the indexed fields as they were."""
         for field, value in self.indexed.items():
-            self._index.setdefault((field, value(entry.object)), {})[entry.key] = entry
-
-    def _leave(self, entry: Entry) -> None:
-        for field, value in self.indexed.items():
-            key = (field, value(entry.object))
-            found = self._index.get(key)
-            if found is not None:
-                found.pop(entry.key, None)
+            before = value(previous.object) if previous is not None else None
+            after = value(entry.object) if entry is not None else None
+            if before == after:
+                continue
+            if before is not None and (found := self._index.get((field, before))) is not None:
+                found.pop(key, None)
                 if not found:
-                    del self._index[key]
+                    del self._index[field, before]
+            if after is not None:
+                self._index.setdefault((field, after), {})[key] = None

@@ -12,10 +12,10 @@ import msgspec
 from pinnace.api import errors
 from pinnace.api.kinds import Kind
 from pinnace.apiserver import bodies, metadata, options, patching, responses
-from pinnace.apiserver.access import Admission, Operation
+from pinnace.apiserver.access import NODES, Admission, Operation
 from pinnace.apiserver.cache import Entry
 from pinnace.apiserver.listing import list_options
-from pinnace.apiserver.negotiation import Format, negotiate
+from pinnace.apiserver.negotiation import PLAIN, Format, negotiate
 from pinnace.apiserver.options import DeleteOptions, WriteOptions, flag
 from pinnace.apiserver.paths import Target
 from pinnace.apiserver.registry import Registry, Write
@@ -27,6 +27,7 @@ from pinnace.client.transport import Request, Response, User
 from pinnace.store.store import MOST_BECAUSE, Cause
 
 if TYPE_CHECKING:
+    from pinnace.apiserver.routes import Route
     from pinnace.apiserver.server import ApiServer
 
 _TRUSTED = WriteOptions(validation="Ignore")
@@ -42,6 +43,7 @@ class Call(msgspec.Struct):
     server: ApiServer
     request: Request
     target: Target
+    route: Route
     registry: Registry
     user: User
     verb: str
@@ -77,42 +79,51 @@ class Call(msgspec.Struct):
         within bounds, shown beside the user that was authenticated, and decide nothing."""
         request = self.request
         headers = request.headers
-        told = request.about or headers.get("pinnace-about")
+        told = request.about
+        revisions = request.because[:MOST_BECAUSE]
+        if self.encoded:
+            told = told or headers.get("pinnace-about", "")
+            revisions = because(request)
         return Cause(
-            self.user.name, self.verb, because(request), agent(headers.get("user-agent", "")[:256]),
-            printable(told[:_MOST_ABOUT]) if told else "", self.target.subresource, int(now.timestamp() * 1000),
+            self.user.name, self.verb, revisions, agent(headers.get("user-agent", "")[:256]),
+            printable(told[:_MOST_ABOUT]), self.target.subresource, int(now.timestamp() * 1000),
         )  # fmt: skip
 
-    def write(self, dry_run: bool, operation: Operation, given: dict[str, Any], *, name: str = "") -> Write:
+    def write(self, dry_run: bool, operation: Operation, *, name: str = "") -> Write:
         """What the registry needs to know, with admission bound to this call."""
-        target, kind = self.target, self.registry.kind
+        target, kind, user, now = self.target, self.registry.kind, self.user, self.server.clock.now()
+        name = name or target.name
+        # As upstream: a namespace lies in itself.
+        namespace = name if kind.plural == "namespaces" and not kind.group else target.namespace
         admission = Admission(
-            user=self.user, operation=operation, verb=self.verb, kind=kind, group=kind.group, version=kind.version,
-            resource=kind.plural, subresource=target.subresource, namespace=target.namespace,
-            name=name or target.name, options=given, dry_run=dry_run, request=self.request, warnings=self.warnings,
+            user, operation, self.verb, kind, kind.group, kind.version, kind.plural, target.subresource, namespace,
+            name, None, None, dry_run, self.request, self.warnings,
         )  # fmt: skip
-        if kind.plural == "namespaces" and not kind.group:
-            admission.namespace = admission.name       # as upstream: a namespace lies in itself
-        mutate, validate = self.server.admit(admission)
-        context = self.context(dry_run)
-        return Write(context, self.cause(context.now), mutate, validate, self.warnings)
+        mutating, validating = self.route.plugins[operation, NODES in user.groups]
+        context = Context(user, now, dry_run, target.subresource)
+        return Write(context, self.cause(now), self.warnings, admission, mutating, validating)
 
-    def write_options(self) -> WriteOptions:
-        found = options.write_options(self.request.query, _OPTIONS_KIND[self.verb])
-        if not self.encoded and "fieldValidation" not in self.request.query:
-            # What a part of ours has encoded from typed objects has no unknown fields.
-            if found is options.NO_OPTIONS:
-                return _TRUSTED
-            return WriteOptions(found.dry_run, "Ignore", found.manager, found.force)
-        return found
+    def terms(self) -> tuple[Format, WriteOptions]:
+        """How a write is to be answered, and what else was asked for. Raises NotAcceptable, Invalid."""
+        query = self.request.query
+        if self.encoded:
+            return self.format(), options.write_options(query, _OPTIONS_KIND[self.verb])
+        # What a part of ours has encoded from typed objects has no unknown fields.
+        if not query:
+            return PLAIN, _TRUSTED
+        found = options.write_options(query, _OPTIONS_KIND[self.verb])
+        if "fieldValidation" not in query:
+            found = WriteOptions(found.dry_run, "Ignore", found.manager, found.force)
+        return PLAIN, found
 
     def answer(self, entry: Entry, format: Format, *, status: int = 200) -> Response:
         if not self.encoded:
-            return responses.warn(Response(status, {}, object=entry.object), self.warnings)
-        response = responses.one(
-            entry, self.registry.view.form, format, self.tables(format), status=status, pretty=self.pretty
-        )
-        return responses.warn(response, self.warnings)
+            response = Response(status, object=entry.object)
+        else:
+            response = responses.one(
+                entry, self.registry.view.form, format, self.tables(format), status=status, pretty=self.pretty
+            )
+        return responses.warn(response, self.warnings) if self.warnings else response
 
 
 def because(request: Request) -> tuple[int, ...]:
@@ -139,6 +150,7 @@ def agent(header: str) -> str:
     return printable(name[:_MOST_AGENT])
 
 
+@lru_cache(maxsize=1024)
 def printable(text: str) -> str:
     """ASCII that can be put on a terminal or into a line of a table; everything else becomes a question mark."""
     if text.isascii() and text.isprintable():
@@ -203,14 +215,15 @@ def _render(call: Call, format: Format) -> Any:
 
 async def create(call: Call) -> Response:
     registry, resource = call.registry, call.registry.resource
-    format, given = call.format(), call.write_options()
+    format, given = call.terms()
     obj, warnings = bodies.decode(call.request, registry.kind, given.validation)
-    call.warnings.extend(warnings)
-    metadata.take_namespace(obj, registry.kind, call.namespace)
+    if warnings:
+        call.warnings.extend(warnings)
+    metadata.take_namespace(obj, registry.kind, call.target.namespace)
     resource.default(obj)
     if resource.answer is not None:
         return await _answer(call, obj, format)
-    write = call.write(given.dry_run, "CREATE", given.as_dict("CreateOptions"), name=obj.metadata.name or "")
+    write = call.write(given.dry_run, "CREATE", name=obj.metadata.name or "")
     return call.answer(await registry.create(obj, write), format, status=201)
 
 
@@ -225,37 +238,36 @@ async def _answer(call: Call, obj: Any, format: Format) -> Response:
     return responses.warn(responses.document(done, Format(format.media), status=201), call.warnings)
 
 
-async def update(call: Call, part: Subresource[Any] | None = None) -> Response:
-    registry, resource = call.registry, call.registry.resource
-    format, given = call.format(), call.write_options()
+async def update(call: Call) -> Response:
+    registry, resource, part, target = call.registry, call.registry.resource, call.route.part, call.target
+    format, given = call.terms()
     if part is not None and part.name == "status" and not call.encoded:
         return await _update_status(call, given, format, part)
     obj, warnings = bodies.decode(call.request, registry.kind, given.validation)
-    call.warnings.extend(warnings)
-    metadata.take_namespace(obj, registry.kind, call.namespace)
-    metadata.check_name(obj, call.name)
+    if warnings:
+        call.warnings.extend(warnings)
+    metadata.take_namespace(obj, registry.kind, target.namespace)
+    metadata.check_name(obj, target.name)
     resource.default(obj)
-    if registry.find(call.namespace, call.name) is None:
+    if part is None and resource.allow_create_on_update and registry.find(target.namespace, target.name) is None:
         await registry.catch_up()
-        absent = registry.find(call.namespace, call.name) is None
-        if absent and part is None and resource.allow_create_on_update:
+        if registry.find(target.namespace, target.name) is None:
             return await _create_on_update(call, obj, given, format)
-    write = call.write(given.dry_run, "UPDATE", given.as_dict("UpdateOptions"))
+    write = call.write(given.dry_run, "UPDATE")
     pinned = obj.metadata.resourceVersion not in (None, "", "0")
     change = patching.fresh_copies(obj, again=not pinned)
-    entry = await registry.update(call.namespace, call.name, change, write, part=part, pinned=pinned)
+    entry = await registry.update(target.namespace, target.name, change, write, part=part, pinned=pinned)
     return call.answer(entry, format)
 
 
 async def _update_status(call: Call, given: WriteOptions, format: Format, part: Subresource[Any]) -> Response:
     """From a caller in this process: the rest of its object, which would not be taken over, is not even decoded."""
-    registry, request = call.registry, call.request
+    registry, request, target = call.registry, call.request, call.target
 
     def read() -> Any:
-        sent = bodies.metadata_and_status(request, registry.kind)
-        metadata.take_namespace(sent, registry.kind, call.namespace)
-        metadata.check_name(sent, call.name)
-        obj = registry.kind.type(metadata=sent.metadata, status=sent.status)
+        obj = bodies.metadata_and_status(request.body, registry.kind)
+        metadata.take_namespace(obj, registry.kind, target.namespace)
+        metadata.check_name(obj, target.name)
         registry.resource.default(obj)
         return obj
 
@@ -266,10 +278,8 @@ async def _update_status(call: Call, given: WriteOptions, format: Format, part: 
         obj = first if pinned else read()
         return msgspec.structs.replace(current, metadata=obj.metadata, status=obj.status)
 
-    if registry.find(call.namespace, call.name) is None:
-        await registry.catch_up()
-    write = call.write(given.dry_run, "UPDATE", given.as_dict("UpdateOptions"))
-    entry = await registry.update(call.namespace, call.name, change, write, part=part, pinned=pinned)
+    write = call.write(given.dry_run, "UPDATE")
+    entry = await registry.update(target.namespace, target.name, change, write, part=part, pinned=pinned)
     return call.answer(entry, format)
 
 
@@ -282,25 +292,24 @@ async def _create_on_update(call: Call, obj: Any, given: WriteOptions, format: F
     if meta.resourceVersion not in (None, "", "0"):
         raise call.registry.not_found(call.name)
     call.server.allow_create(call)
-    write = call.write(given.dry_run, "CREATE", given.as_dict("CreateOptions"))
+    write = call.write(given.dry_run, "CREATE")
     return call.answer(await call.registry.create(obj, write), format, status=201)
 
 
-async def patch(call: Call, part: Subresource[Any] | None = None) -> Response:
-    format, given = call.format(), call.write_options()
+async def patch(call: Call) -> Response:
+    part, target = call.route.part, call.target
+    format, given = call.terms()
     status = part is not None and part.name == "status"
     change, pinned = patching.change_for(call.request, call.registry, given.validation, call.warnings, status=status)
-    write = call.write(given.dry_run, "UPDATE", given.as_dict("PatchOptions"))
-    if call.registry.find(call.namespace, call.name) is None:
-        await call.registry.catch_up()
-    entry = await call.registry.update(call.namespace, call.name, change, write, part=part, pinned=pinned)
+    write = call.write(given.dry_run, "UPDATE")
+    entry = await call.registry.update(target.namespace, target.name, change, write, part=part, pinned=pinned)
     return call.answer(entry, format)
 
 
 async def delete(call: Call) -> Response:
     registry = call.registry
     format, asked = call.format(), _delete_options(call.request)
-    write = call.write(asked.dry_run, "DELETE", asked.as_dict())
+    write = call.write(asked.dry_run, "DELETE")
     await registry.catch_up()
     entry, gone = await registry.delete(call.namespace, call.name, asked, write)
     if not gone or registry.resource.returns_deleted:
@@ -318,7 +327,7 @@ async def delete_collection(call: Call) -> Response:
     listed = await call.server.lister.page(registry, call.namespace, selection, list_options(query))
     for entry in listed.entries:
         meta = entry.object.metadata
-        write = call.write(asked.dry_run, "DELETE", asked.as_dict(), name=meta.name or "")
+        write = call.write(asked.dry_run, "DELETE", name=meta.name or "")
         try:
             await registry.delete(meta.namespace or "", meta.name or "", asked, write)
         except errors.NotFound:

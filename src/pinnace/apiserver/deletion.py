@@ -91,7 +91,8 @@ class Deletion:
         for _ in range(_TRIES):
             entry = registry.entry(namespace, name)
             self._check_preconditions(entry, options)
-            await write.validate(None, entry.object)
+            if write.validating:
+                await write.validate(None, entry.object)
             try:
                 return await self._once(entry, options, write)
             except Conflict:

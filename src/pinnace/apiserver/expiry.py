@@ -6,10 +6,10 @@ A timer of the loop, not a task that sleeps: it costs nothing while nothing is d
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
+from collections import deque
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pinnace.api import times
@@ -27,18 +27,24 @@ _SWEEP_SECONDS = 60.0
 _MOST_AT_ONCE = 2000
 
 
-def _last(event: core.Event) -> str:
+def _written(event: core.Event, now: datetime) -> datetime:
+    """When it was last written; `now` for what says no readable time."""
     series = event.series.lastObservedTime if event.series is not None else None
-    return max(event.lastTimestamp or "", event.eventTime or "", series or "", event.metadata.creationTimestamp or "")
+    said = (event.lastTimestamp, event.eventTime, series, event.metadata.creationTimestamp)
+    try:
+        return max(times.parse(moment) for moment in said if moment)
+    except ValueError:
+        return now
 
 
 class Expiry:
-    """Sweeps as long as the server runs. It takes note of each event that is written, in the order of their times, so
-    that a sweep looks only at those that are due."""
+    """Sweeps as long as the server runs. It takes note of each event that is written, so that a sweep looks only at
+    those that are due."""
 
     def __init__(self, server: ApiServer) -> None:
         self._server = server
-        self._noted: list[tuple[str, str, int]] = []      # a heap of times, keys and revisions
+        self._clock = server.clock
+        self._noted: deque[tuple[datetime, str, int]] = deque()      # when written, keys, revisions; oldest first
         self._leave: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -48,8 +54,11 @@ class Expiry:
         if self._leave is not None:
             self._leave()
         cache = self._server.registry(core.Event).cache
-        self._noted = [(_last(entry.object), key, entry.revision) for key, entry in cache.entries.items()]
-        heapq.heapify(self._noted)
+        # When those were written that are there already, they say themselves.
+        now = self._clock.now()
+        self._noted = deque(sorted(
+            (_written(entry.object, now), entry.key, entry.revision) for entry in cache.entries.values()
+        ))  # fmt: skip
         self._leave = cache.join(("", ""), self._note)
         self._arm()
 
@@ -65,33 +74,32 @@ class Expiry:
 
     async def sweep(self) -> int:
         """Remove what has expired; returns how many events that were, at most so many as one sweep removes."""
-        server = self._server
+        server, noted = self._server, self._noted
         entries = server.registry(core.Event).cache.entries
         limit, removed = self._limit(), 0
-        now = int(server.clock.now().timestamp() * 1000)
+        now = int(self._clock.now().timestamp() * 1000)
         cause = Cause("system:apiserver", "delete", (CLOCK,), agent="kube-apiserver", at=now)
-        while self._noted and self._noted[0][0] < limit and removed < _MOST_AT_ONCE:
-            _, key, revision = heapq.heappop(self._noted)
+        while noted and noted[0][0] < limit and removed < _MOST_AT_ONCE:
+            first = noted[0]
+            _, key, revision = first
             entry = entries.get(key)
-            if entry is None or entry.revision != revision:
-                continue      # it was written again in the meantime, and is noted again
-            try:
-                await server.store.commit(key, None, expect=revision, cause=cause)
-                removed += 1
-            except Conflict:
-                continue
-            except BaseException:
-                heapq.heappush(self._noted, (_last(entry.object), key, revision))
-                raise
+            if entry is not None and entry.revision == revision:      # else it was written again, and is noted again
+                try:
+                    await server.store.commit(key, None, expect=revision, cause=cause)
+                    removed += 1
+                except Conflict:
+                    pass
+            if noted and noted[0] is first:
+                noted.popleft()
         return removed
 
-    def _limit(self) -> str:
-        # Times are RFC 3339 in UTC, so that their texts sort like what they mean.
-        return times.format(self._server.clock.now() - timedelta(seconds=EVENT_SECONDS))
+    def _limit(self) -> datetime:
+        # A lease has whole seconds.
+        return self._clock.now().replace(microsecond=0) - timedelta(seconds=EVENT_SECONDS)
 
     def _note(self, event: Event) -> None:
         if event.type != "DELETED":
-            heapq.heappush(self._noted, (_last(event.entry.object), event.entry.key, event.revision))
+            self._noted.append((self._clock.now(), event.entry.key, event.revision))
 
     def _arm(self) -> None:
         if self._timer is not None:

@@ -36,7 +36,7 @@ class Feed:
         self._caches = caches
         self._clock = clock
         self._reset = reset            # called when the caches had to be filled anew: watches cannot go on
-        self._own: dict[int, tuple[bytes, Any]] = {}      # values being committed, with their objects
+        self._own: dict[str, tuple[bytes, Any]] = {}      # by key: values being committed, with their objects
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._task: asyncio.Task[None] | None = None      # fills the caches anew, after a failure
@@ -58,12 +58,13 @@ class Feed:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    def announce(self, value: bytes, obj: Any) -> None:
-        """`value` is about to be committed, and this is what it means; `withdraw` when the commit is over."""
-        self._own[id(value)] = (value, obj)
+    def announce(self, key: str, value: bytes, obj: Any) -> None:
+        """`value` is about to be committed, and this is what it means; `withdraw` when the commit is over. Of two
+        that write the same key at once, one may be decoded all the same."""
+        self._own[key] = (value, obj)
 
-    def withdraw(self, value: bytes) -> None:
-        self._own.pop(id(value), None)
+    def withdraw(self, key: str) -> None:
+        self._own.pop(key, None)
 
     async def reached(self, revision: int) -> None:
         """Return once every change up to the revision is in the caches."""
@@ -90,7 +91,9 @@ class Feed:
             self._stop()
             self._task = asyncio.create_task(self._refill(), name="apiserver-feed")
             return
-        self._advance(change.revision)
+        self.revision = change.revision
+        if self._waiting:
+            self._wake()
 
     def _stop(self) -> None:
         if self._unsubscribe is not None:
@@ -129,7 +132,8 @@ class Feed:
             after = page.entries[-1].key
         for prefix, entries in found.items():
             self._caches[prefix].load(iter(entries), revision)
-        self._advance(revision)
+        self.revision = max(self.revision, revision)
+        self._wake()
 
     def _cache(self, key: str) -> WatchCache | None:
         """By the longest prefix: /registry/GROUP/PLURAL/… and /registry/PLURAL/… live side by side."""
@@ -142,33 +146,29 @@ class Feed:
         return None
 
     def _apply(self, change: Change) -> None:
-        cache = self._cache(change.key)
+        key, revision, value = change.key, change.revision, change.value
+        cache = self._cache(key)
         if cache is None:
             return
-        previous = cache.entries.get(change.key)
-        if change.value is None:
+        previous = cache.entries.get(key)
+        if value is None:
             if previous is not None:
-                gone = at_revision(previous, change.revision)
-                cache.apply(Event("DELETED", change.revision, gone, previous))
+                cache.apply(Event("DELETED", revision, at_revision(previous, revision), previous))
             return
-        entry = self._entry(cache, change, previous.created if previous is not None else change.revision)
-        if entry is None:
-            return
-        kind = "MODIFIED" if previous is not None else "ADDED"
-        cache.apply(Event(kind, change.revision, entry, previous))
-
-    def _entry(self, cache: WatchCache, change: Change, created: int) -> Entry | None:
-        value = change.value
-        assert value is not None
-        own = self._own.get(id(value))
+        created = previous.created if previous is not None else revision
+        own = self._own.get(key)
+        entry: Entry | None
         if own is not None and own[0] is value:
             obj = own[1]
-            obj.metadata.resourceVersion = str(change.revision)
-            return Entry(change.key, obj, value, change.revision, created, cache.form)
-        return readable(cache, Stored(change.key, value, created, change.revision))
+            obj.metadata.resourceVersion = str(revision)
+            entry = Entry(key, obj, value, revision, created, cache.form)
+        else:
+            entry = readable(cache, Stored(key, value, created, revision))
+        if entry is not None:
+            cache.apply(Event("MODIFIED" if previous is not None else "ADDED", revision, entry, previous))
 
-    def _advance(self, revision: int) -> None:
-        self.revision = max(self.revision, revision)
+    def _wake(self) -> None:
+        """Those who wait for a revision that is in the caches now."""
         while self._waiting and self._waiting[0][0] <= self.revision:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from pinnace.api.errors import BadRequest
@@ -53,8 +56,20 @@ def prepare_changed(new: meta.ObjectMeta, old: meta.ObjectMeta) -> None:
 
 def same_content(new: Any, old: Any) -> bool:
     """Nothing differs that metadata.generation counts: all but metadata and status."""
-    return all(
-        getattr(new, name) == getattr(old, name)
-        for name in type(new).__struct_fields__
-        if name not in ("kind", "apiVersion", "metadata", "status")
+    of: Any = type(new)
+    taken = _content(of)
+    return bool(taken(new) == taken(old))
+
+
+@cache
+def _content(of: Any) -> Callable[[Any], Any]:
+    names = content(of)
+    return attrgetter(*names) if names else lambda _: None
+
+
+@cache
+def content(of: Any) -> tuple[str, ...]:
+    """The names of an object's own fields: all but its type, metadata and status."""
+    return tuple(
+        [name for name in of.__struct_fields__ if name not in ("kind", "apiVersion", "metadata", "status")]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource as rlimits
 from bisect import bisect_left
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ class Metrics:
 
     def __init__(self, clock: Clock) -> None:
         self._started = clock.now().timestamp()
-        self._totals: dict[tuple[_Key, int], int] = {}
+        self._totals: defaultdict[tuple[_Key, int], int] = defaultdict(int)
         self._durations: dict[_Key, list[float]] = {}
 
     def count(self, verb: str, target: Target | None, code: int, seconds: float) -> None:
@@ -35,14 +36,13 @@ class Metrics:
             key = (target.group, target.version, target.resource, target.subresource, verb)
         if key not in self._durations and len(self._durations) >= _MOST_SERIES:
             key = ("", "", "other", "", verb)
-        total = (key, code)
-        self._totals[total] = self._totals.get(total, 0) + 1
+        self._totals[key, code] += 1
         if verb in _LONG:
             return
         row = self._durations.get(key)
         if row is None:
             row = self._durations[key] = [0.0] * (len(_BUCKETS) + 3)
-        row[bisect_left(_BUCKETS, seconds)] += 1
+        row[bisect_left(_BUCKETS, seconds) if seconds > _BUCKETS[0] else 0] += 1
         row[-2] += seconds
         row[-1] += 1
 

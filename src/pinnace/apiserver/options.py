@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pinnace.api import fields
@@ -60,16 +60,6 @@ class WriteOptions:
     manager: str = ""
     force: bool = False
 
-    def as_dict(self, kind: str) -> dict[str, Any]:
-        """The options object, as admission sees it."""
-        options: dict[str, Any] = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
-        if self.dry_run:
-            options["dryRun"] = ["All"]
-        if self.manager:
-            options["fieldManager"] = self.manager
-        options["fieldValidation"] = self.validation
-        return options
-
 
 NO_OPTIONS = WriteOptions()
 
@@ -103,17 +93,6 @@ class DeleteOptions:
     uid: str = ""
     revision: str = ""
     dry_run: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
-        if self.grace is not None:
-            options["gracePeriodSeconds"] = self.grace
-        if self.policy:
-            options["propagationPolicy"] = self.policy
-        if self.dry_run:
-            options["dryRun"] = ["All"]
-        return options
 
 
 _DEFAULT_DELETE = DeleteOptions()

@@ -10,6 +10,7 @@ import msgspec
 from pinnace.api import codec, errors, strict
 from pinnace.api.patch import PatchError, json_patch, merge_patch, strategic
 from pinnace.apiserver import bodies
+from pinnace.apiserver.metadata import content
 from pinnace.apiserver.negotiation import media_type
 from pinnace.apiserver.registry import Change, Registry
 from pinnace.client.transport import Request
@@ -18,9 +19,10 @@ JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
-_OFFERED = f"{JSON_PATCH}, {MERGE}, {STRATEGIC}"
+_OFFERED = (JSON_PATCH, MERGE, STRATEGIC)
 _MOST_OPERATIONS = 10_000
-_TOUCHED = frozenset({"kind", "apiVersion", "metadata", "status"})
+_MAIN = frozenset({"kind", "apiVersion", "metadata"})
+_STATUS = frozenset({"kind", "apiVersion", "metadata", "status"})
 
 
 def change_for(
@@ -30,48 +32,67 @@ def change_for(
     UnsupportedMediaType; the change itself raises BadRequest and Invalid.
 
     `status`: of the change, only status and metadata will be taken over."""
-    media, _ = media_type(request.headers.get("content-type", ""))
-    kind = registry.kind
-    check_media(media)
+    media, kind = request.headers.get("content-type", ""), registry.kind
+    if media not in _OFFERED:
+        media, _ = media_type(media)
+        check_media(media)
     patch = bodies.plain(request.body, kind.kind)
-    apply = patcher(media, patch, kind.type)
+    apply = patcher(media, patch, kind.type, request.body)
     default = registry.resource.default
-    # What else there is need not be taken apart and put together again: of an object, its status is the lesser part.
-    partial = status and media != JSON_PATCH and _TOUCHED.issuperset(patch)
+    # What else there is need not be taken apart and put together again: the spec is the greater part of an object.
+    partial = media != JSON_PATCH and (_STATUS if status else _MAIN).issuperset(patch)
 
     def change(current: Any) -> Any:
-        data = apply(codec.to_dict(_partial(current) if partial else current))
+        whole = not partial or not (status or current.metadata.labels)
+        data = apply(codec.to_dict(current) if whole else _part(current, status))
         findings = strict.unknown_fields(kind.type, data) if validation != "Ignore" else []
-        obj = bodies.from_dict(data, kind)
+        obj = bodies.from_dict(data, kind) if whole else bodies.part(data, kind)
         for text in bodies.judge(findings, kind, validation):
             if text not in warnings:
                 warnings.append(text)
         _check_identity(obj, current)
         default(obj)
-        if partial:
-            # What a status lacks by default does not depend on the rest, which is shared with the current object.
+        if whole:
+            return obj
+        # What metadata and status lack by default does not depend on the rest, which is shared with the current
+        # object. (Labels may, where there are none: then the whole is patched.)
+        if status:
             return msgspec.structs.replace(current, metadata=obj.metadata, status=obj.status)
-        return obj
+        return _with_metadata(current, obj.metadata)
 
     return change, pinned(patch, media)
 
 
-def _partial(current: Any) -> Any:
-    """The object with nothing but metadata and status."""
-    return type(current)(
-        kind=current.kind, apiVersion=current.apiVersion, metadata=current.metadata, status=current.status
-    )
+def _with_metadata(current: Any, metadata: Any) -> Any:
+    """The same object with other metadata: a write may still set what stands in its spec and the like, so these are
+    copied; what lies deeper is shared."""
+    new = msgspec.structs.replace(current, metadata=metadata)
+    of: Any = type(new)
+    for name in content(of):
+        value = getattr(new, name)
+        if isinstance(value, msgspec.Struct):
+            setattr(new, name, msgspec.structs.replace(value))
+    return new
+
+
+def _part(current: Any, status: bool) -> dict[str, Any]:
+    """Plain data of the object's metadata, and perhaps of its status."""
+    data = {"kind": current.kind, "apiVersion": current.apiVersion, "metadata": codec.to_dict(current.metadata)}
+    if status:
+        data["status"] = codec.to_dict(current.status)
+    return data
 
 
 def check_media(media: str) -> None:
     """Raises UnsupportedMediaType for what is no patch that the server knows."""
     if media == APPLY:
         raise errors.UnsupportedMediaType(
-            f"server-side apply is not served yet; use client-side apply, or one of these media types: {_OFFERED}"
+            "server-side apply is not served yet; use client-side apply, or one of these media types: "
+            + ", ".join(_OFFERED)
         )
-    if media not in (JSON_PATCH, MERGE, STRATEGIC):
+    if media not in _OFFERED:
         raise errors.UnsupportedMediaType(
-            f"the body of the request was in an unknown format - accepted media types include: {_OFFERED}"
+            f"the body of the request was in an unknown format - accepted media types include: {', '.join(_OFFERED)}"
         )
 
 
@@ -85,8 +106,8 @@ def pinned(patch: Any, media: str) -> bool:
     return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))
 
 
-def patcher(media: str, patch: Any, type: type[Any]) -> Callable[[Any], Any]:
-    """A function on plain data that may be changed in place. Raises BadRequest."""
+def patcher(media: str, patch: Any, type: type[Any], text: bytes) -> Callable[[Any], Any]:
+    """A function on plain data that may be changed in place; `text` is the patch as it was sent. Raises BadRequest."""
     if media == JSON_PATCH:
         if not isinstance(patch, list):
             raise errors.BadRequest("error decoding patch: a JSON patch is a list of operations")
@@ -99,7 +120,8 @@ def patcher(media: str, patch: Any, type: type[Any]) -> Callable[[Any], Any]:
         raise errors.BadRequest("error decoding patch: a patch of this type is an object")
     if media == MERGE:
         return lambda data: merge_patch.apply(data, patch)
-    return lambda data: _strategic(data, patch, type)
+    plain = b'"$' not in text and b"\\u" not in text
+    return lambda data: _strategic(data, patch, type, plain)
 
 
 def _json_patch(data: Any, patch: list[Any]) -> Any:
@@ -110,9 +132,9 @@ def _json_patch(data: Any, patch: list[Any]) -> Any:
         raise errors.Invalid(f"the server rejected our request due to an error in our request: {error}") from error
 
 
-def _strategic(data: Any, patch: dict[str, Any], type: type[Any]) -> Any:
+def _strategic(data: Any, patch: dict[str, Any], type: type[Any], plain: bool) -> Any:
     try:
-        return strategic.apply(data, patch, type)
+        return strategic.apply(data, patch, type, plain=plain)
     except PatchError as error:
         raise errors.BadRequest(str(error)) from error
 

@@ -27,6 +27,8 @@ class Target:
         return f"{self.group}/{self.version}" if self.group else self.version
 
 
+# RBAC's verb for an HTTP method, where the path does not matter.
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 # Below a namespace's own name these are parts of it, not collections in it.
 _NAMESPACE_PARTS = frozenset({"status", "finalize"})
 # Their last part is a path of its own, slashes and all.
@@ -66,17 +68,13 @@ def parse(path: str) -> Target | None:
 
 def verb_of(method: str, target: Target, watching: bool) -> str:
     """RBAC's verb for an HTTP method; "" for a method that the API does not know."""
+    if method in _VERBS:
+        return _VERBS[method]
     match method:
         case "GET" | "HEAD":
             if target.name:
                 return "watch" if target.watch else "get"
             return "watch" if watching or target.watch else "list"
-        case "POST":
-            return "create"
-        case "PUT":
-            return "update"
-        case "PATCH":
-            return "patch"
         case "DELETE":
             return "delete" if target.name else "deletecollection"
         case _:

@@ -7,7 +7,7 @@ and never changed by callers; what is handed in belongs to the registry from the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from pinnace.api import codec, errors, fields, times
 from pinnace.api.fields import FieldError
 from pinnace.apiserver import metadata
+from pinnace.apiserver.access import Admission, AdmissionPlugin
 from pinnace.apiserver.cache import Entry, Form, View, WatchCache
 from pinnace.apiserver.deletion import Deletion
 from pinnace.apiserver.feed import Feed
@@ -30,13 +31,7 @@ if TYPE_CHECKING:
 _CREATE_TRIES = 8       # with a generated name, as upstream
 _WRITE_TRIES = 12       # of a write that names no revision
 
-# Looks at an object on its way in: (new, old); raises to refuse, may change the new one in place.
-Admit = Callable[[Any, Any], Awaitable[None]]
 Change = Callable[[Any], Any]      # from the current object (shared) to the wanted one (fresh)
-
-
-async def _admit_all(new: Any, old: Any) -> None:
-    return None
 
 
 class Write(msgspec.Struct):
@@ -44,11 +39,27 @@ class Write(msgspec.Struct):
 
     context: Context
     cause: Cause | None = None
-    mutate: Admit = _admit_all         # admission, first half
-    validate: Admit = _admit_all       # and second
     warnings: list[str] | None = None
+    # Who looks at the object on its way in, and may change it; and who judges what will be stored.
+    admission: Admission | None = None
+    mutating: tuple[AdmissionPlugin, ...] = ()
+    validating: tuple[AdmissionPlugin, ...] = ()
 
-    def warn(self, texts: Any) -> None:
+    async def mutate(self, new: Any, old: Any) -> None:
+        """Admission, first half. Raises whatever refuses."""
+        if self.admission is not None:
+            self.admission.look_at(new, old)
+            for plugin in self.mutating:
+                await plugin.mutate(self.admission)
+
+    async def validate(self, new: Any, old: Any) -> None:
+        """Admission, second half. Raises whatever refuses."""
+        if self.admission is not None:
+            self.admission.look_at(new, old)
+            for plugin in self.validating:
+                await plugin.validate(self.admission)
+
+    def warn(self, texts: Iterable[str]) -> None:
         if self.warnings is not None:
             self.warnings.extend(texts)
 
@@ -74,13 +85,21 @@ class Registry:
         self._server = server
         self._randomness = randomness
         self._deletion = Deletion(self)
+        self._prefix = cache.prefix
+        self._namespaced = cache.form.kind.namespaced
+
+    def key(self, namespace: str, name: str) -> str:
+        """Where the store has it."""
+        return f"{self._prefix}{namespace}/{name}" if self._namespaced else self._prefix + name
 
     # Reading
 
     def find(self, namespace: str, name: str) -> Entry | None:
         """The newest entry in this version; None if there is none."""
-        entry = self.cache.get(namespace, name)
-        return None if entry is None else self.view.entry(entry)
+        entry = self.cache.entries.get(self.key(namespace, name))
+        if entry is None or self.resource.from_stored is None:
+            return entry
+        return self.view.entry(entry)
 
     def entry(self, namespace: str, name: str) -> Entry:
         """Raises NotFound."""
@@ -109,24 +128,25 @@ class Registry:
 
     # Writing
 
-    async def create(self, obj: Any, write: Write) -> Entry:
+    def create(self, obj: Any, write: Write) -> Coroutine[Any, Any, Entry]:
         """Store a new object. Raises AlreadyExists, Invalid and whatever admission raises."""
         meta = obj.metadata
         if meta.resourceVersion not in (None, "", "0"):
             raise errors.BadRequest("resourceVersion should not be set on objects to be created")
-        base = (meta.generateName or "")[: metadata.GENERATED_BASE]
-        generated = not meta.name and bool(base)
-        original = codec.encode(obj) if generated else b""
+        if not meta.name and meta.generateName:
+            return self._create_generated(obj, write)
+        return self._create(obj, write)
+
+    async def _create_generated(self, obj: Any, write: Write) -> Entry:
+        base = obj.metadata.generateName[: metadata.GENERATED_BASE]
+        original = codec.encode(obj)
         for attempt in range(_CREATE_TRIES):
-            if generated:
-                if attempt:
-                    obj = codec.decode(type(obj), original)
-                obj.metadata.name = base + self._randomness.suffix()
+            if attempt:
+                obj = codec.decode(type(obj), original)
+            obj.metadata.name = base + self._randomness.suffix()
             try:
                 return await self._create(obj, write)
             except errors.AlreadyExists as error:
-                if not generated:
-                    raise
                 last = error
         raise errors.AlreadyExists(
             f"{last.message}, the server was not able to generate a unique name for the object", last.details
@@ -138,19 +158,20 @@ class Registry:
         metadata.prepare_new(
             meta, self._randomness.uid(), times.format(context.now), generation=resource.generation
         )
-        await write.mutate(obj, None)
+        if write.mutating:
+            await write.mutate(obj, None)
         resource.prepare_create(obj, context)
-        findings = [
-            *validate_object_meta(meta, namespaced=self.kind.namespaced, name_rule=resource.validate_name),
-            *resource.validate_create(obj),
-        ]
+        findings = validate_object_meta(meta, self.kind.namespaced, resource.validate_name)
+        findings.extend(resource.validate_create(obj))
         if findings:
             raise errors.Invalid.of(self.kind.kind, self.kind.group, meta.name or "", findings)
-        write.warn(resource.warnings(obj, None))
+        if warnings := resource.warnings(obj, None):
+            write.warn(warnings)
         undo = await resource.reserve(self._server, obj, None, context) if resource.reserve else None
         try:
-            await write.validate(obj, None)
-            there = self.cache.get(meta.namespace or "", meta.name)
+            if write.validating:
+                await write.validate(obj, None)
+            there = self.find(meta.namespace or "", meta.name)
             if there is not None:
                 raise self._exists(meta.name, there)
             entry = await self.commit(obj, None, write)
@@ -180,7 +201,10 @@ class Registry:
         With `part` (a subresource such as status) only that part is taken over. Raises NotFound, Conflict, Invalid.
         """
         for _ in range(_WRITE_TRIES):
-            old = self.entry(namespace, name)
+            old = self.find(namespace, name)
+            if old is None:
+                await self.catch_up()
+                old = self.entry(namespace, name)
             new = change(old.object)
             try:
                 return await self.replace(new, old, write, part=part)
@@ -204,20 +228,23 @@ class Registry:
                 part.prepare(new, before, context)
             elif hasattr(new, "spec"):
                 new.spec = before.spec
-        await write.mutate(new, before)
+        if write.mutating:
+            await write.mutate(new, before)
         if part is None:
             resource.prepare_update(new, before, context)
         counted = resource.generation and (part is None or part.generation)
         if counted and not metadata.same_content(new, before):
             new.metadata.generation = (before.metadata.generation or 0) + 1
         self._validate_change(new, before, part)
-        write.warn(resource.warnings(new, before))
+        if part is None and (warnings := resource.warnings(new, before)):
+            write.warn(warnings)
         undo = None
         if resource.reserve is not None and part is None:
             undo = await resource.reserve(self._server, new, before, context)
         try:
-            await write.validate(new, before)
-            if self._deletion.finished(new):
+            if write.validating:
+                await write.validate(new, before)
+            if new.metadata.deletionTimestamp is not None and self._deletion.finished(new):
                 return await self.remove(old, write, last=new)
             entry = await self.commit(new, old, write)
         except BaseException:
@@ -237,24 +264,26 @@ class Registry:
 
         Nothing is written on a dry run, nor if nothing differs from `old`.
         """
-        stored = self.resource.to_stored(obj) if self.resource.to_stored else obj
+        convert = self.resource.to_stored
+        stored = convert(obj) if convert is not None else obj
         form, meta = self.cache.form, obj.metadata
         value = form.value(stored)
-        key = self.cache.key(meta.namespace or "", meta.name or "")
-        if old is not None and value == self._stored(old).value:
+        key = old.key if old is not None else self.key(meta.namespace or "", meta.name or "")
+        if old is not None and value == (self._stored(old) if convert is not None else old).value:
             return old
         if write.context.dry_run:
             meta.resourceVersion = str(old.revision) if old is not None else None
             shown = self.view.form
             return Entry(key, obj, shown.value(obj), old.revision if old is not None else 0, 0, shown)
-        self._feed.announce(value, stored)
+        self._feed.announce(key, value, stored)
         try:
             revision = await self._store.commit(
                 key, value, expect=old.revision if old is not None else 0, cause=write.cause
             )
-            await self._feed.reached(revision)
+            if self._feed.revision < revision:
+                await self._feed.reached(revision)
         finally:
-            self._feed.withdraw(value)
+            self._feed.withdraw(key)
         return self._committed(key, value, stored, revision)
 
     async def remove(self, old: Entry, write: Write, *, last: Any = None) -> Entry:
@@ -274,11 +303,9 @@ class Registry:
         if entry is None or entry.revision != revision:
             obj.metadata.resourceVersion = str(revision)
             entry = Entry(key, obj, value, revision, revision, self.cache.form)
-        return self.view.entry(entry)
+        return entry if self.resource.from_stored is None else self.view.entry(entry)
 
     def _stored(self, seen: Entry) -> Entry:
-        if self.resource.from_stored is None:
-            return seen
         return self.cache.entries.get(seen.key, seen)
 
     def _exists(self, name: str, there: Entry | None) -> errors.AlreadyExists:
@@ -309,8 +336,7 @@ class Registry:
         resource = self.resource
         findings: list[FieldError] = []
         if new.metadata != before.metadata:      # what is there was found good before
-            rule = resource.validate_name
-            findings += validate_object_meta(new.metadata, namespaced=self.kind.namespaced, name_rule=rule)
+            findings += validate_object_meta(new.metadata, self.kind.namespaced, resource.validate_name)
             findings += validate_object_meta_update(new.metadata, before.metadata)
         if part is None:
             findings.extend(resource.validate_update(new, before))
@@ -322,6 +348,7 @@ class Registry:
 
 def _keep_the_rest(new: Any, before: Any) -> None:
     """The path of a part changes no data of the main path; spec and metadata follow the part's own `prepare`."""
-    for name in type(new).__struct_fields__:
-        if name not in ("kind", "apiVersion", "metadata", "spec", "status"):
+    of: Any = type(new)
+    for name in metadata.content(of):
+        if name != "spec":
             setattr(new, name, getattr(before, name))

@@ -7,15 +7,15 @@ of the documents (discovery, OpenAPI, health, metrics). Two fronts call it: `htt
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pinnace.api import errors
 from pinnace.api.core import v1 as core
 from pinnace.api.kinds import Kind, kind_of
-from pinnace.apiserver import calls, responses, subresources
+from pinnace.apiserver import responses
 from pinnace.apiserver.access import (
-    Admission,
+    AUTHENTICATED,
     AdmissionPlugin,
     AllowAll,
     Attributes,
@@ -23,7 +23,6 @@ from pinnace.apiserver.access import (
     Authorizer,
     Unguarded,
     forbidden,
-    unconcerned,
 )
 from pinnace.apiserver.authentication.tokens import TokenIssuer
 from pinnace.apiserver.cache import Entry, Form, WatchCache
@@ -38,10 +37,11 @@ from pinnace.apiserver.limits import Inflight
 from pinnace.apiserver.listing import Lister
 from pinnace.apiserver.metrics import Metrics
 from pinnace.apiserver.objects import CachedObjects
-from pinnace.apiserver.options import flag, text
+from pinnace.apiserver.options import Query, flag, text
 from pinnace.apiserver.paths import Target, parse, verb_of
-from pinnace.apiserver.registry import Admit, Registry
+from pinnace.apiserver.registry import Registry
 from pinnace.apiserver.resource import Resource
+from pinnace.apiserver.routes import Routes
 from pinnace.apiserver.watching import Bookmarks, Watch
 from pinnace.base.clock import Clock
 from pinnace.base.deadline import within
@@ -54,9 +54,6 @@ log = logging.getLogger("pinnace.apiserver")
 REQUEST_SECONDS = 60.0
 # Field selectors that watchers of many objects use each for its own: looked up, not searched for.
 _INDEXED = {("", "pods"): ("spec.nodeName",)}
-# Reads come from memory: only the wait for a revision takes time, and has a bound of its own.
-_UNTIMED = frozenset({"get", "list", "watch"})
-_LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 _LATE = "Timeout: request did not complete within the allotted timeout"
 
 
@@ -86,7 +83,6 @@ class ApiServer:
         self.randomness = randomness
         self.authenticator: Authenticator = authenticator or Unguarded()
         self.authorizer: Authorizer = authorizer or AllowAll()
-        self.admission = tuple(admission)
         self.kubelets: Kubelets = kubelets or NoKubelets()
         self.service_cidr = service_cidr
         self.token_issuer: TokenIssuer | None = None
@@ -100,6 +96,8 @@ class ApiServer:
         self._by_kind: dict[Kind, Registry] = {}
         for resource in self.resources:
             self._serve(resource)
+        self._routes = Routes(self._registries)
+        self.admission = tuple(admission)
         self.objects = CachedObjects(self)
         self.documents = Documents(self, address)
         self.watches: dict[Watch, None] = {}
@@ -146,10 +144,7 @@ class ApiServer:
 
     def served(self, target: Target) -> Registry:
         """The registry that a path leads to. Raises NotFound."""
-        registry = self._registries.get((target.group, target.version, target.resource))
-        if registry is None:
-            raise errors.NotFound.path()
-        return registry
+        return self._routes.served(target)
 
     def named(self, key: str) -> tuple[Kind, str, str] | None:
         """Kind, namespace and name of what lies under a key of the store; None for a key of no kind."""
@@ -172,23 +167,7 @@ class ApiServer:
     @admission.setter
     def admission(self, plugins: tuple[AdmissionPlugin, ...]) -> None:
         self._admission = plugins
-        self._mutating = tuple(plugin.mutate for plugin in plugins if type(plugin).mutate is not unconcerned)
-        self._validating = tuple(plugin.validate for plugin in plugins if type(plugin).validate is not unconcerned)
-
-    def admit(self, admission: Admission) -> tuple[Admit, Admit]:
-        """The two halves of admission for one write."""
-        async def mutate(new: Any, old: Any) -> None:
-            admission.object, admission.old_object = new, old
-            admission.name = admission.name or (new.metadata.name or "" if new is not None else "")
-            for plugin in self._mutating:
-                await plugin(admission)
-
-        async def validate(new: Any, old: Any) -> None:
-            admission.object, admission.old_object = new, old
-            for plugin in self._validating:
-                await plugin(admission)
-
-        return mutate, validate
+        self._routes.admit_by(plugins)
 
     def allow_create(self, call: Call) -> None:
         """An update that would create needs the right to create. Raises Forbidden."""
@@ -202,9 +181,19 @@ class ApiServer:
         target = parse(request.path)
         verb = ""
         try:
-            watching = target is not None and "watch" in request.query and flag(request.query, "watch")
-            verb = verb_of(request.method, target, watching) if target is not None else request.method.lower()
-            response = await self._answer(request, target, verb, encoded)
+            if target is None:
+                verb = request.method.lower()
+            else:
+                verb = verb_of(request.method, target, "watch" in request.query and flag(request.query, "watch"))
+            user = request.user
+            if user is None or AUTHENTICATED not in user.groups or encoded:
+                user = await self._user(request)
+            if target is None:
+                response = await self._document(request, user, verb)
+            else:
+                call = self._call(request, user, target, verb, encoded)
+                work = call.route.run(call)
+                response = await (within(_deadline(request.query), work) if call.route.timed else work)
         except errors.StatusError as error:
             response = responses.failure(error, request.headers.get("accept", ""))
         except TimeoutError:
@@ -215,47 +204,32 @@ class ApiServer:
         self.metrics.count(verb, target, response.status, self.clock.monotonic() - started)
         return response
 
-    async def _answer(self, request: Request, target: Target | None, verb: str, encoded: bool) -> Response:
+    async def _user(self, request: Request) -> User:
+        """Who asks, or in whose name. Raises Unauthorized, Forbidden."""
         user = await self.authenticator.authenticate(request)
         if user is None:
             raise errors.Unauthorized()
-        for name in request.headers:
-            if name.startswith("impersonate-"):
-                user = impersonate(user, request.headers, self._authorize)
-                break
-        if target is None and (asked := self.causes.asked(request.path)) is not None:
+        if "impersonate-" in " ".join(request.headers):
+            user = impersonate(user, request.headers, self._authorize)
+        return user
+
+    async def _document(self, request: Request, user: User, verb: str) -> Response:
+        asked = self.causes.asked(request.path)
+        if asked is not None:
             return await self.causes.answer(request, user, asked)       # whoever may get the object
-        if target is None:
-            self._authorize(Attributes(user, verb, path=request.path))
-            return await self.documents.answer(request)
+        self._authorize(Attributes(user, verb, path=request.path))
+        return await self.documents.answer(request)
+
+    def _call(self, request: Request, user: User, target: Target, verb: str, encoded: bool) -> Call:
+        """What is to be done, by whom. Raises MethodNotAllowed, Forbidden, NotFound."""
         if not verb:
             raise errors.MethodNotAllowed()
-        self._authorize(_attributes(user, target, verb, request))
-        registry = self.served(target)
-        call = Call(self, request, target, registry, user, verb, encoded)
-        if target.subresource:
-            return await self._timed(call, subresources.handle)
-        self._check_scope(call)
-        return await self._timed(call, calls.VERBS[verb])
-
-    async def _timed(self, call: Call, run: Callable[[Call], Coroutine[Any, Any, Response]]) -> Response:
-        """Within the request's deadline, if it has one: watches, logs and connections last longer."""
-        if call.verb in _UNTIMED or call.target.subresource in _LONG_RUNNING:
-            return await run(call)
-        return await within(_deadline(call.request), run(call))
-
-    def _check_scope(self, call: Call) -> None:
-        kind, target = call.registry.kind, call.target
-        if target.namespace and not kind.namespaced:
-            raise errors.NotFound.path()
-        if kind.namespaced and not target.namespace and (target.name or call.verb not in ("list", "watch")):
-            if call.verb == "create" or call.verb == "deletecollection":
-                raise errors.MethodNotAllowed()
-            raise errors.NotFound.path()
-        if call.verb not in call.registry.resource.verbs or (target.name and call.verb == "create"):
-            raise errors.MethodNotAllowed()
-        if not target.name and call.verb in ("update", "patch"):
-            raise errors.MethodNotAllowed()
+        attributes = _attributes(user, target, verb, request)
+        decision = self.authorizer.authorize(attributes)
+        if not decision.allowed:
+            raise forbidden(attributes, decision.reason)
+        route = self._routes.find(target, verb)
+        return Call(self, request, target, route, route.registry, user, verb, encoded)
 
     def _authorize(self, attributes: Attributes) -> None:
         decision = self.authorizer.authorize(attributes)
@@ -269,8 +243,10 @@ class ApiServer:
             watch.end(errors.Expired("too old resource version: the server had to read everything anew"))
 
 
-def _deadline(request: Request) -> float:
-    asked = text(request.query, "timeout") if request.query else ""
+def _deadline(query: Query) -> float:
+    if not query:
+        return REQUEST_SECONDS
+    asked = text(query, "timeout")
     if asked.endswith("s") and asked[:-1].isdigit() and len(asked) < 6:
         return min(REQUEST_SECONDS, float(asked[:-1]) or REQUEST_SECONDS)
     return REQUEST_SECONDS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pinnace.api import codec, errors, fields
@@ -14,7 +14,7 @@ from pinnace.apiserver.access import Operation
 from pinnace.apiserver.calls import Call
 from pinnace.apiserver.negotiation import Format, media_type
 from pinnace.apiserver.options import write_options
-from pinnace.apiserver.resource import Action, Scale, Subresource
+from pinnace.apiserver.resource import Action, Resource, Scale, Subresource
 from pinnace.client.transport import Response
 
 SCALE_KIND = Kind("autoscaling", "v1", "Scale", "", "", module="autoscaling/v1")
@@ -23,31 +23,34 @@ _STREAMS = frozenset({"exec", "attach", "portforward", "proxy"})
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 
 
-async def handle(call: Call) -> Response:
-    """Raises NotFound for a path that the resource does not have, MethodNotAllowed."""
-    resource, name = call.registry.resource, call.target.subresource
+def find(
+    resource: Resource[Any], name: str, verb: str
+) -> tuple[Callable[[Call], Coroutine[Any, Any, Response]], Subresource[Any] | None]:
+    """What answers a verb below an object, and the part that it is about. Raises NotFound for a path that the
+    resource does not have, MethodNotAllowed."""
     part = next((found for found in resource.subresources if found.name == name), None)
     if part is None:
         if name == "scale" and resource.scale is not None:
-            return await _scale(call, resource.scale)
+            return _scale, None
         raise errors.NotFound.path()
-    if call.verb not in part.verbs:
+    if verb not in part.verbs:
         raise errors.MethodNotAllowed()
     if part.act is not None:
-        return await _act(call, part)
-    match call.verb:
+        return _act, part
+    match verb:
         case "get":
-            return await calls.get(call)
+            return calls.get, part
         case "update":
-            return await calls.update(call, part)
+            return calls.update, part
         case "patch":
-            return await calls.patch(call, part)
+            return calls.patch, part
         case _:
             raise errors.MethodNotAllowed()
 
 
-async def _act(call: Call, part: Subresource[Any]) -> Response:
-    assert part.act is not None
+async def _act(call: Call) -> Response:
+    part = call.route.part
+    assert part is not None and part.act is not None
     await call.registry.catch_up()
     dry_run = False
     if call.verb in _OPTIONS and part.name not in _STREAMS:
@@ -69,24 +72,26 @@ async def _admit(call: Call, part: Subresource[Any], dry_run: bool) -> None:
         operation = "CONNECT"
     elif part.kind is not None and part.kind.module and call.request.body:
         obj = bodies.typed(call.request.body, part.kind)
-    write = call.write(dry_run, operation, {})
+    write = call.write(dry_run, operation)
     await write.mutate(obj, None)
     await write.validate(obj, None)
     if obj is not None:
         call.request.body = codec.encode(obj)
 
 
-async def _scale(call: Call, scale: Scale[Any]) -> Response:
+async def _scale(call: Call) -> Response:
     format = call.format(views=False)
     registry = call.registry
+    scale = registry.resource.scale
+    assert scale is not None
     if call.verb == "get":
         await registry.catch_up()
         return _shown(call, format, to_scale(registry.get(call.namespace, call.name), scale))
     if call.verb not in SCALE_VERBS:
         raise errors.MethodNotAllowed()
     wanted = _wanted(call, scale)
-    given = call.write_options()
-    write = call.write(given.dry_run, "UPDATE", given.as_dict(_OPTIONS[call.verb]))
+    _, given = call.terms()
+    write = call.write(given.dry_run, "UPDATE")
 
     def change(current: Any) -> Any:
         asked = wanted(to_scale(current, scale))
@@ -115,7 +120,7 @@ async def _scale(call: Call, scale: Scale[Any]) -> Response:
 def _wanted(call: Call, scale: Scale[Any]) -> Callable[[autoscaling.Scale], autoscaling.Scale]:
     """The Scale that the request asks for, given the current one. Raises BadRequest."""
     if call.verb == "update":
-        asked, warnings = bodies.decode(call.request, SCALE_KIND, call.write_options().validation)
+        asked, warnings = bodies.decode(call.request, SCALE_KIND, call.terms()[1].validation)
         call.warnings.extend(warnings)
         metadata.take_namespace(asked, SCALE_KIND, call.namespace)
         metadata.check_name(asked, call.name)
@@ -123,7 +128,7 @@ def _wanted(call: Call, scale: Scale[Any]) -> Callable[[autoscaling.Scale], auto
     media, _ = media_type(call.request.headers.get("content-type", ""))
     patching.check_media(media)
     patch = bodies.plain(call.request.body, SCALE_KIND.kind)
-    apply = patching.patcher(media, patch, autoscaling.Scale)
+    apply = patching.patcher(media, patch, autoscaling.Scale, call.request.body)
 
     def patched(current: autoscaling.Scale) -> autoscaling.Scale:
         found: autoscaling.Scale = bodies.from_dict(apply(codec.to_dict(current)), SCALE_KIND)

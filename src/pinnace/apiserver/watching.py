@@ -15,14 +15,14 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pinnace.api import errors, fields
+from pinnace.api import codec, errors, fields
 from pinnace.api.fields import FieldError
 from pinnace.apiserver.cache import Entry, Event
 from pinnace.apiserver.listing import candidates, parse_revision
 from pinnace.apiserver.options import Query, flag, number, text
 from pinnace.apiserver.registry import Registry
 from pinnace.apiserver.selection import Selection
-from pinnace.client.transport import Tell, WatchLine
+from pinnace.client.transport import DirectWatch, Tell, WatchLine
 
 log = logging.getLogger("pinnace.apiserver")
 
@@ -104,6 +104,7 @@ class Watch:
         self._shown = 0                          # newest revision that the watcher was told of
         self._tell: Tell | None = None           # a direct subscriber, and what it waits for
         self._over: asyncio.Future[None] | None = None
+        self._plainly = False                    # it gets every event of the cache as it is
         self._initial: list[Entry] = []
         self._join(namespace, selection)
 
@@ -128,6 +129,12 @@ class Watch:
         self._leave = cache.join(_scope(cache.indexed, namespace, selection), self._sink)
 
     def _sink(self, event: Event) -> None:
+        if self._plainly and self._tell is not None:
+            try:
+                self._tell(event.type, event.entry.object, event.revision)
+            except Exception as error:
+                self._failed(error)
+            return
         if self._ended or event.revision <= self._after:
             return
         if self._namespace and event.entry.object.metadata.namespace != self._namespace:
@@ -167,16 +174,20 @@ class Watch:
         if not type:
             return
         try:
-            tell(type, self._view.entry(event.state(type)).object)
+            tell(type, self._view.entry(event.state(type)).object, event.revision)
         except Exception as error:
-            log.exception("a watcher in this process failed; its watch ends")
-            self.end(errors.InternalError.of(error))
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        log.exception("a watcher in this process failed; its watch ends", exc_info=error)
+        self.end(errors.InternalError.of(error))
 
     def end(self, error: errors.StatusError | None = None) -> None:
         """Close the stream, with an ERROR event if there is a reason to give."""
         if error is not None and not self._ended:
             self._buffer.clear()
             self._buffer.append(error_line(error))
+        self._plainly = False
         if self._over is not None and not self._over.done():
             if error is None:
                 self._over.set_result(None)
@@ -192,19 +203,27 @@ class Watch:
         for stored in entries:
             entry = self._view.entry(stored)
             if self._match is None or self._match(entry.object):
-                tell("ADDED", entry.object)
+                tell("ADDED", entry.object, entry.revision)
         if self._options.initial and self._options.marked and self._options.bookmarks:
-            tell("BOOKMARK", self._mark(INITIAL_EVENTS_END)[0].object)
+            tell("BOOKMARK", self._mark(INITIAL_EVENTS_END)[0].object, self._after)
         for line in self._buffer:
             if line.type == "ERROR":
                 _fail(over, errors.from_status(json.loads(line.line)["object"]))
                 return over
-            tell(line.type, line.object)
+            tell(line.type, line.object, int(codec.metadata(line.object).resourceVersion or 0))
         self._buffer.clear()
         if self._ended:
             over.set_result(None)
+            return over
         self._tell, self._over = tell, over
+        # Without selectors, what it has joined is just what it wants.
+        self._plainly = self._match is None and not self._view.converts and self._after <= self._current()
         return over
+
+    def redirect(self, tell: Tell) -> None:
+        """See `client.transport.DirectWatch`."""
+        if self._tell is not None:
+            self._tell = tell
 
     async def batches(self) -> AsyncGenerator[tuple[WatchLine, ...], None]:
         """Until the time is up, the watcher is too slow, or the server ends it."""
@@ -238,6 +257,7 @@ class Watch:
     def close(self) -> None:
         """Leave the cache; `batches` does it by itself once it has begun."""
         self._ended = True
+        self._plainly = False
         self._tell = None
         self._bookmarks.leave(self)
         self._leave()
@@ -304,7 +324,7 @@ class Bookmarks:
         self._arm()
 
 
-class Stream:
+class Stream(DirectWatch):
     """A watch as the answer to a request: iterated, or subscribed to (`client.transport.DirectWatch`). It is one of
     the server's `watches` while it lasts."""
 
@@ -326,6 +346,9 @@ class Stream:
 
     def subscribe(self, tell: Tell) -> asyncio.Future[None]:
         return self._watch.subscribe(tell)
+
+    def redirect(self, tell: Tell) -> None:
+        self._watch.redirect(tell)
 
     async def aclose(self) -> None:
         await self._batches.aclose()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -47,22 +48,19 @@ class LoopClock:
 
     def __init__(self, start: datetime, loop: asyncio.AbstractEventLoop) -> None:
         self._start = start
-        self._loop = loop
+        self.monotonic: Callable[[], float] = loop.time
         self._zero = loop.time()
         # Where time is virtual, a whole chain of events happens in one instant.
         self._at, self._now = self._zero, start
 
     def now(self) -> datetime:
-        at = self._loop.time()
+        at = self.monotonic()
         if at != self._at:
             self._at, self._now = at, self._start + timedelta(seconds=at - self._zero)
         return self._now
 
-    def monotonic(self) -> float:
-        return self._loop.time()
-
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(max(0.0, seconds))
+        await asyncio.sleep(seconds if seconds > 0.0 else 0.0)
 
 
 class ManualClock:

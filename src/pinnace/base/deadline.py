@@ -18,11 +18,11 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
         result: T = done.value
         return result
     async with asyncio.timeout(seconds):
-        return await _rest(work, waiting)
+        return await rest(work, waiting)
 
 
 @types.coroutine
-def _rest(work: Coroutine[Any, Any, T], waiting: Any) -> Generator[Any, Any, T]:
+def rest(work: Coroutine[Any, Any, T], waiting: Any) -> Generator[Any, Any, T]:
     """Go on with work that has begun and waits."""
     while True:
         failure: BaseException | None = None

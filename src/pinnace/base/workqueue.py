@@ -26,13 +26,13 @@ class WorkQueue(Generic[K]):
         self._clock = clock
         self._backoff = backoff or Backoff(initial=0.005, maximum=1000.0)
         self._ready: dict[K, None] = {}
-        self._active: set[K] = set()
-        self._again: set[K] = set()
+        self._active: dict[K, bool] = {}       # what is worked on, and whether it was added again meanwhile
         self._due: dict[K, float] = {}
         self._timers: list[tuple[float, int, K]] = []
         self._order = itertools.count()
         self._waiting: deque[asyncio.Future[None]] = deque()      # workers without work
         self._timer: asyncio.TimerHandle | None = None
+        self._armed: float | None = None                          # when the timer will go off
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -45,10 +45,11 @@ class WorkQueue(Generic[K]):
     def add(self, key: K) -> None:
         """Work on the key as soon as possible."""
         if key in self._active:
-            self._again.add(key)
+            self._active[key] = True
         elif key not in self._ready:
             self._ready[key] = None
-            self._rouse()
+            if self._waiting:
+                self._rouse()
 
     def add_after(self, key: K, seconds: float) -> None:
         """Work on the key in so many seconds; of several delays for one key the shortest counts."""
@@ -56,7 +57,8 @@ class WorkQueue(Generic[K]):
             self.add(key)
             return
         due = self._clock.monotonic() + seconds
-        if self._due.get(key, float("inf")) <= due:
+        known = self._due.get(key)
+        if known is not None and known <= due:
             return
         self._due[key] = due
         heapq.heappush(self._timers, (due, next(self._order), key))
@@ -75,19 +77,28 @@ class WorkQueue(Generic[K]):
     async def get(self) -> K:
         """The next key; `done` must be called with it afterwards."""
         while not self._ready:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            try:
-                await future
-            except BaseException:
-                # A worker that goes away leaves what it was woken for to another.
-                if future.done() and not future.cancelled() and self._ready:
-                    self._rouse()
-                raise
-        key = next(iter(self._ready))
-        del self._ready[key]
-        self._active.add(key)
+            await self._wait()
+        return self._take()
+
+    def _take(self) -> K:
+        ready = self._ready
+        key = next(iter(ready))
+        del ready[key]
+        self._active[key] = False
         return key
+
+    async def _wait(self) -> None:
+        """Return when there may be something ready."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            await future
+        except BaseException:
+            if future in self._waiting:
+                self._waiting.remove(future)
+            elif self._ready:
+                self._rouse()      # a worker that goes away leaves what it was woken for to another
+            raise
 
     def _rouse(self) -> None:
         """Wake one worker: the others would find nothing."""
@@ -105,8 +116,10 @@ class WorkQueue(Generic[K]):
         async def worker() -> None:
             nonlocal workers
             while True:
-                key = await self.get()
-                if workers < most and not any(not future.done() for future in self._waiting):
+                while not self._ready:
+                    await self._wait()
+                key = self._take()
+                if workers < most and not self._waiting:
                     workers += 1
                     group.create_task(worker(), name=name or None)
                 try:
@@ -118,10 +131,13 @@ class WorkQueue(Generic[K]):
             group.create_task(worker(), name=name or None)
 
     def done(self, key: K) -> None:
-        self._active.discard(key)
-        if key in self._again:
-            self._again.discard(key)
+        if self._active.pop(key):
             self.add(key)
+
+    def dismiss(self, key: K) -> None:
+        """A key that is being worked on need not be handed out again for what was added meanwhile."""
+        if key in self._active:
+            self._active[key] = False
 
     def close(self) -> None:
         """Drop the timer; what is queued stays."""
@@ -130,18 +146,24 @@ class WorkQueue(Generic[K]):
             self._timer = None
 
     def _arm(self) -> None:
+        """Keep one timer, for the first key that is due."""
+        while self._timers and self._due.get(self._timers[0][2]) != self._timers[0][0]:
+            heapq.heappop(self._timers)
+        due = self._timers[0][0] if self._timers else None
+        if due == self._armed and self._timer is not None:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._timers and self._due.get(self._timers[0][2]) != self._timers[0][0]:
-            heapq.heappop(self._timers)
-        if self._timers:
-            wait = max(0.0, self._timers[0][0] - self._clock.monotonic())
+        if due is not None:
+            wait = max(0.0, due - self._clock.monotonic())
             self._timer = asyncio.get_running_loop().call_later(wait, self.tick)
+        self._armed = due
 
     def tick(self) -> None:
         """Hand out the delayed keys that are due by the clock. The timer calls this; whoever moves a clock
         by hand calls it too, because the loop's timers know nothing of that."""
+        self.close()
         now = self._clock.monotonic()
         while self._timers and self._timers[0][0] <= now:
             due, _, key = heapq.heappop(self._timers)

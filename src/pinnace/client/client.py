@@ -8,15 +8,15 @@ in-process they are the server's own decoded objects, shared and never to be cha
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 
 from pinnace.api import codec, errors
-from pinnace.api.kinds import Kind, kind_of
-from pinnace.client.transport import DirectWatch, Request, Response, Transport, User
+from pinnace.api.kinds import Kind, kind_of, kind_of_type
+from pinnace.client.transport import DirectWatch, Request, Response, Tell, Transport, User
 
 K = TypeVar("K")
 
@@ -27,6 +27,9 @@ _PATCH_MEDIA: Mapping[PatchType, str] = {
     "strategic": "application/strategic-merge-patch+json",
     "apply": "application/apply-patch+yaml",
 }
+_JSON = "application/json"
+_ALL_DRY: Mapping[str, tuple[str, ...]] = {"dryRun": ("All",)}
+_NO_QUERY: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Client:
         self.agent = agent
         self.user = user
         self.about = about
+        self._headers: dict[tuple[str, str], Mapping[str, str]] = {}     # by what is accepted and what is sent
 
     def acting_as(self, agent: str, user: User | None = None) -> Client:
         """The same connection under another component's name."""
@@ -103,13 +107,10 @@ class Client:
     async def create(
         self, obj: K, *, namespace: str = "", because: tuple[int, ...] = (), dry_run: bool = False
     ) -> K:
-        kind = kind_of(obj)
-        meta = codec.metadata(obj)
-        namespace = namespace or meta.namespace or ""
-        response = await self.call(
-            "POST", collection_path(kind, namespace), body=codec.encode(obj), because=because,
-            query=_query(dryRun="All" if dry_run else ""),
-        )
+        of: Any = type(obj)
+        path = collection_path(kind_of_type(of), namespace or codec.metadata(obj).namespace or "")
+        query = _ALL_DRY if dry_run else None
+        response = await self.call("POST", path, query=query, body=codec.encode(obj), because=because)
         return self._object(type(obj), response)
 
     async def create_subresource(
@@ -188,7 +189,7 @@ class Client:
         field_selector: str = "",
         timeout_seconds: int = 0,
         send_initial_events: bool = False,
-        directly: Callable[[WatchEvent[K]], None] | None = None,
+        directly: Tell | None = None,
     ) -> AsyncGenerator[tuple[WatchEvent[K], ...], None]:
         """Batches of events, until the server ends the watch. An ERROR event is raised (e.g. Expired).
 
@@ -210,7 +211,7 @@ class Client:
             raise errors.InternalError("the server did not answer with a watch")
         try:
             if directly is not None and isinstance(response.watch, DirectWatch):
-                over = response.watch.subscribe(lambda name, obj: directly(WatchEvent(name, cast("K", obj))))
+                over = response.watch.subscribe(directly)
                 yield ()
                 await over
                 return
@@ -228,33 +229,40 @@ class Client:
         *,
         query: Mapping[str, tuple[str, ...]] | None = None,
         body: bytes = b"",
-        content_type: str = "application/json",
-        accept: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
         because: tuple[int, ...] = (),
     ) -> Response:
         """One request; raises for every answer that is not a success."""
-        headers = {"accept": accept, "user-agent": self.agent}
-        if body:
-            headers["content-type"] = content_type
+        sent = content_type if body else ""
+        try:
+            headers = self._headers[accept, sent]
+        except KeyError:
+            headers = self._make_headers(accept, sent)
         response = await self.transport.send(
-            Request(method, path, query or {}, headers, body, user=self.user, because=because, about=self.about)
+            Request(method, path, query or _NO_QUERY, headers, body, self.user, because, self.about)
         )
         if response.status >= 400:
             raise _failure(response)
         return response
 
+    def _make_headers(self, accept: str, sent: str) -> Mapping[str, str]:
+        headers = {"accept": accept, "user-agent": self.agent}
+        if sent:
+            headers["content-type"] = sent
+        self._headers[accept, sent] = headers
+        return headers
+
     @staticmethod
     def _object(kind: type[K], response: Response) -> K:
-        if isinstance(response.object, kind):
-            return response.object
-        return codec.decode(kind, response.body)
+        found: Any = response.object
+        return found if found.__class__ is kind else codec.decode(kind, response.body)
 
 
 def collection_path(kind: Kind, namespace: str = "") -> str:
-    root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     if namespace and kind.namespaced:
-        return f"{root}/namespaces/{namespace}/{kind.plural}"
-    return f"{root}/{kind.plural}"
+        return f"{kind.root}/namespaces/{namespace}/{kind.plural}"
+    return f"{kind.root}/{kind.plural}"
 
 
 def object_path(kind: Kind, namespace: str, name: str, subresource: str = "") -> str:

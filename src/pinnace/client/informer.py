@@ -46,17 +46,17 @@ _FAILURES = "failures"   # the one key of an informer's backoff
 # ----------------------------------------------------------------------------------------- what handlers see
 
 
-class Added(msgspec.Struct, Generic[K], frozen=True):
+class Added(msgspec.Struct, Generic[K], frozen=True, gc=False):
     new: K
     old: None = None
 
 
-class Updated(msgspec.Struct, Generic[K], frozen=True):
+class Updated(msgspec.Struct, Generic[K], frozen=True, gc=False):
     new: K
     old: K
 
 
-class Deleted(msgspec.Struct, Generic[K], frozen=True):
+class Deleted(msgspec.Struct, Generic[K], frozen=True, gc=False):
     """`old` is the object's last state; after a lost watch it may be older than its very last."""
 
     old: K
@@ -186,7 +186,7 @@ class Cache(Generic[K]):
     def __init__(self) -> None:
         self._objects: dict[Key, K] = {}
         self._namespaces: dict[str, dict[Key, None]] = {}
-        self._indexes: dict[str, tuple[Index[K], dict[Hashable, dict[Key, K]]]] = {}
+        self._indexes: dict[str, _Indexed[K]] = {}
         self._revision = 0
         self._synced = asyncio.Event()
         self._waiting: builtins.list[tuple[int, int, asyncio.Future[None]]] = []
@@ -239,51 +239,50 @@ class Cache(Generic[K]):
 
     def by_index(self, name: str, value: Hashable) -> builtins.list[K]:
         """The objects for which the index gives this value. KeyError if there is no such index."""
-        found = self._indexes[name][1].get(value)
-        return [*found.values()] if found else []
+        found = self._indexes[name].keys.get(value)
+        return [self._objects[key] for key in found] if found else []
 
     def index_values(self, name: str) -> builtins.list[Hashable]:
         """All values of an index that some object has."""
-        return [*self._indexes[name][1]]
+        return [*self._indexes[name].keys]
 
     # Below: for the informer only.
 
     def _add_index(self, name: str, index: Index[K]) -> None:
         if name in self._indexes:
             return
-        table: dict[Hashable, dict[Key, K]] = {}
-        self._indexes[name] = (index, table)
+        made = self._indexes[name] = _Indexed(index)
         for key, obj in self._objects.items():
-            for value in index(obj):
-                table.setdefault(value, {})[key] = obj
+            made.put(key, tuple(index(obj)))
 
-    def _put(self, key: Key, obj: K) -> K | None:
-        old = self._objects.get(key)
+    def _put(self, key: Key, obj: K, old: K | None) -> None:
+        """`old` is what was there under that key."""
         self._objects[key] = obj
         if old is None:
             self._namespaces.setdefault(key[0], {})[key] = None
-        for index, table in self._indexes.values():
-            values = tuple(index(obj))
-            if old is not None:
-                for value in index(old):
-                    if value not in values:
-                        _discard(table, value, key)
-            for value in values:
-                table.setdefault(value, {})[key] = obj
-        return old
+        if not self._indexes:
+            return
+        for index in self._indexes.values():
+            values = tuple(index.of(obj))
+            if values != index.values.get(key, ()):     # most changes are about something else
+                index.put(key, values)
 
     def _remove(self, key: Key) -> K | None:
         old = self._objects.pop(key, None)
         if old is None:
             return None
         _discard(self._namespaces, key[0], key)
-        for index, table in self._indexes.values():
-            for value in index(old):
-                _discard(table, value, key)
+        for index in self._indexes.values():
+            index.put(key, ())
         return old
 
     def _seen(self, revision: int) -> None:
         self._revision = revision
+        if self._waiting or self._conditions:
+            self._wake(revision)
+
+    def _wake(self, revision: int) -> None:
+        """Those who wait for a revision, or for what holds now."""
         while self._waiting and self._waiting[0][0] <= revision:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
@@ -297,6 +296,25 @@ class Cache(Generic[K]):
                     future.set_result(None)
                 else:
                     self._conditions.append((condition, future))
+
+
+class _Indexed(Generic[K]):
+    """The keys of objects by the values that a function gives for them."""
+
+    def __init__(self, of: Index[K]) -> None:
+        self.of = of
+        self.keys: dict[Hashable, dict[Key, None]] = {}
+        self.values: dict[Key, tuple[Hashable, ...]] = {}      # of each object that has some
+
+    def put(self, key: Key, values: tuple[Hashable, ...]) -> None:
+        before = self.values.pop(key, ())
+        for value in before:
+            if value not in values:
+                _discard(self.keys, value, key)
+        for value in values:
+            self.keys.setdefault(value, {})[key] = None
+        if values:
+            self.values[key] = values
 
 
 def _discard(table: dict[Any, Any], value: Hashable, key: Key) -> None:
@@ -329,7 +347,9 @@ class Informer(Generic[K]):
     def __post_init__(self) -> None:
         self.cache: Cache[K] = Cache()
         self.state: State = Listing()
+        self._direct = 0               # the revision of the last event that was told directly, and is not in `state`
         self._handlers: dict[int, Handler[K]] = {}
+        self._to_tell: tuple[Handler[K], ...] = ()      # the same; somebody may come or go meanwhile
         self._ids = itertools.count()
         self._backoff = Backoff(initial=0.2, maximum=30.0, reset_after=120.0)
 
@@ -341,15 +361,22 @@ class Informer(Generic[K]):
         """Call `handler` for every change from now on, and at once with `Added` for what is there already."""
         number = next(self._ids)
         self._handlers[number] = handler
+        self._to_tell = tuple(self._handlers.values())
         for obj in self.cache.list():
             self._call(handler, Added(obj))
-        return lambda: self._handlers.pop(number, None) and None
+
+        def unsubscribe() -> None:
+            self._handlers.pop(number, None)
+            self._to_tell = tuple(self._handlers.values())
+
+        return unsubscribe
 
     async def wait_synced(self) -> None:
         await self.cache.wait_synced()
 
     async def run(self) -> None:
         """List and watch until cancelled."""
+        self._stand()
         while True:
             match self.state:
                 case Listing():
@@ -401,15 +428,23 @@ class Informer(Generic[K]):
             return self._take(Failed(error))
         return self._take(Ended()) or self.clock.monotonic() - started < _SHORT_WATCH
 
-    def _told(self, event: WatchEvent[K]) -> None:
+    def _told(self, type: str, obj: Any, revision: int) -> None:
         """One event, in the call that made it; what `advance` makes of a batch of one."""
-        revision = codec.metadata(event.object).resourceVersion or ""
-        self.state = Watching(revision)
-        self._apply(event)
-        self.cache._seen(revision_number(revision))
+        self._direct = revision
+        self._apply(type, obj)
+        cache = self.cache
+        cache._revision = revision
+        if cache._waiting or cache._conditions:
+            cache._wake(revision)
+
+    def _stand(self) -> None:
+        """Let the state say what was told directly: asked for when a watch ends, not with each event."""
+        if self._direct:
+            self.state, self._direct = Watching(str(self._direct)), 0
 
     def _take(self, message: Input[K]) -> bool:
         """Advance by one input; whether to wait before the next request."""
+        self._stand()
         step = advance(self.state, message)
         self.state = step.state
         match step.effect:
@@ -417,7 +452,7 @@ class Informer(Generic[K]):
                 self._replace(items, revision)
             case Apply(events, revision):
                 for event in events:
-                    self._apply(event)
+                    self._apply(event.type, event.object)
                 self.cache._seen(revision_number(revision))
             case None:
                 pass
@@ -431,33 +466,29 @@ class Informer(Generic[K]):
         for key in [key for key in self.cache._objects if key not in present]:
             self._delete(key, None)
         for obj in items:
-            self._upsert(obj)
+            self._apply("ADDED", obj)
         self.cache._seen(revision_number(revision))
         self.cache._synced.set()
 
-    def _apply(self, event: WatchEvent[K]) -> None:
-        match event.type:
-            case "ADDED" | "MODIFIED":
-                self._upsert(event.object)
-            case "DELETED":
-                self._delete(key_of(event.object), event.object)
-            case "BOOKMARK":
-                pass
-            case unknown:
-                log.error("watching %s: event of unknown type %r", self.kind.__name__, unknown)
-
-    def _upsert(self, obj: K) -> None:
-        after = codec.metadata(obj)
+    def _apply(self, type: str, obj: Any) -> None:
+        """One event; whether an object is new is seen in the cache, not in the event."""
+        if type != "MODIFIED" and type != "ADDED":
+            if type == "DELETED":
+                self._delete(key_of(obj), obj)
+            elif type != "BOOKMARK":
+                log.error("watching %s: event of unknown type %r", self.kind.__name__, type)
+            return
+        after, cache = obj.metadata, self.cache
         key = (after.namespace or "", after.name or "")
-        old = self.cache._objects.get(key)
+        old: Any = cache._objects.get(key)
         if old is not None:
-            before = codec.metadata(old)
+            before = old.metadata
             if before.resourceVersion == after.resourceVersion:
                 return
             if before.uid != after.uid:   # deleted and made anew while no watch was open
                 self._delete(key, None)
                 old = None
-        self.cache._put(key, obj)
+        cache._put(key, obj, old)
         self._tell(Added(obj) if old is None else Updated(obj, old))
 
     def _delete(self, key: Key, last: K | None) -> None:
@@ -466,7 +497,7 @@ class Informer(Generic[K]):
             self._tell(Deleted(last if last is not None else old))
 
     def _tell(self, event: Event[K]) -> None:
-        for handler in tuple(self._handlers.values()):
+        for handler in self._to_tell:
             try:
                 handler(event)
             except Exception:

@@ -4,9 +4,10 @@ API server's handler is one function of the same shape."""
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import msgspec
 
@@ -25,8 +26,7 @@ class User:
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """One call of the API.
 
     `path` is decoded ("/api/v1/namespaces/default/pods"); `query` keeps repeated parameters; header names
@@ -36,8 +36,8 @@ class Request:
 
     method: str
     path: str
-    query: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
     user: User | None = None
     because: tuple[int, ...] = ()          # revisions that the caller reacted to, or TIMER (header Pinnace-Because)
@@ -47,7 +47,7 @@ class Request:
     upgrade: object = None                 # the HTTP front's handle for WebSocket and raw upgrades
 
 
-class WatchLine(msgspec.Struct, frozen=True):
+class WatchLine(msgspec.Struct, frozen=True, gc=False):
     """One watch event: its kind, the object as decoded by the server (shared: never change it), its line."""
 
     type: str          # ADDED, MODIFIED, DELETED, BOOKMARK, ERROR
@@ -55,31 +55,37 @@ class WatchLine(msgspec.Struct, frozen=True):
     line: bytes        # the JSON line, newline included
 
 
-Tell = Callable[[str, object], None]      # an event's type, and its object (shared: never change it)
+# An event's type, its object (shared: never change it), and the object's revision as a number.
+Tell = Callable[[str, object, int], None]
 
 
-@runtime_checkable
-class DirectWatch(Protocol):
+class DirectWatch(ABC):
     """A watch whose source lies in this process: `Response.watch` may be one. It is iterated or subscribed to, not
     both, and closed at the end."""
 
+    @abstractmethod
     def __aiter__(self) -> AsyncIterator[tuple[WatchLine, ...]]: ...
 
+    @abstractmethod
     async def __anext__(self) -> tuple[WatchLine, ...]: ...
 
+    @abstractmethod
     def subscribe(self, tell: Tell) -> asyncio.Future[None]:
         """Call `tell` for every event, in the call that makes it, and at once for those that are there already.
 
         Nothing is queued, so that there is no bound to exceed; there are no bookmarks but the one after initial
         events, and no limit of time. `tell` must be quick and must not raise. The future is done when the server
         ends the watch, with the StatusError that it gives as reason, if any."""
-        ...
 
+    @abstractmethod
+    def redirect(self, tell: Tell) -> None:
+        """Call that one instead, for every event from now on; nothing happens once the watch is over."""
+
+    @abstractmethod
     async def aclose(self) -> None: ...
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """An answer. Exactly one of `body`, `stream`, `watch` carries content.
 
     `object` is the decoded form of `body` where the server had it at hand (in-process callers use it and
@@ -87,7 +93,7 @@ class Response:
     """
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
     object: object = None
     stream: AsyncIterator[bytes] | None = None

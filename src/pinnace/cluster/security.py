@@ -27,7 +27,7 @@ def secure(server: ApiServer, issuer: TokenIssuer, clock: Clock, randomness: Ran
     tokens = TokenAuthenticator(issuer, objects, clock)
     server.authenticator = AuthenticatorChain((CertificateAuthenticator(clock), tokens))
     rbac = RbacAuthorizer(objects)
-    server.authorizer = AnyOf((NodeAuthorizer(objects), rbac))
+    server.authorizer = AnyOf((rbac, NodeAuthorizer(objects)))      # most requests are not a node's
     server.admission = (
         NamespaceLifecycle(objects),
         TaintNodesByCondition(),

@@ -19,7 +19,7 @@ from pinnace.client.informer import Event, Informers
 from pinnace.controllers.endpoints.slices import MANAGED_BY, SERVICE_NAME, ZONE
 from pinnace.controllers.node_lifecycle import is_ready
 from pinnace.controllers.owners import controller_reference
-from pinnace.controllers.plan import NOTHING, Action, Create, Delete, Plan, Ref, Update, Watch
+from pinnace.controllers.plan import NOTHING, Action, Create, Delete, Plan, Ref, Related, Update
 
 SERVICE = Ref("kube-system", "kube-dns")
 MANAGER = "cluster-dns.pinnace"
@@ -47,8 +47,8 @@ class ClusterDnsController:
         self._nodes = informers.of(core.Node)
         self._slices = informers.of(discovery.EndpointSlice)
         self.watches = (
-            Watch(self._nodes, _of_node),
-            Watch(self._slices, _of_slice),
+            Related(self._nodes, _of_node),
+            Related(self._slices, _of_slice),
         )
 
     def observe(self, ref: Ref) -> Seen | None:

@@ -10,7 +10,7 @@ import msgspec
 
 from pinnace.api.rbac import v1 as rbac
 from pinnace.client.informer import Event, Informers
-from pinnace.controllers.plan import NOTHING, Plan, Ref, Update, Watch
+from pinnace.controllers.plan import NOTHING, Plan, Ref, Related, Update
 from pinnace.controllers.selectors import selector_of
 
 
@@ -27,7 +27,7 @@ class ClusterRoleAggregationController:
 
     def __init__(self, informers: Informers) -> None:
         self.primary = informers.of(rbac.ClusterRole)
-        self.watches = (Watch(self.primary, self._aggregated),)
+        self.watches = (Related(self.primary, self._aggregated),)
 
     def observe(self, ref: Ref) -> Seen | None:
         role = self.primary.cache.get(*ref)

@@ -23,8 +23,8 @@ from pinnace.client.informer import Event, Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.deployment.fenceposts import scaled
 from pinnace.controllers.owners import controller_of
-from pinnace.controllers.plan import NOTHING, WARNING, Emit, Plan, Planner, Ref, Watch
-from pinnace.controllers.selectors import selector_of
+from pinnace.controllers.plan import NOTHING, WARNING, Emit, Plan, Planner, Ref, Related
+from pinnace.controllers.selectors import selects
 
 _DELETION_SECONDS = 120.0   # an evicted pod that is still there by then was not deleted after all
 
@@ -49,8 +49,8 @@ class DisruptionController:
         self._stateful = informers.of(apps.StatefulSet)
         self._rcs = informers.of(core.ReplicationController)
         self.watches = (
-            Watch(self._pods, self._of_pod),
-            *(Watch(scale, self._of_scale) for scale in (self._sets, self._deployments, self._stateful, self._rcs)),
+            Related(self._pods, self._of_pod),
+            *(Related(scale, self._of_scale) for scale in (self._sets, self._deployments, self._stateful, self._rcs)),
         )
 
     def observe(self, ref: Ref) -> Seen | None:
@@ -90,6 +90,8 @@ class DisruptionController:
         return found
 
     def _of_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
+        if not self.primary.cache:
+            return
         versions = [pod for pod in (event.old, event.new) if pod is not None]
         for budget in self.primary.cache.list(versions[0].metadata.namespace or ""):
             if any(_selects(budget, pod) for pod in versions):
@@ -105,7 +107,7 @@ class DisruptionController:
 
 
 def _selects(budget: policy.PodDisruptionBudget, pod: core.Pod) -> bool:
-    return selector_of(budget.spec.selector).matches(pod.metadata.labels)
+    return selects(budget.spec.selector, pod.metadata.labels)
 
 
 def decide(seen: Seen, now: datetime) -> Plan:

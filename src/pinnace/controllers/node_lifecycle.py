@@ -17,7 +17,7 @@ from pinnace.api.times import format as format_time
 from pinnace.base.clock import Clock
 from pinnace.client.informer import Event, Informers
 from pinnace.controllers import pods as podlib
-from pinnace.controllers.plan import NORMAL, WARNING, Action, Emit, Patch, Plan, Planner, Ref, Watch
+from pinnace.controllers.plan import NORMAL, WARNING, Action, Emit, Patch, Plan, Planner, Ref, Related
 
 LEASES = "kube-node-lease"
 GRACE = 50.0            # seconds of silence after which a node is not known to be well
@@ -60,10 +60,10 @@ class NodeLifecycleController:
         self._heard: dict[str, datetime] = {}
         self._known: set[str] = set()
         self._ready: set[str] = set()
-        self._pods.add_index("node", _by_node)
+        podlib.index_by_node(self._pods)
         self._leases.subscribe(self._lease_changed)
         self.primary.subscribe(self._node_changed)
-        self.watches = (Watch(self.primary, self._others),)
+        self.watches = (Related(self.primary, self._others),)
 
     def observe(self, ref: Ref) -> Seen | None:
         node = self.primary.cache.get(*ref)
@@ -111,14 +111,11 @@ class NodeLifecycleController:
                 yield Ref("", node.metadata.name or "")
 
 
-def _by_node(pod: core.Pod) -> Iterable[str]:
-    if pod.spec is not None and pod.spec.nodeName:
-        yield pod.spec.nodeName
-
-
 def condition(node: core.Node, type: str) -> core.NodeCondition | None:
-    conditions = (node.status.conditions if node.status is not None else None) or ()
-    return next((c for c in conditions if c.type == type), None)
+    for condition in (node.status.conditions if node.status is not None else None) or ():
+        if condition.type == type:
+            return condition
+    return None
 
 
 def is_ready(node: core.Node) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pinnace.api import codec
 from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
-from pinnace.client.informer import Event, Informer
-from pinnace.controllers.plan import Patch, Ref
+from pinnace.client.informer import Event, Handler, Informer, revision_number
+from pinnace.controllers.plan import Patch, Ref, Wake
 
 K = TypeVar("K")
 
@@ -19,9 +19,10 @@ CONTROLLER = "controller"   # index: the controller's uid, or ("", namespace) fo
 
 def controller_of(obj: Any) -> meta.OwnerReference | None:
     """The one owner that manages the object, if there is one."""
-    for owner in codec.metadata(obj).ownerReferences or ():
+    for owner in obj.metadata.ownerReferences or ():
         if owner.controller:
-            return owner
+            found: meta.OwnerReference = owner
+            return found
     return None
 
 
@@ -38,9 +39,12 @@ def controller_reference(owner: Any) -> meta.OwnerReference:
     )
 
 
-def _controller_index(obj: Any) -> Iterator[Hashable]:
-    owner = controller_of(obj)
-    yield owner.uid if owner is not None else ("", codec.metadata(obj).namespace or "")
+def _controller_index(obj: Any) -> tuple[Hashable, ...]:
+    data = obj.metadata
+    for owner in data.ownerReferences or ():
+        if owner.controller:
+            return (owner.uid,)
+    return (("", data.namespace or ""),)
 
 
 def index_by_controller(informer: Informer[Any]) -> None:
@@ -54,22 +58,64 @@ def candidates(informer: Informer[K], owner: Any) -> list[K]:
     return cache.by_index(CONTROLLER, data.uid or "") + cache.by_index(CONTROLLER, ("", data.namespace or ""))
 
 
-def controllers_named(kind: str, group: str) -> Callable[[Event[Any]], Iterable[Ref]]:
-    """Maps a change to the object's controllers of that kind, before and after the change."""
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Changes of what objects of a kind control: they wake its controllers, before and after the change.
 
-    def refs(event: Event[Any]) -> Iterable[Ref]:
-        found: dict[Ref, None] = {}
-        for obj in (event.old, event.new):
-            owner = controller_of(obj) if obj is not None else None
-            if owner is not None and owner.kind == kind and _group(owner.apiVersion) == group:
-                found[Ref(codec.metadata(obj).namespace or "", owner.name)] = None
-        return found
+    `adopters` gives those that might adopt an object that nobody controls. `same` says of two versions of an object
+    that nobody would decide otherwise because of the difference; `without` of one that it will not be missed.
+    """
 
-    return refs
+    informer: Informer[Any]
+    kind: str
+    group: str
+    adopters: Callable[[Any], Iterable[Ref]] | None = None
+    same: Callable[[Any, Any], bool] | None = None
+    without: Callable[[Any], bool] | None = None
+
+    def handler(self, wake: Wake) -> Handler[Any]:
+        kind, group = self.kind, self.group
+
+        def named(owner: meta.OwnerReference | None) -> bool:
+            return owner is not None and owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group
+
+        def changed(event: Event[Any]) -> None:
+            old, new = event.old, event.new
+            obj: Any = old if new is None else new
+            data = obj.metadata
+            owner: meta.OwnerReference | None = None
+            for reference in data.ownerReferences or ():
+                if reference.controller:
+                    owner = reference
+                    break
+            if owner is None:
+                if new is not None and self.adopters is not None and _is_new_here(old, new):
+                    for ref in self.adopters(new):
+                        wake(ref, revision_number(data.resourceVersion))
+            elif owner.kind == kind and named(owner) and not self._passes(old, new):
+                wake(Ref(data.namespace or "", owner.name), revision_number(data.resourceVersion))
+            if old is not None and new is not None and old.metadata.ownerReferences != data.ownerReferences:
+                former = controller_of(old)
+                if former is not None and named(former):
+                    wake(Ref(data.namespace or "", former.name), revision_number(data.resourceVersion))
+
+        return changed
+
+    def _passes(self, old: Any, new: Any) -> bool:
+        """Whether a change is none to the controller."""
+        if new is None:
+            return self.without is not None and self.without(old)
+        if old is None or self.same is None or old.metadata.ownerReferences != new.metadata.ownerReferences:
+            return False
+        return self.same(old, new)
 
 
-def _group(api_version: str) -> str:
-    return api_version.rpartition("/")[0]
+def _is_new_here(old: Any, new: Any) -> bool:
+    """Whether an object that nobody controls was not so before, or had other labels."""
+    if old is None:
+        return True
+    before, after = old.metadata, new.metadata
+    return bool(before.labels != after.labels or before.ownerReferences != after.ownerReferences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +135,15 @@ def claim(owner: Any, matches: Callable[[Any], bool], objects: Iterable[K], *, f
     owned: list[K] = []
     patches: list[Patch] = []
     for obj in objects:
-        item = codec.metadata(obj)
         controller = controller_of(obj)
-        if controller is not None and controller.uid != data.uid:
-            continue
         if controller is not None:
+            if controller.uid != data.uid:
+                continue
             if matches(obj):
                 owned.append(obj)
             elif data.deletionTimestamp is None:
                 patches.append(_release(owner, obj))
-        elif data.deletionTimestamp is None and item.deletionTimestamp is None and matches(obj):
+        elif data.deletionTimestamp is None and codec.metadata(obj).deletionTimestamp is None and matches(obj):
             patches.append(_adopt(owner, obj, finalizer))
     return Claim(owned, tuple(patches))
 

@@ -90,12 +90,14 @@ class Plan(msgspec.Struct, frozen=True):
     """What should happen now, in order; neighbouring writes of the same sort are performed together.
 
     `status`: the primary object with its new status, written to the status subresource after the actions.
-    `again`: ask again after this time even if nothing changes.
+    `again`: ask again after this time even if nothing changes. `final`: once all of this is written there is nothing
+    more to do, unless something else changes; without it, `decide` is asked again after each write.
     """
 
     actions: tuple[Action, ...] = ()
     status: Any = None
     again: timedelta | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,36 @@ Reported = TypeVar("Reported", contravariant=True)
 Refs = Iterable[Ref]
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+Wake = Callable[[Ref, int], None]     # decide about an object, because of a revision
+
+
+class Watch(Protocol):
     """Which primary objects a change of another kind concerns."""
+
+    @property
+    def informer(self) -> informers.Informer[Any]: ...
+
+    def handler(self, wake: Wake) -> informers.Handler[Any]:
+        """What the informer tells of each change: wakes the objects whose decision may be another one by it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """Changes of another kind, with a function that gives the objects that one concerns."""
 
     informer: informers.Informer[Any]
     refs: Callable[[informers.Event[Any]], Refs]
+
+    def handler(self, wake: Wake) -> informers.Handler[Any]:
+        refs = self.refs
+
+        def changed(event: informers.Event[Any]) -> None:
+            for ref in refs(event):
+                obj: Any = event.old if event.new is None else event.new
+                wake(ref, informers.revision_number(obj.metadata.resourceVersion))
+
+        return changed
 
 
 class Controller(Protocol[Seen]):
@@ -127,8 +153,8 @@ class Controller(Protocol[Seen]):
     `pause`, where a controller has it, is the least number of seconds between two decisions about one object:
     for those that many others change.
 
-    `selective`, where a controller has it and it is true: most objects are none of its business. Once the caches are
-    filled, `observe` is asked as soon as an object changes, and only what it gives something for is decided about.
+    `concerns`, where a controller has it, is asked about each change of a primary object once the caches are filled:
+    for those whose business most objects are not.
 
     `report`, where a controller has it, is asked instead of logging when actions were refused: it gives what to
     tell or to write then (its actions are performed, its failures are only logged).
@@ -173,8 +199,8 @@ class Planner:
         wait = timedelta(seconds=max(0.0, seconds))
         self.again = wait if self.again is None else min(self.again, wait)
 
-    def plan(self, status: Any = None) -> Plan:
-        return Plan(tuple(self.actions), status, self.again)
+    def plan(self, status: Any = None, *, final: bool = False) -> Plan:
+        return Plan(tuple(self.actions), status, self.again, final)
 
 
 def written_kind(action: Write) -> type[Any]:

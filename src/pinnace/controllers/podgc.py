@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from pinnace.api import codec
 from pinnace.api.core import v1 as core
 from pinnace.api.times import format as format_time
 from pinnace.base.clock import Clock
 from pinnace.client.informer import Event, Informers
 from pinnace.controllers import pods as podlib
-from pinnace.controllers.plan import NOTHING, Action, Delete, Patch, Plan, Ref, Watch
+from pinnace.controllers.plan import NOTHING, Action, Delete, Patch, Plan, Ref, Related
 
 THRESHOLD = 12500
 _QUARANTINE = timedelta(seconds=40)   # a node that vanished may come back under its name
@@ -40,7 +41,6 @@ class PodGarbageCollector:
     """`threshold`: so many finished pods are kept."""
 
     name = "pod-garbage-collector"
-    selective = True
 
     def __init__(self, informers: Informers, clock: Clock, threshold: int = THRESHOLD) -> None:
         self._clock = clock
@@ -49,24 +49,31 @@ class PodGarbageCollector:
         self._threshold = threshold
         self._gone: dict[str, datetime] = {}   # nodes that were missed, and since when
         self._finished: dict[Ref, None] = {}
-        self.primary.add_index("node", _by_node)
+        podlib.index_by_node(self.primary)
         self.primary.subscribe(self._count_finished)
-        self.watches = (Watch(self._nodes, self._of_node), Watch(self.primary, self._of_finished))
+        self.watches = (Related(self._nodes, self._of_node), Related(self.primary, self._of_finished))
 
     def observe(self, ref: Ref) -> Seen | None:
         if ref == _FINISHED:
             return Seen(surplus=self._surplus())
         pod = self.primary.cache.get(*ref)
-        if pod is None:
+        if pod is None or not self._is_in_doubt(pod):
             return None
         name = pod.spec.nodeName if pod.spec is not None else None
-        deleted = pod.metadata.deletionTimestamp is not None
         if not name:
-            return Seen(pod) if deleted else None
+            return Seen(pod)
         node = self._nodes.cache.get("", name)
-        if node is not None and not deleted:
-            return None
         return Seen(pod, node, None if node is not None else self._missed(name))
+
+    def concerns(self, event: Event[core.Pod]) -> bool:
+        return event.new is not None and self._is_in_doubt(event.new)
+
+    def _is_in_doubt(self, pod: core.Pod) -> bool:
+        """Whether it is being deleted, or its node is missed."""
+        if pod.metadata.deletionTimestamp is not None:
+            return True
+        name = pod.spec.nodeName if pod.spec is not None else None
+        return bool(name) and self._nodes.cache.get("", name or "") is None
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
@@ -88,16 +95,23 @@ class PodGarbageCollector:
         return tuple(pods[:count])
 
     def _count_finished(self, event: Event[core.Pod]) -> None:
-        obj = event.old if event.new is None else event.new
-        ref = Ref(obj.metadata.namespace or "", obj.metadata.name or "")
-        if event.new is not None and podlib.is_finished(obj) and obj.metadata.deletionTimestamp is None:
+        old, new = event.old, event.new
+        if old is not None and new is not None and old.status.phase == new.status.phase and (
+            old.metadata.deletionTimestamp == new.metadata.deletionTimestamp
+        ):
+            return
+        before, after = old is not None and _counts(old), new is not None and _counts(new)
+        if before == after:
+            return
+        data = codec.metadata(old if new is None else new)
+        ref = Ref(data.namespace or "", data.name or "")
+        if after:
             self._finished[ref] = None
         else:
             self._finished.pop(ref, None)
 
     def _of_finished(self, event: Event[core.Pod]) -> Iterable[Ref]:
-        if len(self._finished) > self._threshold:
-            yield _FINISHED
+        return (_FINISHED,) if len(self._finished) > self._threshold else ()
 
     def _of_node(self, event: Event[core.Node]) -> Iterable[Ref]:
         node = event.old if event.new is None else event.new
@@ -110,9 +124,9 @@ class PodGarbageCollector:
             yield Ref(pod.metadata.namespace or "", pod.metadata.name or "")
 
 
-def _by_node(pod: core.Pod) -> Iterable[str]:
-    if pod.spec is not None and pod.spec.nodeName:
-        yield pod.spec.nodeName
+def _counts(pod: core.Pod) -> bool:
+    """Whether it is one of the finished pods of which only so many are kept."""
+    return pod.metadata.deletionTimestamp is None and podlib.is_finished(pod)
 
 
 def decide(seen: Seen, now: datetime) -> Plan:

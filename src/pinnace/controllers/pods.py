@@ -12,9 +12,11 @@ from typing import Any
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
 from pinnace.api.times import parse as parse_time
+from pinnace.client.informer import Informer
 from pinnace.controllers.owners import controller_reference
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+_FINISHED = ("Succeeded", "Failed")
 _PHASES = {"Pending": 0, "Unknown": 1, "Running": 2}
 
 
@@ -23,21 +25,43 @@ def phase(pod: core.Pod) -> str:
 
 
 def is_finished(pod: core.Pod) -> bool:
-    return phase(pod) in ("Succeeded", "Failed")
+    return pod.status is not None and pod.status.phase in _FINISHED
 
 
 def is_terminating(pod: core.Pod) -> bool:
     """Being deleted, and not finished yet."""
-    return not is_finished(pod) and pod.metadata.deletionTimestamp is not None
+    return pod.metadata.deletionTimestamp is not None and not is_finished(pod)
 
 
 def is_active(pod: core.Pod) -> bool:
-    return not is_finished(pod) and pod.metadata.deletionTimestamp is None
+    return pod.metadata.deletionTimestamp is None and (pod.status is None or pod.status.phase not in _FINISHED)
+
+
+def index_by_node(pods: Informer[core.Pod]) -> None:
+    """Group pods under `node` by the node that they are bound to."""
+    pods.add_index("node", _node_of)
+
+
+def _node_of(pod: core.Pod) -> tuple[str, ...]:
+    return (pod.spec.nodeName,) if pod.spec is not None and pod.spec.nodeName else ()
+
+
+def same_standing(old: core.Pod, new: core.Pod) -> bool:
+    """Whether two versions of a pod count alike: by labels, deletion, phase and readiness (and since when)."""
+    before, after = old.metadata, new.metadata
+    return (
+        before.labels == after.labels
+        and before.deletionTimestamp == after.deletionTimestamp
+        and phase(old) == phase(new)
+        and condition(old, "Ready") == condition(new, "Ready")
+    )
 
 
 def condition(pod: core.Pod, type: str) -> core.PodCondition | None:
-    conditions = pod.status.conditions if pod.status is not None else None
-    return next((c for c in conditions or () if c.type == type), None)
+    for condition in (pod.status.conditions if pod.status is not None else None) or ():
+        if condition.type == type:
+            return condition
+    return None
 
 
 def is_ready(pod: core.Pod) -> bool:

@@ -16,14 +16,14 @@ import msgspec
 from pinnace.api.apps import v1 as apps
 from pinnace.api.core import v1 as core
 from pinnace.api.times import format as format_time
-from pinnace.client.informer import Event, Informers
+from pinnace.client.informer import Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.owners import (
     Claim,
+    Owned,
     candidates,
     claim,
     controller_of,
-    controllers_named,
     index_by_controller,
 )
 from pinnace.controllers.plan import (
@@ -36,9 +36,8 @@ from pinnace.controllers.plan import (
     Plan,
     Planner,
     Ref,
-    Watch,
 )
-from pinnace.controllers.selectors import selector_of
+from pinnace.controllers.selectors import selects
 
 _BURST = 500   # pods made or deleted in one go
 
@@ -66,17 +65,17 @@ class ReplicaSetController:
         index_by_controller(self._pods)
         index_by_controller(self.primary)
         self.watches = (
-            Watch(self._pods, controllers_named("ReplicaSet", "apps")),
-            Watch(self._pods, self._of_orphan),
+            Owned(self._pods, "ReplicaSet", "apps", self._adopters, same=podlib.same_standing),
         )
 
     def observe(self, ref: Ref) -> Seen | None:
         rs = self.primary.cache.get(*ref)
         if rs is None or rs.spec is None:
             return None
-        matches = selector_of(rs.spec.selector)
+        selector = rs.spec.selector
         template = rs.spec.template or core.PodTemplateSpec()
-        seen = Seen(rs, _by_labels(matches.matches), template, tuple(candidates(self._pods, rs)))
+        pods = tuple(candidates(self._pods, rs))
+        seen = Seen(rs, lambda pod: selects(selector, pod.metadata.labels), template, pods)
         if len(_active(_claim(seen).owned)) <= (rs.spec.replicas or 0):
             return seen
         return replace(seen, related=tuple(self._related(rs)))
@@ -95,14 +94,13 @@ class ReplicaSetController:
                 if podlib.is_active(pod):
                     yield pod
 
-    def _of_orphan(self, event: Event[core.Pod]) -> Iterable[Ref]:
+    def _adopters(self, pod: core.Pod) -> Iterable[Ref]:
         """Replica sets that might adopt a pod nobody controls."""
-        pod = event.new
-        if pod is None or controller_of(pod) is not None or not pod.metadata.labels:
+        if not pod.metadata.labels:
             return
         for rs in self.primary.cache.list(pod.metadata.namespace or ""):
             selector = rs.spec.selector if rs.spec is not None else None
-            if selector is not None and selector_of(selector).matches(pod.metadata.labels):
+            if selector is not None and selects(selector, pod.metadata.labels):
                 yield Ref(rs.metadata.namespace or "", rs.metadata.name or "")
 
 
@@ -114,8 +112,7 @@ class ReplicationControllerController:
         self._pods = informers.of(core.Pod)
         index_by_controller(self._pods)
         self.watches = (
-            Watch(self._pods, controllers_named("ReplicationController", "")),
-            Watch(self._pods, self._of_orphan),
+            Owned(self._pods, "ReplicationController", "", self._adopters, same=podlib.same_standing),
         )
 
     def observe(self, ref: Ref) -> Seen | None:
@@ -135,9 +132,8 @@ class ReplicationControllerController:
     def report(self, seen: Seen, plan: Plan, failures: tuple[Failure, ...], now: datetime) -> Plan:
         return report(seen, failures, now)
 
-    def _of_orphan(self, event: Event[core.Pod]) -> Iterable[Ref]:
-        pod = event.new
-        if pod is None or controller_of(pod) is not None or not pod.metadata.labels:
+    def _adopters(self, pod: core.Pod) -> Iterable[Ref]:
+        if not pod.metadata.labels:
             return
         for rc in self.primary.cache.list(pod.metadata.namespace or ""):
             if rc.spec is not None and _covers(rc.spec.selector or {}, pod.metadata.labels):
@@ -167,7 +163,7 @@ def decide(seen: Seen, now: datetime) -> Plan:
         return planner.plan()
     status = _status(seen, claimed.owned, now, None)
     _wake_when_available(planner, owner, active, now)
-    return planner.plan(_with_status(owner, status))
+    return planner.plan(_with_status(owner, status), final=True)
 
 
 def report(seen: Seen, failures: tuple[Failure, ...], now: datetime) -> Plan:
@@ -259,9 +255,5 @@ def _wake_when_available(planner: Planner, owner: Any, active: list[core.Pod], n
             planner.after((at - now).total_seconds())
 
 
-def _by_labels(matches: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda obj: matches(obj.metadata.labels or {})
-
-
 def _covers(wanted: dict[str, str], labels: dict[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in wanted.items())
+    return wanted.items() <= labels.items()

@@ -11,7 +11,7 @@ import msgspec
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
 from pinnace.client.informer import Event, Informers
-from pinnace.controllers.plan import NOTHING, Create, Plan, Ref, Update, Watch
+from pinnace.controllers.plan import NOTHING, Create, Plan, Ref, Related, Update
 from pinnace.controllers.serviceaccount import is_alive
 
 NAME = "kube-root-ca.crt"
@@ -39,7 +39,7 @@ class RootCAPublisher:
         self.primary = informers.of(core.Namespace)
         self._maps = informers.of(core.ConfigMap)
         self._ca = ca
-        self.watches = (Watch(self._maps, _namespace_of),)
+        self.watches = (Related(self._maps, _namespace_of),)
 
     def observe(self, ref: Ref) -> Seen | None:
         namespace = self.primary.cache.get("", ref.name)

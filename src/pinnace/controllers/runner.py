@@ -11,7 +11,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, assert_never, cast
 
 from pinnace.api import codec, errors
@@ -24,6 +24,7 @@ from pinnace.client.client import Client
 from pinnace.client.events import EventRecorder
 from pinnace.client.transport import TIMER
 from pinnace.controllers.plan import (
+    Action,
     Controller,
     Create,
     Delete,
@@ -36,7 +37,6 @@ from pinnace.controllers.plan import (
     Update,
     Write,
     sort_of,
-    written_kind,
 )  # fmt: skip
 
 log = logging.getLogger("pinnace.controllers")
@@ -66,10 +66,14 @@ class _Deleted:
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """What a plan wrote, and what was refused."""
+class _Deed:
+    """A plan while it is carried out: for which object and because of what, what it wrote, what was refused."""
 
+    client: Client
+    primary: Any
+    because: tuple[int, ...]
     written: dict[informers.Cache[Any], int] = field(default_factory=dict)
+    revisions: set[int] = field(default_factory=set)       # of everything written
     deleted: list[_Deleted] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     overtaken: errors.Conflict | None = None     # a deletion met another object of that name, or lost a race
@@ -100,7 +104,7 @@ class Runner(Generic[Seen]):
         self._alarms: dict[Ref, tuple[float, tuple[int, ...]]] = {}
         self._unsure: dict[Ref, dict[tuple[type[Any], str], None]] = {}
         self._pause: float = getattr(controller, "pause", 0.0)
-        self._selective: bool = getattr(controller, "selective", False)
+        self._concerns: Callable[[informers.Event[Any]], bool] | None = getattr(controller, "concerns", None)
         self._started = False
         self._resting: dict[Ref, float] = {}   # until when, on the monotonic clock
         watched = [controller.primary, *(watch.informer for watch in controller.watches)]
@@ -122,7 +126,7 @@ class Runner(Generic[Seen]):
 
     async def run(self) -> None:
         unsubscribe = [self.controller.primary.subscribe(self._primary_changed)]
-        unsubscribe += [watch.informer.subscribe(self._waker(watch.refs)) for watch in self.controller.watches]
+        unsubscribe += [watch.informer.subscribe(watch.handler(self.wake)) for watch in self.controller.watches]
         try:
             for informer in self._informers:
                 await informer.wait_synced()
@@ -136,8 +140,16 @@ class Runner(Generic[Seen]):
 
     def wake(self, ref: Ref, because: int = 0) -> None:
         """Decide about an object soon."""
-        self._remember(ref, (because,) if because else ())
-        self._add(ref)
+        if because:
+            causes = self._because.get(ref)
+            if causes is None:
+                self._because[ref] = [because]
+            elif len(causes) < _CAUSES and because not in causes:
+                causes.append(because)
+        if self._pause:
+            self._add(ref)
+        else:
+            self.queue.add(ref)
 
     def _remember(self, ref: Ref, revisions: Iterable[int]) -> None:
         causes = self._because.setdefault(ref, [])
@@ -149,34 +161,10 @@ class Runner(Generic[Seen]):
         self.queue.add_after(ref, self._resting.get(ref, 0.0) - self._clock.monotonic() if self._pause else 0.0)
 
     def _primary_changed(self, event: informers.Event[Any]) -> None:
-        obj = event.old if event.new is None else event.new
-        meta = codec.metadata(obj)
-        ref = Ref(meta.namespace or "", meta.name or "")
-        if self._selective and self._started and self._unconcerned(ref):
+        if self._started and self._concerns is not None and not self._concerns(event):
             return
-        self.wake(ref, informers.revision_number(meta.resourceVersion))
-
-    def _unconcerned(self, ref: Ref) -> bool:
-        try:
-            if self.controller.observe(ref) is not None:
-                return False
-        except Exception:
-            return False       # a worker meets it again, and tries again
-        self.queue.forget(ref)
-        return True
-
-    def _waker(
-        self, refs: Callable[[informers.Event[Any]], Sequence[Ref] | Any]
-    ) -> Callable[[informers.Event[Any]], None]:
-        def changed(event: informers.Event[Any]) -> None:
-            revision = -1
-            for ref in refs(event):
-                if revision < 0:
-                    obj = event.old if event.new is None else event.new
-                    revision = informers.revision_number(codec.metadata(obj).resourceVersion)
-                self.wake(ref, revision)
-
-        return changed
+        meta = codec.metadata(event.old if event.new is None else event.new)
+        self.wake(Ref(meta.namespace or "", meta.name or ""), informers.revision_number(meta.resourceVersion))
 
     async def _work(self, ref: Ref) -> None:
         try:
@@ -199,17 +187,25 @@ class Runner(Generic[Seen]):
             self._alarms.pop(ref, None)
             return
         because = self._causes_of(ref, causes)
+        if self._pause:
+            self._resting[ref] = self._clock.monotonic() + self._pause
         try:
-            await self._decided(ref, seen, because)
+            now = self._clock.now()
+            plan = self.controller.decide(seen, now)
+            if plan.actions or plan.status is not None:
+                await self._carry_out(ref, seen, plan, because, now)
+            else:
+                if plan.again is not None:
+                    self._set_alarm(ref, plan.again, because)
+                self.queue.forget(ref)
         except BaseException:
             self._remember(ref, because)     # whenever it is tried again, it is for the same reasons
             raise
 
     def _causes_of(self, ref: Ref, revisions: Sequence[int]) -> tuple[int, ...]:
         """Why an object is decided about now: what woke it; an alarm that was due; else the object as it is."""
-        alarm = self._alarms.get(ref)
-        if alarm is not None and alarm[0] <= self._clock.monotonic():
-            del self._alarms[ref]
+        if self._alarms and self._is_due(ref):
+            alarm = self._alarms.pop(ref)
             revisions = tuple(dict.fromkeys((TIMER, *revisions, *alarm[1])))
         if not any(revisions):
             primary = self.controller.primary.cache.get(*ref)
@@ -217,98 +213,113 @@ class Runner(Generic[Seen]):
                 revisions = (*revisions, informers.revision_number(codec.metadata(primary).resourceVersion))
         return tuple(revisions[:_CAUSES])
 
-    async def _decided(self, ref: Ref, seen: Seen, because: tuple[int, ...]) -> None:
-        if self._pause:
-            self._resting[ref] = self._clock.monotonic() + self._pause
-        now = self._clock.now()
-        plan = self.controller.decide(seen, now)
-        primary = self.controller.primary.cache.get(*ref)
-        outcome = _Outcome()
-        try:
-            await self._perform(plan, primary, because, outcome)
-            if outcome.failures:
-                # The plan's status spoke of what was to be done; only a report may speak of what was refused.
-                plan = self._reported(seen, plan, outcome, now)
-                await self._perform(plan, primary, because, _Outcome())
-            if plan.status is not None:
-                await self._write(Update(plan.status, subresource="status"), primary, because, outcome)
-        finally:
-            if outcome.unsure:
-                self._unsure[ref] = outcome.unsure
-            await self._caught_up(ref, outcome)
-        if plan.again is not None:
-            seconds = plan.again.total_seconds()
-            self.queue.add_after(ref, seconds)
-            due = self._clock.monotonic() + seconds
-            if ref not in self._alarms or due < self._alarms[ref][0]:
-                self._alarms[ref] = due, because
-        self._settle(ref, outcome, because)
+    def _is_due(self, ref: Ref) -> bool:
+        """Whether the time has come that `decide` wanted to be asked again."""
+        alarm = self._alarms.get(ref)
+        return alarm is not None and alarm[0] <= self._clock.monotonic()
 
-    def _reported(self, seen: Seen, plan: Plan, outcome: _Outcome, now: datetime) -> Plan:
+    def _set_alarm(self, ref: Ref, again: timedelta, because: tuple[int, ...]) -> None:
+        seconds = again.total_seconds()
+        self.queue.add_after(ref, seconds)
+        due = self._clock.monotonic() + seconds
+        if ref not in self._alarms or due < self._alarms[ref][0]:
+            self._alarms[ref] = due, because
+
+    async def _carry_out(self, ref: Ref, seen: Seen, plan: Plan, because: tuple[int, ...], now: datetime) -> None:
+        primary = self.controller.primary.cache.get(*ref)
+        client = self._client.acting_for(primary)
+        deed = _Deed(client, primary, because)
+        try:
+            if plan.actions:
+                await self._perform(plan.actions, deed)
+            if deed.failures:
+                # The plan's status spoke of what was to be done; only a report may speak of what was refused.
+                plan = self._reported(seen, plan, deed, now)
+                await self._perform(plan.actions, _Deed(client, primary, because))
+            if plan.status is not None:
+                await self._write(Update(plan.status, subresource="status"), deed)
+        finally:
+            if deed.unsure:
+                self._unsure[ref] = deed.unsure
+            await self._caught_up(ref, deed)
+        if plan.again is not None:
+            self._set_alarm(ref, plan.again, because)
+        self._settle(ref, deed, plan.final)
+
+    def _reported(self, seen: Seen, plan: Plan, deed: _Deed, now: datetime) -> Plan:
         if not hasattr(self.controller, "report"):
             return Plan(again=plan.again)
         reporting = cast("Reporting[Seen]", self.controller)
-        report = reporting.report(seen, plan, tuple(outcome.failures), now)
+        report = reporting.report(seen, plan, tuple(deed.failures), now)
         return Plan(report.actions, report.status, report.again or plan.again)
 
-    def _settle(self, ref: Ref, outcome: _Outcome, because: tuple[int, ...]) -> None:
+    def _settle(self, ref: Ref, deed: _Deed, final: bool) -> None:
         """Forget earlier failures, or have the key decided again: at once after writes, later after refusals."""
-        refused = [failure.error for failure in outcome.failures if not _final(failure.error)]
-        if outcome.overtaken is not None:
-            refused.append(outcome.overtaken)
-        if refused:
-            raise next((e for e in refused if not isinstance(e, errors.Conflict)), refused[0])
+        if deed.failures or deed.overtaken is not None:
+            refused = [failure.error for failure in deed.failures if not _final(failure.error)]
+            if deed.overtaken is not None:
+                refused.append(deed.overtaken)
+            if refused:
+                raise next((e for e in refused if not isinstance(e, errors.Conflict)), refused[0])
         self.queue.forget(ref)
-        if outcome.writes:
-            # What is decided next follows from what was just written, or from what that followed from.
-            self._remember(ref, sorted(set(outcome.written.values())) or because)
-            self._add(ref)
+        if not deed.writes:
+            return
+        if final and not self._is_due(ref):
+            woken = self._because.pop(ref, ())
+            if deed.revisions.issuperset(woken):
+                self.queue.dismiss(ref)      # nothing is left to be done, and nothing has happened but this
+                return
+            self._remember(ref, woken)
+        # What is decided next follows from what was just written, or from what that followed from.
+        self._remember(ref, sorted(set(deed.written.values())) or deed.because)
+        self._add(ref)
 
-    async def _perform(self, plan: Plan, primary: Any, because: tuple[int, ...], outcome: _Outcome) -> None:
-        for _, actions in itertools.groupby(plan.actions, sort_of):
-            batch = tuple(actions)
+    async def _perform(self, actions: Sequence[Action], deed: _Deed) -> None:
+        for _, alike in itertools.groupby(actions, sort_of):
+            batch = tuple(alike)
             if isinstance(batch[0], Emit):
                 for emit in cast("tuple[Emit, ...]", batch):
-                    self._emit(emit, primary, because)
+                    self._emit(emit, deed)
                 continue
             writes = cast("tuple[Write, ...]", batch)
-            before = len(outcome.failures)
-            size = 1 if isinstance(writes[0], Create) else _SIDE_BY_SIDE
-            start = 0
-            # Upstream's slow start: creations that a quota or a webhook refuses are not tried a thousand times.
-            while start < len(writes) and len(outcome.failures) == before:
-                part = writes[start : start + size]
-                await _together([self._attempt(write, primary, because, outcome) for write in part])
-                start += size
-                size = min(size * 2, _SIDE_BY_SIDE)
-            if len(outcome.failures) > before:
+            if len(writes) == 1:
+                await self._attempt(writes[0], deed)
+            else:
+                await self._side_by_side(writes, deed)
+            if deed.failures:
                 return
 
-    async def _attempt(
-        self, write: Write, primary: Any, because: tuple[int, ...], outcome: _Outcome
-    ) -> None:
+    async def _side_by_side(self, writes: Sequence[Write], deed: _Deed) -> None:
+        # Upstream's slow start: creations that a quota or a webhook refuses are not tried a thousand times.
+        size = 1 if isinstance(writes[0], Create) else _SIDE_BY_SIDE
+        start = 0
+        while start < len(writes) and not deed.failures:
+            await _together([self._attempt(write, deed) for write in writes[start : start + size]])
+            start += size
+            size = min(size * 2, _SIDE_BY_SIDE)
+
+    async def _attempt(self, write: Write, deed: _Deed) -> None:
         try:
-            await self._write(write, primary, because, outcome)
+            await self._write(write, deed)
         except errors.StatusError as error:
             if isinstance(error, errors.NotFound) and not isinstance(write, Create):
                 return   # gone already: the caches will show it
             if isinstance(error, errors.Conflict) and isinstance(write, Delete) and write.uid:
-                outcome.overtaken = error     # another object of that name, or too many changes at once
+                deed.overtaken = error     # another object of that name, or too many changes at once
                 return
-            outcome.failures.append(Failure(write, error))
+            deed.failures.append(Failure(write, error))
             if write.otherwise is not None and not _final(error):
-                self._emit(write.otherwise, primary, because, error=error)
+                self._emit(write.otherwise, deed, error=error)
 
-    async def _write(self, write: Write, primary: Any, because: tuple[int, ...], outcome: _Outcome) -> None:
-        cache = self._caches.get(written_kind(write))
-        client = self._client.acting_for(primary)
+    async def _write(self, write: Write, deed: _Deed) -> None:
+        client, because = deed.client, deed.because
         result: Any = None
         match write:
             case Create(obj):
                 try:
                     result = await client.create(obj, because=because)
                 except (OSError, TimeoutError, errors.Timeout):
-                    outcome.unsure[type(obj), codec.metadata(obj).namespace or ""] = None
+                    deed.unsure[type(obj), codec.metadata(obj).namespace or ""] = None
                     raise
             case Update(obj, subresource):
                 result = await client.update(obj, subresource=subresource, because=because)
@@ -321,26 +332,29 @@ class Runner(Generic[Seen]):
                     kind, name, namespace, uid=uid, grace_period=write.grace_period,
                     propagation=write.propagation, resource_version=write.resource_version, because=because,
                 )  # fmt: skip
-                if cache is not None:
-                    outcome.deleted.append(_Deleted(cache, namespace, name, uid))
+                if kind in self._caches:
+                    deed.deleted.append(_Deleted(self._caches[kind], namespace, name, uid))
             case _:
                 assert_never(write)
-        outcome.writes += 1
-        if result is not None and cache is not None:
+        deed.writes += 1
+        if result is not None:
             revision = informers.revision_number(codec.metadata(result).resourceVersion)
-            outcome.written[cache] = max(outcome.written.get(cache, 0), revision)
+            deed.revisions.add(revision)
+            cache = self._caches.get(type(result))
+            if cache is not None and revision > deed.written.get(cache, 0):
+                deed.written[cache] = revision
         if write.then is not None:
             name = write.name if isinstance(write, Delete | Patch) else codec.metadata(result).name or ""
-            self._emit(write.then, primary, because, name=name)
+            self._emit(write.then, deed, name=name)
 
-    def _emit(
-        self, emit: Emit, primary: Any, because: tuple[int, ...], *, name: str = "", error: object = ""
-    ) -> None:
-        about = primary if emit.about is None else emit.about
+    def _emit(self, emit: Emit, deed: _Deed, *, name: str = "", error: object = "") -> None:
+        about = deed.primary if emit.about is None else emit.about
         if about is None:
             return
-        message = emit.message.replace("{name}", name).replace("{error}", str(error))
-        self._recorder.event(about, emit.type, emit.reason, message, because=because)
+        message = emit.message
+        if "{" in message:
+            message = message.replace("{name}", name).replace("{error}", str(error))
+        self._recorder.event(about, emit.type, emit.reason, message, because=deed.because)
 
     async def _find_out(self, ref: Ref) -> None:
         """After creations whose answer was lost: return when the caches show those that were made all the same, so
@@ -355,18 +369,21 @@ class Runner(Generic[Seen]):
             self._unsure[ref].pop((kind, namespace), None)
         self._unsure.pop(ref, None)
 
-    async def _caught_up(self, ref: Ref, outcome: _Outcome) -> None:
+    async def _caught_up(self, ref: Ref, deed: _Deed) -> None:
         """Return when the caches show what was written: the next decision rests on it."""
+        behind = [cache for cache, revision in deed.written.items() if cache.revision < revision]
+        if not behind and not deed.deleted:
+            return
         try:
-            await within(_CATCH_UP_SECONDS, _shown(outcome))
+            await within(_CATCH_UP_SECONDS, _shown(deed))
         except TimeoutError:
             log.warning("%s: %s/%s: the caches do not show what was written; going on", self.name, *ref)
 
 
-async def _shown(outcome: _Outcome) -> None:
-    for cache, revision in outcome.written.items():
+async def _shown(deed: _Deed) -> None:
+    for cache, revision in deed.written.items():
         await cache.wait_for_revision(revision)
-    for deleted in outcome.deleted:
+    for deleted in deed.deleted:
         await deleted.cache.wait_until(deleted.shown)
 
 

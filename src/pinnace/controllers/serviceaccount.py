@@ -9,7 +9,7 @@ from datetime import datetime
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
 from pinnace.client.informer import Event, Informers
-from pinnace.controllers.plan import NOTHING, Create, Plan, Ref, Watch
+from pinnace.controllers.plan import NOTHING, Create, Plan, Ref, Related
 
 _NAME = "default"
 
@@ -26,7 +26,7 @@ class ServiceAccountController:
     def __init__(self, informers: Informers) -> None:
         self.primary = informers.of(core.Namespace)
         self._accounts = informers.of(core.ServiceAccount)
-        self.watches = (Watch(self._accounts, _namespace_of),)
+        self.watches = (Related(self._accounts, _namespace_of),)
 
     def observe(self, ref: Ref) -> Seen | None:
         namespace = self.primary.cache.get("", ref.name)

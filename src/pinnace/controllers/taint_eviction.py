@@ -15,7 +15,7 @@ from pinnace.api.times import format as format_time
 from pinnace.base.clock import Clock
 from pinnace.client.informer import Event, Informers
 from pinnace.controllers import pods as podlib
-from pinnace.controllers.plan import NORMAL, NOTHING, Delete, Emit, Patch, Plan, Ref, Watch
+from pinnace.controllers.plan import NORMAL, NOTHING, Delete, Emit, Patch, Plan, Ref, Related
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,15 @@ class Seen:
 
 class TaintEvictionController:
     name = "taint-eviction-controller"
-    selective = True
 
     def __init__(self, informers: Informers, clock: Clock) -> None:
         self.primary = informers.of(core.Pod)
         self._nodes = informers.of(core.Node)
         self._clock = clock
         self._since: dict[str, datetime] = {}   # pod uid: when it was first seen under its node's taints
-        self.primary.add_index("node", _by_node)
+        podlib.index_by_node(self.primary)
         self.primary.subscribe(self._forget)
-        self.watches = (Watch(self._nodes, self._of_node),)
+        self.watches = (Related(self._nodes, self._of_node),)
 
     def observe(self, ref: Ref) -> Seen | None:
         pod = self.primary.cache.get(*ref)
@@ -51,6 +50,13 @@ class TaintEvictionController:
             self._since.pop(uid, None)
             return None
         return Seen(pod, taints, self._since.setdefault(uid, self._clock.now()))
+
+    def concerns(self, event: Event[core.Pod]) -> bool:
+        pod = event.new
+        if pod is None or pod.spec is None or not pod.spec.nodeName:
+            return False
+        node = self._nodes.cache.get("", pod.spec.nodeName)
+        return node is not None and node.spec is not None and bool(node.spec.taints)
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
@@ -65,11 +71,6 @@ class TaintEvictionController:
             return
         for pod in self.primary.cache.by_index("node", node.metadata.name or ""):
             yield Ref(pod.metadata.namespace or "", pod.metadata.name or "")
-
-
-def _by_node(pod: core.Pod) -> Iterable[str]:
-    if pod.spec is not None and pod.spec.nodeName:
-        yield pod.spec.nodeName
 
 
 def _no_execute(node: core.Node) -> tuple[core.Taint, ...]:

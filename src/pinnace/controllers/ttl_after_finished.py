@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from pinnace.api.batch import v1 as batch
 from pinnace.api.times import parse as parse_time
-from pinnace.client.informer import Informers
+from pinnace.client.informer import Event, Informers
 from pinnace.controllers.plan import NOTHING, Delete, Plan, Ref, Watch
 
 
@@ -18,7 +18,6 @@ class Seen:
 
 class TtlAfterFinishedController:
     name = "ttl-after-finished"
-    selective = True
 
     def __init__(self, informers: Informers) -> None:
         self.primary = informers.of(batch.Job)
@@ -29,6 +28,9 @@ class TtlAfterFinishedController:
         if job is None or job.spec.ttlSecondsAfterFinished is None:
             return None
         return Seen(job)
+
+    def concerns(self, event: Event[batch.Job]) -> bool:
+        return event.new is not None and event.new.spec.ttlSecondsAfterFinished is not None
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)

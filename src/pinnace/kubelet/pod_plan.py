@@ -197,7 +197,7 @@ class _Draft:
 
     def step(self, step: Step) -> None:
         """Unless it is under way already."""
-        if step.key not in self.seen.busy and all(step.key != other.key for other in self.steps):
+        if step.key not in self.seen.busy and not (self.steps and step.key in [other.key for other in self.steps]):
             self.steps.append(step)
 
     def later(self, when: float) -> None:
@@ -212,12 +212,13 @@ class _Draft:
 
 def plan(seen: Seen) -> Plan:
     """The next steps. Asked again with their results it reaches a state in which nothing is left to do."""
-    doom = seen.doom or _deadline_passed(seen)
+    ends = _active_deadline(seen.pod)
+    doom = seen.doom or (None if ends is None or seen.now < ends else _deadline_exceeded(seen))
     if doom is not None:
         out = _end(replace(seen, doom=doom), doom)
         return replace(out, doom=doom if seen.doom is None else None)
     draft = _Draft(seen)
-    if (ends := _active_deadline(seen.pod)) is not None:
+    if ends is not None:
         draft.later(ends)
     _collect_garbage(draft)
     sandbox = current_sandbox(seen)
@@ -246,7 +247,10 @@ def current_sandbox(seen: Seen) -> Sandbox | None:
 
 def latest_of(containers: Iterable[Container], name: str) -> Container | None:
     """The newest container of that name; they come the newest first."""
-    return next((c for c in containers if c.name == name), None)
+    for container in containers:
+        if container.name == name:
+            return container
+    return None
 
 
 def _latest(seen: Seen, sandbox: str) -> dict[str, Container]:
@@ -272,10 +276,7 @@ def _active_deadline(pod: core.Pod) -> float | None:
     return datetime.fromisoformat(start).timestamp() + seconds
 
 
-def _deadline_passed(seen: Seen) -> Doom | None:
-    ends = _active_deadline(seen.pod)
-    if ends is None or seen.now < ends:
-        return None
+def _deadline_exceeded(seen: Seen) -> Doom:
     return Doom(
         deadline=seen.now + pod_grace(seen.pod),
         reason="DeadlineExceeded",
@@ -361,6 +362,8 @@ def _init(draft: _Draft, mine: Mapping[str, Container]) -> str:
     """Bring the init containers on, in order: "done", "wait", or "failed" for good."""
     seen = draft.seen
     spec = seen.pod.spec
+    if not spec.initContainers:
+        return "done"
     initialized = any(container.name in mine for container in spec.containers or ())
     if not initialized and _init_failed_for_good(spec, mine):
         return "failed"       # before the sidecars, which would be started again
@@ -530,7 +533,7 @@ def _kill_in_order(draft: _Draft, containers: Iterable[Container], deadline: flo
     running = [c for c in containers if c.state in (ContainerState.RUNNING, ContainerState.UNKNOWN)]
     if not running:
         return False
-    sidecars = [c.name for c in init_containers(spec) if is_sidecar(c)]
+    sidecars = [c.name for c in spec.initContainers or () if is_sidecar(c)]
     first = [c for c in running if c.name not in sidecars]
     if first:
         for container in first:
@@ -578,7 +581,8 @@ def _collect_garbage(draft: _Draft) -> None:
             kept.add(container.sandbox_id)
             continue
         dead[container.name] = dead.get(container.name, 0) + 1
-        if dead[container.name] > DEAD_KEPT + (0 if _has_live(seen, container.name) else 1):
+        surplus = dead[container.name] - DEAD_KEPT
+        if surplus > 1 or (surplus == 1 and _has_live(seen, container.name)):
             draft.step(RemoveContainer(container.id))
         else:
             kept.add(container.sandbox_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -51,7 +52,12 @@ class Facts:
 
 def timestamp(seconds: float) -> str:
     """RFC 3339 in UTC, whole seconds, as metav1.Time is written."""
-    return datetime.fromtimestamp(int(seconds), UTC).isoformat()[:19] + "Z"
+    return _second(int(seconds))
+
+
+@lru_cache(maxsize=1024)
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).isoformat()[:19] + "Z"
 
 
 def rejected(pod: core.Pod, reason: str, message: str, now: float) -> core.PodStatus:
@@ -73,11 +79,12 @@ def statuses(pod: core.Pod) -> tuple[core.ContainerStatus, ...]:
 def pod_status(pod: core.Pod, facts: Facts) -> core.PodStatus:
     """The whole status; what others own in it (conditions of controllers, nominatedNodeName) is kept."""
     spec, old = pod.spec, pod.status
-    old_inits = {s.name: s for s in old.initContainerStatuses or ()}
-    old_apps = {s.name: s for s in old.containerStatuses or ()}
-    initialized = _initialized(spec, facts)
-    inits = [_container_status(c, spec, facts, old_inits.get(c.name), initialized) for c in init_containers(spec)]
-    apps = [_container_status(c, spec, facts, old_apps.get(c.name), initialized) for c in spec.containers]
+    inits: list[core.ContainerStatus] = []
+    initialized = True
+    if spec.initContainers:
+        initialized = _initialized(spec, facts)
+        inits = _container_statuses(spec.initContainers, spec, facts, old.initContainerStatuses, initialized)
+    apps = _container_statuses(spec.containers, spec, facts, old.containerStatuses, initialized)
     debugging = [_ephemeral_status(c, spec, facts, old) for c in ephemeral_containers(spec)]
     phase = _phase(spec, inits, apps, facts)
     if old.phase in ("Failed", "Succeeded"):
@@ -133,11 +140,19 @@ def _initialized(spec: core.PodSpec, facts: Facts) -> bool:
     return True
 
 
+def _container_statuses(
+    containers: Sequence[core.Container], spec: core.PodSpec, facts: Facts,
+    known: Sequence[core.ContainerStatus] | None, initialized: bool,
+) -> list[core.ContainerStatus]:  # fmt: skip
+    before = {status.name: status for status in known} if known else {}
+    return [_container_status(c, spec, facts, before.get(c.name), initialized) for c in containers]
+
+
 def _container_status(
     container: core.Container, spec: core.PodSpec, facts: Facts, old: core.ContainerStatus | None, initialized: bool
 ) -> core.ContainerStatus:
     attempts = _attempts(facts, container.name)
-    init = any(container is one for one in init_containers(spec))
+    init = bool(spec.initContainers) and any(container is one for one in init_containers(spec))
     waiting = facts.waiting.get(container.name)
     if not attempts:
         return _without_container(container, spec, facts, old, waiting, initialized, init)
@@ -235,13 +250,15 @@ def _display(container: core.Container, running: Container) -> str:
 
 
 def _mounts(container: core.Container) -> list[core.VolumeMountStatus] | None:
+    if not container.volumeMounts:
+        return None
     return [
         core.VolumeMountStatus(
             name=m.name, mountPath=m.mountPath, readOnly=m.readOnly,
             recursiveReadOnly=(m.recursiveReadOnly or "Disabled") if m.readOnly else None,
         )
-        for m in container.volumeMounts or ()
-    ] or None  # fmt: skip
+        for m in container.volumeMounts
+    ]  # fmt: skip
 
 
 def _state(container: Container, facts: Facts) -> core.ContainerState:
@@ -290,7 +307,7 @@ def _phase(
             pending_init += 1
         elif terminated.exitCode != 0:
             failed_init += 1
-    running = sum(1 for s in apps if s.state.running is not None)
+    running = len([s for s in apps if s.state.running is not None])
     stopped = [
         s.state.terminated or s.lastState.terminated
         for s in apps
@@ -364,7 +381,7 @@ def _conditions(
         put("PodResizePending", True, *facts.resize.pending)
     if facts.resize.under_way:
         put("PodResizeInProgress", True, "Error" if facts.resize.fault else "", facts.resize.fault)
-    ours = {c.type for c in out} | {"PodResizePending", "PodResizeInProgress"}
+    ours = {"PodResizePending", "PodResizeInProgress", *[c.type for c in out]}
     if facts.doom is not None and facts.doom.reason in ("Evicted", "Terminated", "NodeShutdown"):
         put("DisruptionTarget", True, "TerminationByKubelet", facts.doom.message)
         ours.add("DisruptionTarget")
@@ -407,9 +424,11 @@ def _containers_ready(
 
 def _unmet_gates(pod: core.Pod) -> str:
     """The message about readiness gates that are not fulfilled; empty: all are."""
+    if not pod.spec.readinessGates:
+        return ""
     conditions = {c.type: c for c in pod.status.conditions or ()}
     unmet = []
-    for gate in pod.spec.readinessGates or ():
+    for gate in pod.spec.readinessGates:
         condition = conditions.get(gate.conditionType)
         if condition is None:
             unmet.append(f'corresponding condition of pod readiness gate "{gate.conditionType}" does not exist.')

@@ -32,9 +32,22 @@ def every_container(spec: core.PodSpec) -> Iterator[core.Container]:
 
 def list_of(spec: core.PodSpec, name: str) -> str:
     """The field of the specification that has the container."""
-    if any(c.name == name for c in init_containers(spec)):
+    if spec.initContainers and any(c.name == name for c in spec.initContainers):
         return "initContainers"
-    return "ephemeralContainers" if any(c.name == name for c in ephemeral_containers(spec)) else "containers"
+    if spec.ephemeralContainers and any(c.name == name for c in spec.ephemeralContainers):
+        return "ephemeralContainers"
+    return "containers"
+
+
+def container_named(spec: core.PodSpec, name: str) -> core.Container:
+    """Of all that the pod has. KeyError if there is none of that name."""
+    for container in spec.containers or ():
+        if container.name == name:
+            return container
+    for container in (*init_containers(spec), *ephemeral_containers(spec)):
+        if container.name == name:
+            return container
+    raise KeyError(name)
 
 
 def is_sidecar(container: core.Container) -> bool:
@@ -57,7 +70,7 @@ def restarts(container: core.Container, spec: core.PodSpec, exit_code: int) -> b
             if listed == (rule.exitCodes.operator == "In"):
                 return True
     policy = container.restartPolicy or restart_policy(spec)
-    if any(container is one for one in init_containers(spec)) and not is_sidecar(container):
+    if spec.initContainers and not is_sidecar(container) and any(container is one for one in spec.initContainers):
         return exit_code != 0 and policy != "Never"
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
 

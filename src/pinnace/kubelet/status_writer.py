@@ -10,6 +10,8 @@ import asyncio
 import logging
 from typing import Any, TypeVar
 
+import msgspec
+
 from pinnace.api import codec, errors
 from pinnace.api.core import v1 as core
 from pinnace.base.backoff import Backoff
@@ -25,14 +27,14 @@ _MERGED = frozenset({"podIPs", "hostIPs", "addresses"})     # lists that a strat
 
 def patch_of(old: S, new: S) -> dict[str, Any]:
     """A strategic merge patch of a pod's or node's status: only what differs; conditions by type."""
-    before: dict[str, Any] = codec.to_dict(old)
-    after: dict[str, Any] = codec.to_dict(new)
     patch: dict[str, Any] = {}
-    for name in sorted({*before, *after}):
-        was: Any = before.get(name)
-        now: Any = after.get(name)
-        if was == now:
+    for (name, before), after in zip(
+        msgspec.structs.asdict(old).items(), msgspec.structs.asdict(new).values(), strict=True
+    ):
+        if before == after:
             continue
+        was: Any = codec.to_dict(before)
+        now: Any = codec.to_dict(after)
         if name == "conditions":
             known = {c["type"]: c for c in was or ()}
             patch[name] = [_condition(c) for c in now or () if known.get(c["type"]) != c]

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pinnace.base.randomness import Randomness
 from pinnace.scheduler.nodes import NodeInfo, Nodes
-from pinnace.scheduler.plugins.framework import Misfit, Plugin
+from pinnace.scheduler.plugins.framework import Misfit, Plugin, filters
 from pinnace.scheduler.podinfo import PodInfo
 
 # Of many nodes only some are looked at once enough fit, as with upstream's percentageOfNodesToScore.
@@ -47,6 +47,17 @@ def describe(nodes: int, misfits: Any) -> str:
     return f"0/{nodes} nodes are available: {listed}."
 
 
+class _Prepared(NamedTuple):
+    """The plugins that have something to say about a pod, each with what it has made of it."""
+
+    filters: list[tuple[Plugin, Any]]
+    scorers: list[tuple[Plugin, Any]]
+
+
+# Pods that local plugins judge alike: their own shape, and the controller whose other pods they are spread from.
+_Shape = tuple[bytes, str]
+
+
 @dataclass(slots=True)
 class _Verdict:
     """What the local plugins said of a node, for one generation of it."""
@@ -61,30 +72,31 @@ class Cycle:
     """Finds a node for one pod at a time."""
 
     def __init__(self, plugins: Sequence[Plugin], randomness: Randomness) -> None:
-        self._local = tuple(plugin for plugin in plugins if plugin.local)
-        self._global = tuple(plugin for plugin in plugins if not plugin.local)
+        self._local = [(plugin, filters(plugin)) for plugin in plugins if plugin.local]
+        self._global = [(plugin, filters(plugin)) for plugin in plugins if not plugin.local]
         self._randomness = randomness
         self._start = 0
-        self._shapes: OrderedDict[bytes, dict[str, _Verdict]] = OrderedDict()
+        self._shapes: OrderedDict[_Shape, dict[str, _Verdict]] = OrderedDict()
 
     def schedule(self, pod: PodInfo, nodes: Nodes) -> Placement | Unschedulable:
         """The best node for the pod."""
         listed = nodes.all()
         local = self._prepared(self._local, pod, nodes)
         wide = self._prepared(self._global, pod, nodes)
-        remembered = self._remembered(pod)
-        wanted = _enough(len(listed))
+        remembered = self._remembered(_shape(pod, nodes))
+        count = len(listed)
+        wanted = _enough(count)
         feasible: list[tuple[NodeInfo, _Verdict]] = []
         misfits: dict[str, Sequence[Misfit]] = {}
         evaluated = 0
-        for position in range(len(listed)):
-            node = listed[(self._start + position) % len(listed)]
+        for position in range(count):
+            node = listed[(self._start + position) % count]
             evaluated += 1
             verdict = remembered.get(node.name)
             if verdict is None or verdict.generation != node.generation:
                 verdict = remembered[node.name] = _judge(local, pod, node)
             found: Sequence[Misfit] = verdict.misfits
-            if not found:
+            if not found and wide.filters:
                 found = _first_misfits(wide, pod, node)
             if found:
                 misfits[node.name] = found
@@ -94,14 +106,14 @@ class Cycle:
                 break
         if not feasible:
             return Unschedulable(misfits)
-        self._start = (self._start + evaluated) % len(listed)
+        self._start = (self._start + evaluated) % count
         best = self._best(pod, local, wide, feasible)
         return Placement(best, evaluated, len(feasible))
 
     def refusals(self, pod: PodInfo, nodes: Nodes) -> dict[str, Sequence[Misfit]]:
         """What each node has against the pod now; nothing where it would fit. Remembers and moves nothing."""
         local, wide = self._prepared(self._local, pod, nodes), self._prepared(self._global, pod, nodes)
-        remembered = self._shapes.get(pod.shape, {})
+        remembered = self._shapes.get(_shape(pod, nodes), {})
         found: dict[str, Sequence[Misfit]] = {}
         for node in nodes.all():
             verdict = remembered.get(node.name)
@@ -112,48 +124,55 @@ class Cycle:
 
     def fits(self, pod: PodInfo, node: NodeInfo, nodes: Nodes) -> bool:
         """Whether the pod fits one node as it is given (for preemption's what-ifs)."""
-        for plugin, state in (*self._prepared(self._local, pod, nodes), *self._prepared(self._global, pod, nodes)):
-            if plugin.filter(state, pod, node):
+        for plugins in (self._local, self._global):
+            if _first_misfits(self._prepared(plugins, pod, nodes), pod, node):
                 return False
         return True
 
-    def _prepared(self, plugins: Sequence[Plugin], pod: PodInfo, nodes: Nodes) -> list[tuple[Plugin, Any]]:
-        states = ((plugin, plugin.prepare(pod, nodes)) for plugin in plugins)
-        return [(plugin, state) for plugin, state in states if state is not None]
+    def _prepared(self, plugins: list[tuple[Plugin, bool]], pod: PodInfo, nodes: Nodes) -> _Prepared:
+        prepared = _Prepared([], [])
+        for plugin, filtering in plugins:
+            state = plugin.prepare(pod, nodes)
+            if state is None:
+                continue
+            if filtering:
+                prepared.filters.append((plugin, state))
+            if plugin.weight:
+                prepared.scorers.append((plugin, state))
+        return prepared
 
-    def _remembered(self, pod: PodInfo) -> dict[str, _Verdict]:
-        found = self._shapes.pop(pod.shape, None)
+    def _remembered(self, shape: _Shape) -> dict[str, _Verdict]:
+        found = self._shapes.pop(shape, None)
         if found is None:
             found = {}
             if len(self._shapes) >= _MOST_SHAPES:
                 self._shapes.popitem(last=False)
-        self._shapes[pod.shape] = found
+        self._shapes[shape] = found
         return found
 
     def _best(
         self,
         pod: PodInfo,
-        local: list[tuple[Plugin, Any]],
-        wide: list[tuple[Plugin, Any]],
+        local: _Prepared,
+        wide: _Prepared,
         feasible: list[tuple[NodeInfo, _Verdict]],
     ) -> str:
         if len(feasible) == 1:
             return feasible[0][0].name
         totals = [verdict.fixed for _, verdict in feasible]
-        for position, plugin in enumerate(_relative(local)):
+        relative = [plugin for plugin, _ in local.scorers if plugin.relative]
+        for position, plugin in enumerate(relative):
             _add(totals, plugin, [verdict.relative[position] for _, verdict in feasible])
-        for plugin, state in wide:
-            if plugin.weight:
-                _add(totals, plugin, [plugin.score(state, pod, node) for node, _ in feasible])
+        for plugin, state in wide.scorers:
+            _add(totals, plugin, [plugin.score(state, pod, node) for node, _ in feasible])
         top = max(totals) - 1e-9
         best = [index for index, total in enumerate(totals) if total >= top]
         chosen = best[self._randomness.below(len(best))] if len(best) > 1 else best[0]
         return feasible[chosen][0].name
 
 
-def _relative(plugins: list[tuple[Plugin, Any]]) -> list[Plugin]:
-    """The plugins whose scores say something only beside those of other nodes."""
-    return [plugin for plugin, _ in plugins if plugin.weight and plugin.relative]
+def _shape(pod: PodInfo, nodes: Nodes) -> _Shape:
+    return pod.shape, pod.owner if nodes.has_pods_of(pod.owner) else ""
 
 
 def _add(totals: list[float], plugin: Plugin, raw: list[float]) -> None:
@@ -163,23 +182,22 @@ def _add(totals: list[float], plugin: Plugin, raw: list[float]) -> None:
         totals[index] += score * plugin.weight
 
 
-def _judge(local: list[tuple[Plugin, Any]], pod: PodInfo, node: NodeInfo) -> _Verdict:
+def _judge(local: _Prepared, pod: PodInfo, node: NodeInfo) -> _Verdict:
     misfits = _first_misfits(local, pod, node)
     if misfits:
         return _Verdict(node.generation, misfits, 0.0, ())
     fixed, relative = 0.0, []
-    for plugin, state in local:
-        if plugin.weight:
-            score = plugin.score(state, pod, node)
-            if plugin.relative:
-                relative.append(score)
-            else:
-                fixed += score * plugin.weight
+    for plugin, state in local.scorers:
+        score = plugin.score(state, pod, node)
+        if plugin.relative:
+            relative.append(score)
+        else:
+            fixed += score * plugin.weight
     return _Verdict(node.generation, (), fixed, relative)
 
 
-def _first_misfits(plugins: list[tuple[Plugin, Any]], pod: PodInfo, node: NodeInfo) -> Sequence[Misfit]:
-    for plugin, state in plugins:
+def _first_misfits(prepared: _Prepared, pod: PodInfo, node: NodeInfo) -> Sequence[Misfit]:
+    for plugin, state in prepared.filters:
         found = plugin.filter(state, pod, node)
         if found:
             return found

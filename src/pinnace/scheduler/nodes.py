@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pinnace.api.core import v1 as core
 from pinnace.api.quantity import parse_quantity
-from pinnace.scheduler.podinfo import CPU, Key, PodInfo, Port
+from pinnace.scheduler.podinfo import CPU, Key, PodInfo, Port, is_alike, pod_info
 
 _UNPARSED = core.Node()
 
@@ -80,7 +80,8 @@ class Nodes:
 
     def __init__(self) -> None:
         self._nodes: dict[str, NodeInfo] = {}
-        self._where: dict[str, str] = {}           # pod uid -> node
+        self._where: dict[str, NodeInfo] = {}      # pod uid -> node
+        self._owners: dict[str, int] = {}          # controller's uid -> how many of its pods are anywhere
         self._assumed: dict[str, Key] = {}         # promised, not yet confirmed by the API
         self._generation = itertools.count(1)
         self._list: list[NodeInfo] | None = None
@@ -135,10 +136,20 @@ class Nodes:
         else:
             del self._nodes[name]
 
-    def set_pod(self, info: PodInfo, node: str) -> None:
+    def set_pod(self, pod: core.Pod) -> None:
         """A pod is bound to a node (confirming what was assumed), or has changed there."""
-        self._assumed.pop(info.uid, None)
-        self._place(info, node)
+        uid, node = pod.metadata.uid or "", pod.spec.nodeName or ""
+        self._assumed.pop(uid, None)
+        there = self._where.get(uid)
+        known = there.pods[uid] if there is not None and there.name == node else None
+        if known is not None and is_alike(known.pod, pod):
+            known.pod = pod
+        else:
+            self._place(pod_info(pod), node)
+
+    def has_pods_of(self, owner: str) -> bool:
+        """Whether a controller has a pod on any node."""
+        return owner in self._owners
 
     def assume(self, info: PodInfo, node: str) -> None:
         """A pod will be bound to a node: what it takes there is taken from now on."""
@@ -151,15 +162,13 @@ class Nodes:
     def drop_pod(self, uid: str) -> bool:
         """A pod is gone. Returns whether it was anywhere."""
         self._assumed.pop(uid, None)
-        name = self._where.pop(uid, None)
-        if name is None:
+        node = self._where.pop(uid, None)
+        if node is None:
             return False
-        info = self._nodes[name]
-        info.remove(uid)
+        self._take_away(uid, node)
         self._with_anti_affinity.pop(uid, None)
-        info.generation = next(self._generation)
-        if not info.known and not info.pods:
-            del self._nodes[name]
+        if not node.known and not node.pods:
+            del self._nodes[node.name]
         return True
 
     def forget(self, uid: str) -> bool:
@@ -167,18 +176,27 @@ class Nodes:
         return uid in self._assumed and self.drop_pod(uid)
 
     def _place(self, info: PodInfo, node: str) -> None:
-        if info.uid in self._where:
-            before = self._nodes[self._where[info.uid]]
-            before.remove(info.uid)
-            before.generation = next(self._generation)
-        self._where[info.uid] = node
-        target = self._of(node)
+        before = self._where.get(info.uid)
+        if before is not None:
+            self._take_away(info.uid, before)
+        target = self._where[info.uid] = self._of(node)
         target.add(info)
         target.generation = next(self._generation)
+        if info.owner:
+            self._owners[info.owner] = self._owners.get(info.owner, 0) + 1
         if info.anti_affinity:
             self._with_anti_affinity[info.uid] = (target, info)
         else:
             self._with_anti_affinity.pop(info.uid, None)
+
+    def _take_away(self, uid: str, node: NodeInfo) -> None:
+        owner = node.pods[uid].owner
+        node.remove(uid)
+        node.generation = next(self._generation)
+        if owner:
+            self._owners[owner] -= 1
+            if not self._owners[owner]:
+                del self._owners[owner]
 
     def _of(self, name: str) -> NodeInfo:
         info = self._nodes.get(name)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from pinnace.api.core import v1 as core
+from pinnace.api.meta import v1 as meta
 from pinnace.api.quantity import parse_quantity
 
 CPU, MEMORY, EPHEMERAL, PODS = "cpu", "memory", "ephemeral-storage", "pods"
@@ -21,11 +22,16 @@ Port = tuple[str, str, int]      # (host IP, protocol, host port)
 Key = tuple[str, str]            # (namespace, name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class PodInfo:
-    """A pod with its requests in whole units (cpu in thousandths), its host ports and its affinity terms."""
+    """A pod with its requests in whole units (cpu in thousandths), its host ports and its affinity terms.
+
+    `pod` is the newest version of which the rest is true.
+    """
 
     pod: core.Pod
+    key: Key
+    uid: str
     requests: Mapping[str, int]
     scored: tuple[int, int]                       # (cpu, memory) with the unsaid filled in
     ports: tuple[Port, ...]
@@ -35,40 +41,60 @@ class PodInfo:
     owner: str = ""                                            # uid of its controller
     shape: bytes = field(default=b"", repr=False)              # equal for pods that fit the same nodes
 
-    @property
-    def key(self) -> Key:
-        return self.pod.metadata.namespace or "", self.pod.metadata.name or ""
-
-    @property
-    def uid(self) -> str:
-        return self.pod.metadata.uid or ""
-
 
 def pod_info(pod: core.Pod) -> PodInfo:
     """Works out a pod."""
     requests = pod_requests(pod)
-    affinity = pod.spec.affinity
+    data, spec = pod.metadata, pod.spec
+    affinity = spec.affinity
     required = affinity.podAffinity if affinity is not None else None
     forbidden = affinity.podAntiAffinity if affinity is not None else None
-    spec = pod.spec
-    ports = tuple(
-        (port.hostIP or "0.0.0.0", port.protocol or "TCP", port.hostPort)
-        for container in (*(spec.initContainers or ()), *(spec.containers or ()))
-        for port in container.ports or ()
-        if port.hostPort and (not _is_plain_init(spec, container))
-    )
-    owner = next((ref.uid for ref in pod.metadata.ownerReferences or () if ref.controller), "")
+    ports = _ports(spec)
     return PodInfo(
-        pod=pod,
-        requests=requests,
-        scored=_scored(pod, requests),
-        ports=ports,
-        priority=spec.priority or 0,
-        affinity=tuple((required.requiredDuringSchedulingIgnoredDuringExecution if required else None) or ()),
-        anti_affinity=tuple((forbidden.requiredDuringSchedulingIgnoredDuringExecution if forbidden else None) or ()),
-        owner=owner,
-        shape=_shape(pod, requests, ports, owner),
+        pod,
+        (data.namespace or "", data.name or ""),
+        data.uid or "",
+        requests,
+        _scored(pod, requests),
+        ports,
+        spec.priority or 0,
+        tuple((required.requiredDuringSchedulingIgnoredDuringExecution if required else None) or ()),
+        tuple((forbidden.requiredDuringSchedulingIgnoredDuringExecution if forbidden else None) or ()),
+        _owner(data),
+        _shape(pod, requests, ports),
     )
+
+
+def is_alike(before: core.Pod, after: core.Pod) -> bool:
+    """Whether what is worked out for one version of a pod is true for another, which may have got its node."""
+    was, now = before.spec, after.spec
+    if before.metadata.ownerReferences != after.metadata.ownerReferences:
+        return False
+    return was == now or (not was.nodeName and msgspec.structs.replace(was, nodeName=now.nodeName) == now)
+
+
+def _owner(data: meta.ObjectMeta) -> str:
+    for reference in data.ownerReferences or ():
+        if reference.controller:
+            return reference.uid
+    return ""
+
+
+def _ports(spec: core.PodSpec) -> tuple[Port, ...]:
+    """The host ports that are held as long as the pod runs."""
+    found: list[Port] = []
+    for container in spec.containers or ():
+        if container.ports:
+            found += _host_ports(container)
+    for container in spec.initContainers or ():
+        if container.ports and container.restartPolicy == "Always":
+            found += _host_ports(container)
+    return tuple(found)
+
+
+def _host_ports(container: core.Container) -> list[Port]:
+    ports = container.ports or ()
+    return [(port.hostIP or "0.0.0.0", port.protocol or "TCP", port.hostPort) for port in ports if port.hostPort]
 
 
 def pod_requests(pod: core.Pod) -> dict[str, int]:
@@ -77,10 +103,22 @@ def pod_requests(pod: core.Pod) -> dict[str, int]:
     spec = pod.spec
     total: dict[str, int] = {}
     for container in spec.containers or ():
-        _add(total, _requests(container.resources))
+        if container.resources is not None and container.resources.requests:
+            _add(total, _units(container.resources.requests))
+    if spec.initContainers:
+        _initialize(total, spec.initContainers)
+    if spec.resources is not None and spec.resources.requests:       # pod-level resources (KEP-2837)
+        total.update(_units(spec.resources.requests))
+    if spec.overhead:
+        _add(total, _units(spec.overhead))
+    return {name: amount for name, amount in total.items() if amount}
+
+
+def _initialize(total: dict[str, int], containers: Sequence[core.Container]) -> None:
+    """Add to what a pod's own containers ask what its init containers do."""
     largest: dict[str, int] = {}
     sidecars: dict[str, int] = {}
-    for container in spec.initContainers or ():
+    for container in containers:
         own = _requests(container.resources)
         if container.restartPolicy == "Always":
             _add(sidecars, own)
@@ -91,11 +129,6 @@ def pod_requests(pod: core.Pod) -> dict[str, int]:
             _most(largest, together)
     _add(total, sidecars)
     _most(total, largest)
-    if spec.resources is not None and spec.resources.requests:       # pod-level resources (KEP-2837)
-        total.update(_units(spec.resources.requests))
-    if spec.overhead:
-        _add(total, _units(spec.overhead))
-    return {name: amount for name, amount in total.items() if amount}
 
 
 def _requests(resources: core.ResourceRequirements | None) -> dict[str, int]:
@@ -131,14 +164,10 @@ def _scored(pod: core.Pod, requests: Mapping[str, int]) -> tuple[int, int]:
     return cpu, memory
 
 
-def _is_plain_init(spec: core.PodSpec, container: core.Container) -> bool:
-    return container in (spec.initContainers or ()) and container.restartPolicy != "Always"
-
-
-def _shape(pod: core.Pod, requests: Mapping[str, int], ports: Iterable[Port], owner: str) -> bytes:
+def _shape(pod: core.Pod, requests: Mapping[str, int], ports: Iterable[Port]) -> bytes:
     spec = pod.spec
     parts = (
         sorted(requests.items()), sorted(ports), spec.nodeName, spec.nodeSelector, spec.affinity, spec.tolerations,
-        [container.image for container in spec.containers or ()], owner,
+        [container.image for container in spec.containers or ()], bool(spec.topologySpreadConstraints),
     )  # fmt: skip
     return msgspec.msgpack.encode(parts)

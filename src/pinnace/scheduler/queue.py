@@ -49,6 +49,11 @@ class SchedulingQueue:
         """No pod is ready now."""
         return not any(waiting.ready for waiting in self._pods.values())
 
+    @property
+    def more(self) -> bool:
+        """Another may be handed out at once."""
+        return bool(self._heap)
+
     def put(self, info: PodInfo) -> None:
         """A pod is new, or has changed."""
         waiting = self._pods.get(info.key)
@@ -56,7 +61,8 @@ class SchedulingQueue:
             waiting = self._pods[info.key] = _Waiting(info, self.clock.monotonic())
             self._ready(waiting)
             return
-        changed = waiting.info.shape != info.shape or waiting.info.uid != info.uid
+        before = waiting.info
+        changed = before.shape != info.shape or before.owner != info.owner or before.uid != info.uid
         waiting.info = info
         if changed and not waiting.ready:
             self._ready(waiting)
@@ -64,9 +70,9 @@ class SchedulingQueue:
     def drop(self, key: Key, uid: str = "") -> None:
         """A pod is gone, or has its node. With `uid` only that very pod: another of its name may wait by now."""
         waiting = self._pods.get(key)
-        if waiting is not None and uid and waiting.info.uid != uid:
+        if waiting is None or (uid and waiting.info.uid != uid):
             return
-        self._pods.pop(key, None)
+        del self._pods[key]
         self._backoff.forget(key)
 
     async def pop(self) -> PodInfo:

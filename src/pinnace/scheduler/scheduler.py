@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 
 from pinnace.api import labels, times
 from pinnace.api.core import v1 as core
@@ -82,8 +82,9 @@ class Scheduler:
                     info = await self._queue.pop()
                     await self._bindings.acquire()
                     self._schedule(info)
-                    # Decisions come in long runs: let watches and writes have their turns.
-                    await self._clock.sleep(0)
+                    if self._queue.more:
+                        # Decisions come in long runs: let watches and writes have their turns.
+                        await self._clock.sleep(0)
             finally:
                 self._queue.close()
                 for task in tuple(self._writes):
@@ -99,27 +100,27 @@ class Scheduler:
     # ------------------------------------------------------------------------------------------ what happens
 
     def _on_pod(self, event: Event[core.Pod]) -> None:
-        match event:
-            case Deleted(old=pod):
-                uid = pod.metadata.uid or ""
-                self._told.pop(uid, None)
-                self._queue.drop((pod.metadata.namespace or "", pod.metadata.name or ""))
-                if self._nodes.drop_pod(uid):
-                    self._queue.retry_parked()
-            case Added(new=pod) | Updated(new=pod):
-                self._see(pod)
+        if event.new is not None:
+            self._see(event.new)
+            return
+        pod = event.old
+        uid = pod.metadata.uid or ""
+        self._told.pop(uid, None)
+        self._queue.drop((pod.metadata.namespace or "", pod.metadata.name or ""))
+        if self._nodes.drop_pod(uid):
+            self._queue.retry_parked()
 
     def _see(self, pod: core.Pod) -> None:
         key = (pod.metadata.namespace or "", pod.metadata.name or "")
         finished = pod.status.phase in ("Succeeded", "Failed")
         if pod.spec.nodeName:
             self._queue.drop(key)
-            self._told.pop(pod.metadata.uid or "", None)
-            if finished:
-                if self._nodes.drop_pod(pod.metadata.uid or ""):
-                    self._queue.retry_parked()
-            else:
-                self._nodes.set_pod(pod_info(pod), pod.spec.nodeName)
+            if self._told:
+                self._told.pop(pod.metadata.uid or "", None)
+            if not finished:
+                self._nodes.set_pod(pod)
+            elif self._nodes.drop_pod(pod.metadata.uid or ""):
+                self._queue.retry_parked()
             return
         if (pod.spec.schedulerName or DEFAULT_SCHEDULER) != self._name:
             return
@@ -149,24 +150,18 @@ class Scheduler:
         match result:
             case Placement(node=node):
                 self._nodes.assume(info, node)
-                self._write(lambda: self._bind(info, node))
+                self._write(self._bind(info, node))
             case Unschedulable():
                 found = Preemption(None, message="no nodes")
                 if result.misfits:
                     found = preempt(info, result, self._nodes, self._cycle, self._protected)
                 self._queue.fail(info, park=True)
-                self._write(lambda: self._refuse(info, result, found))
+                self._write(self._refuse(info, result, found))
 
-    def _write(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        task = asyncio.create_task(self._finish(work))
+    def _write(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._writes.add(task)
         task.add_done_callback(self._finished)
-
-    async def _finish(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        try:
-            await work()
-        except (StatusError, OSError, TimeoutError) as error:
-            log.warning("%s", error)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         """Also of a task that was cancelled before its first step."""
@@ -174,12 +169,12 @@ class Scheduler:
         self._bindings.release()
 
     async def _bind(self, info: PodInfo, node: str) -> None:
-        namespace, name = info.key
+        pod, (namespace, name) = info.pod, info.key
         binding = core.Binding(
             metadata=meta.ObjectMeta(name=name, namespace=namespace, uid=info.uid),
             target=core.ObjectReference(kind="Node", name=node),
         )
-        because = _revisions(info.pod, self._nodes_informer.cache.get("", node))
+        because = _revisions(pod, self._nodes_informer.cache.get("", node))
         try:
             await self._client.create_subresource(core.Pod, name, namespace, "binding", binding, because=because)
         except (StatusError, OSError, TimeoutError) as error:
@@ -190,11 +185,11 @@ class Scheduler:
             self._queue.fail(info, park=False)
             if not isinstance(error, NotFound | Conflict):
                 text = f"binding rejected: {error}"
-                self._events.event(info.pod, "Warning", "FailedScheduling", text, because=because)
+                self._events.event(pod, "Warning", "FailedScheduling", text, because=because)
             return
         self._queue.drop(info.key, info.uid)
         text = f"Successfully assigned {namespace}/{name} to {node}"
-        self._events.event(info.pod, "Normal", "Scheduled", text, because=because)
+        self._events.event(pod, "Normal", "Scheduled", text, because=because)
 
     async def _bound_all_the_same(self, info: PodInfo) -> bool:
         """The answer to a binding was lost: whether it was made. Its place is kept until that is known."""
@@ -215,11 +210,11 @@ class Scheduler:
     async def _refuse(self, info: PodInfo, result: Unschedulable, preemption: Preemption) -> None:
         try:
             await self._tell_refused(info, result, preemption)
-        except (StatusError, OSError, TimeoutError):
+        except (StatusError, OSError, TimeoutError) as error:
             # Victims may be left, and nobody has been told: what it waits for would not come.
             self._told.pop(info.uid, None)
             self._queue.unpark(info)
-            raise
+            log.warning("%s", error)
 
     async def _tell_refused(self, info: PodInfo, result: Unschedulable, preemption: Preemption) -> None:
         message = result.message

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
+from pinnace.store.keys import SortedKeys
 from pinnace.store.store import (
     CLOCK,
     MOST_BECAUSE,
     Cause,
     Change,
     Compacted,
+    Conflict,
     Entry,
     FutureRevision,
     Page,
@@ -79,13 +81,13 @@ class History:
         self.compacted = 0                              # reads and watches from here on are answered
         self._bounds = bounds
         self._live: dict[str, Entry] = {}
-        self._keys: list[str] = []                      # of the live entries, sorted
-        self._versions: dict[str, list[tuple[int, Entry | None]]] = {}     # of keys changed since `compacted`
+        self._keys = SortedKeys()                       # of the live entries
         self._log: deque[Change] = deque()              # revisions compacted+1 … revision, one each
-        self._causes: dict[int, tuple[str, Cause]] = {}  # with the key that was written
+        self._causes: dict[int, tuple[str, Cause]] = {}  # of earlier ones; with the key that was written
         self._remembered: dict[str, list[int]] = {}     # of live keys: revisions of which the cause alone is kept
         self._bytes = 0
         self._marks: deque[tuple[float, int]] = deque()  # (when, revision then), for the bound on age
+        self._next_mark = float("-inf")
         self._watchers: dict[_Watcher, None] = {}
         self._subscribers: dict[int, Callable[[Change], None]] = {}
         self._numbers = itertools.count()
@@ -99,25 +101,40 @@ class History:
         self._check(at)
         return self._at(key, at)
 
+    def check(self, key: str, value: bytes | None, expect: int | None) -> Entry | None:
+        """What the key holds, if a commit's demand holds; deleting what is not there never does. Raises Conflict."""
+        actual = self._live.get(key)
+        if actual is None:
+            if value is None or expect:
+                raise Conflict(key, None)
+        elif expect is not None and expect != actual.modified:
+            raise Conflict(key, actual)
+        return actual
+
     def page(self, prefix: str, at: int | None, after: str, limit: int) -> Page:
-        if at is None or at == self.revision:
-            keys, live = self._keys, True
-        else:
-            self._check(at)
-            changed = (key for key in self._versions if key.startswith(prefix) and key not in self._live)
-            keys, live = sorted([*self._range(prefix), *changed]), False
+        moment = self.revision if at is None else at
+        self._check(moment)
+        # What was changed since then, as it was: the oldest change of a key knows.
+        before = {change.key: change.previous for change in reversed(self._since(prefix, moment))}
+        keys = self._keys.sorted()
+        if before:
+            keys = sorted({*keys[bisect_left(keys, prefix) : _end(keys, prefix)], *before})
         start = bisect_right(keys, after) if after and after >= prefix else bisect_left(keys, prefix)
-        end = bisect_left(keys, _behind(prefix), start) if prefix else len(keys)
-        if live:
+        end = max(start, _end(keys, prefix))
+        if not before:
             stop = min(end, start + limit) if limit else end
             entries = tuple(map(self._live.__getitem__, keys[start:stop]))
-            return Page(entries, self.revision, stop < end, end - stop)
-        moment = at if at is not None else self.revision
-        found = [entry for key in keys[start:end] if (entry := self._at(key, moment)) is not None]
+            return Page(entries, moment, stop < end, end - stop)
+        found = [
+            entry for key in keys[start:end]
+            if (entry := before[key] if key in before else self._live[key]) is not None
+        ]  # fmt: skip
         shown = found[:limit] if limit else found
         return Page(tuple(shown), moment, len(shown) < len(found), len(found) - len(shown))
 
     def cause(self, revision: int) -> Cause | None:
+        if self.compacted < revision <= self.revision:
+            return self._log[revision - self.compacted - 1].cause
         found = self._causes.get(revision)
         return found[1] if found is not None else None
 
@@ -133,17 +150,10 @@ class History:
 
     def revisions(self, key: str) -> tuple[int, ...]:
         """See Store.revisions."""
-        remembered = self._remembered.get(key, ())
-        versions = self._versions.get(key)
-        if versions is not None:
-            return (*remembered, *(revision for revision, _ in versions))
-        entry = self._live.get(key)
-        return (*remembered, entry.modified) if entry is not None else ()
-
-    def _range(self, prefix: str) -> list[str]:
-        start = bisect_left(self._keys, prefix)
-        end = bisect_left(self._keys, _behind(prefix), start) if prefix else len(self._keys)
-        return self._keys[start:end]
+        base = self._at(key, self.compacted)
+        known = () if base is None else (base.modified,)
+        later = (change.revision for change in self._log if change.key == key)
+        return (*self._remembered.get(key, ()), *known, *later)
 
     def _check(self, at: int) -> None:
         if at > self.revision:
@@ -152,29 +162,36 @@ class History:
             raise Compacted(at, self.compacted)
 
     def _at(self, key: str, at: int) -> Entry | None:
-        versions = self._versions.get(key)
-        if versions is None:
-            return self._live.get(key)
-        position = bisect_right(versions, at, key=lambda version: version[0])
-        return versions[position - 1][1] if position else None
+        entry = self._live.get(key)
+        for change in reversed(self._log):
+            if change.revision <= at:
+                break
+            if change.key == key:
+                entry = change.previous
+        return entry
 
     # ----------------------------------------------------------------------------------------------- writes
 
     def apply(self, key: str, value: bytes | None, revision: int, cause: Cause | None, now: float) -> None:
         """Take in the commit of the next revision, and tell the watchers."""
         previous = self._live.get(key)
-        entry = None
+        self._bytes += len(key)
         if value is not None:
-            entry = Entry(key, value, previous.created if previous else revision, revision)
-        self._put(key, entry, previous)
+            self._bytes += len(value)
+            if previous is None:
+                self._keys.add(key)
+            self._live[key] = Entry(key, value, revision if previous is None else previous.created, revision)
+        else:
+            del self._live[key]
+            self._keys.remove(key)
+        if cause is not None and len(cause.because) > MOST_BECAUSE:
+            cause = bounded(cause)
+        change = Change(key, revision, value, previous, cause)
         self.revision = revision
-        change = Change(key, revision, value, previous)
         self._log.append(change)
-        self._bytes += len(value or b"") + len(key)
-        if cause is not None:
-            self._causes[revision] = key, bounded(cause)
-        if not self._marks or now - self._marks[-1][0] >= self._bounds.seconds / 10:
+        if now >= self._next_mark:
             self._marks.append((now, revision))
+            self._next_mark = now + self._bounds.seconds / 10
         for tell in self._subscribers.values():
             tell(change)
         for watcher in self._watchers:
@@ -183,8 +200,9 @@ class History:
 
     def restore(self, entry: Entry, cause: Cause | None) -> None:
         """Take in an entry that was there before the history that is kept; only before any `apply`."""
-        self._put(entry.key, entry, None)
-        self._versions.clear()
+        if entry.key not in self._live:
+            self._keys.add(entry.key)
+        self._live[entry.key] = entry
         if cause is not None:
             self._causes[entry.modified] = entry.key, bounded(cause)
 
@@ -200,18 +218,18 @@ class History:
 
     def changes(self) -> list[tuple[Change, Cause | None]]:
         """All that is kept, in order; with nothing compacted, all that ever happened."""
-        return [(change, self.cause(change.revision)) for change in self._log]
+        return [(change, change.cause) for change in self._log]
 
     def due(self, now: float) -> int:
         """The revision before which the bounds want history forgotten; `compacted` if there is nothing to do."""
-        due = self.compacted
-        while len(self._marks) > 1 and now - self._marks[0][0] > self._bounds.seconds:
-            due = max(due, self._marks.popleft()[1] - 1)
-        if len(self._log) > self._bounds.revisions:
-            due = max(due, self.revision - self._bounds.revisions * 3 // 4)
-        if self._bytes > self._bounds.nbytes:
+        due, bounds, marks = self.compacted, self._bounds, self._marks
+        while len(marks) > 1 and now - marks[0][0] > bounds.seconds:
+            due = max(due, marks.popleft()[1] - 1)
+        if self.revision - self.compacted > bounds.revisions:
+            due = max(due, self.revision - bounds.revisions * 3 // 4)
+        if self._bytes > bounds.nbytes:
             due = max(due, self.revision - len(self._log) // 2)
-        return min(due, self.revision)
+        return due
 
     def compact(self, revision: int) -> Dropped:
         """Forget what was overwritten or deleted up to the revision. Raises FutureRevision.
@@ -221,27 +239,26 @@ class History:
         is always there. Of some it is kept longer (see Store.cause)."""
         if revision > self.revision:
             raise FutureRevision(revision, self.revision)
-        touched: dict[str, None] = {}
+        touched: dict[str, list[Change]] = {}
         while self._log and self._log[0].revision <= revision:
             change = self._log.popleft()
-            touched[change.key] = None
+            touched.setdefault(change.key, []).append(change)
             self._bytes -= len(change.value or b"") + len(change.key)
         self.compacted = max(self.compacted, revision)
         done = Dropped()
-        for key in touched:
-            versions = self._versions[key]
-            position = bisect_right(versions, revision, key=lambda version: version[0])
-            dropped = [number for number, _ in versions[: position - 1] if number]
-            kept = versions[position - 1 :]
-            self._let_go(key, dropped, kept[0][1], done)
-            if kept[0][1] is None:
-                dropped.append(kept[0][0])
-                kept = kept[1:]
+        for key, changes in touched.items():
+            dropped = []
+            for change in changes:
+                if change.previous is not None:
+                    dropped.append(change.previous.modified)
+                if change.value is None:
+                    dropped.append(change.revision)
             done.records += dropped
-            if not kept or (len(kept) == 1 and kept[0][0] <= revision):
-                del self._versions[key]
-            else:
-                self._versions[key] = kept
+            last = changes[-1]
+            there = last.value is not None
+            if there:
+                self._causes.update((c.revision, (key, c.cause)) for c in changes if c.cause is not None)
+            self._let_go(key, dropped, last.created if there else None, done)
         for number in done.records:
             if number not in done.remembered:
                 self._causes.pop(number, None)
@@ -249,13 +266,16 @@ class History:
             self._causes.pop(number, None)
         return done
 
-    def _let_go(self, key: str, dropped: list[int], base: Entry | None, done: Dropped) -> None:
-        """Decide which causes stay now that the records go; `base` is what the key holds where history begins."""
-        created = base.created if base is not None else 0
+    def _let_go(self, key: str, dropped: list[int], created: int | None, done: Dropped) -> None:
+        """Decide which causes stay now that the records go. `created`: of what the key holds where history begins;
+        None if it holds nothing."""
         before = self._remembered.get(key, [])
-        wanted = [number for number in before if base is not None and number >= created]
-        if base is not None:
-            wanted += [n for n in dropped if n >= created and n in self._causes and self._tells(n, created)]
+        if created is None:
+            done.forgotten += before
+            self._remembered.pop(key, None)
+            return
+        wanted = [number for number in before if number >= created]
+        wanted += [n for n in dropped if n >= created and n in self._causes and self._tells(n, created)]
         if len(wanted) > _REMEMBERED:
             first = wanted[:1] if wanted[0] == created else []
             wanted = [*first, *wanted[len(first) - _REMEMBERED :]]
@@ -274,27 +294,12 @@ class History:
         cause = self._causes[number][1]
         return number == created or (cause.subresource != "status" and CLOCK not in cause.because)
 
-    def _put(self, key: str, entry: Entry | None, previous: Entry | None) -> None:
-        versions = self._versions.get(key)
-        if versions is None:
-            # What the key held before is what it held at `compacted`.
-            versions = self._versions[key] = [(previous.modified, previous)] if previous is not None else []
-        if entry is not None:
-            versions.append((entry.modified, entry))
-            if previous is None:
-                insort(self._keys, key)
-            self._live[key] = entry
-        else:
-            versions.append((self.revision + 1, None))
-            del self._live[key]
-            del self._keys[bisect_left(self._keys, key)]
-
     # -------------------------------------------------------------------------------------------- watchers
 
     def subscribe(self, tell: Callable[[Change], None], after: int) -> Callable[[], None]:
         """See Store.subscribe."""
         self._check_kept(after)
-        for change in tuple(self._since("", after)):
+        for change in self._since("", after):
             tell(change)
         number = next(self._numbers)
         # A new dictionary each time: somebody may come or go while the others are told of a change.
@@ -343,11 +348,16 @@ class History:
         for watcher in self._watchers:
             watcher.rouse()
 
-    def _since(self, prefix: str, after: int) -> Iterator[Change]:
-        skip = after - self.compacted
-        for position, change in enumerate(self._log):
-            if position >= skip and change.key.startswith(prefix):
-                yield change
+    def _since(self, prefix: str, after: int) -> list[Change]:
+        """The changes above `after`, which may be ahead of all; oldest first."""
+        found = []
+        for change in reversed(self._log):
+            if change.revision <= after:
+                break
+            if change.key.startswith(prefix):
+                found.append(change)
+        found.reverse()
+        return found
 
 
 def bounded(cause: Cause) -> Cause:
@@ -357,6 +367,6 @@ def bounded(cause: Cause) -> Cause:
     return msgspec.structs.replace(cause, because=cause.because[:MOST_BECAUSE])
 
 
-def _behind(prefix: str) -> str:
-    """The first string that sorts behind everything with the prefix."""
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+def _end(keys: list[str], prefix: str) -> int:
+    """Where the keys with the prefix end."""
+    return bisect_left(keys, prefix[:-1] + chr(ord(prefix[-1]) + 1)) if prefix else len(keys)

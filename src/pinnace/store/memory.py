@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pinnace.base.clock import Clock
 from pinnace.store.history import Bounds, History
-from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure, Trace
+from pinnace.store.store import Cause, Change, Entry, Page, StoreFailure, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,13 @@ class MemoryStore:
     ) -> int:
         if self._closed:
             raise StoreFailure("the store is closed")
-        actual = self._history.entry(key, None)
-        if violates(actual, value, expect):
-            raise Conflict(key, actual)
-        now = self._clock.monotonic()
-        revision = self._history.revision + 1
-        self._history.apply(key, value, revision, cause, now)
-        due = self._history.due(now)
-        if due > self._history.compacted:
-            self._history.compact(due)
+        history, now = self._history, self._clock.monotonic()
+        history.check(key, value, expect)
+        revision = history.revision + 1
+        history.apply(key, value, revision, cause, now)
+        due = history.due(now)
+        if due > history.compacted:
+            history.compact(due)
         return revision
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:
@@ -92,10 +90,3 @@ class MemoryStore:
     async def close(self) -> None:
         self._closed = True
         self._history.close()
-
-
-def violates(actual: Entry | None, value: bytes | None, expect: int | None) -> bool:
-    """Whether a commit's demand does not hold. Deleting what is not there never holds."""
-    if actual is None and value is None:
-        return True
-    return expect is not None and expect != (actual.modified if actual is not None else 0)

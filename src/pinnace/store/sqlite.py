@@ -26,8 +26,7 @@ from typing import Any, TypeVar
 
 from pinnace.base.clock import Clock
 from pinnace.store.history import Bounds, Dropped, History, bounded
-from pinnace.store.memory import violates
-from pinnace.store.store import Cause, Change, Conflict, Entry, Page, StoreFailure, Trace
+from pinnace.store.store import Cause, Change, Entry, Page, StoreFailure, Trace
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (
@@ -146,9 +145,7 @@ class SqliteStore:
             over: asyncio.Future[None] = self._loop.create_future()
             ahead.behind.append(over)
             await over
-        actual = self._history.entry(key, None)
-        if violates(actual, value, expect):
-            raise Conflict(key, actual)
+        actual = self._history.check(key, value, expect)
         write = _Write(
             key, value, actual.created if actual else 0, bounded(cause) if cause else None, self._loop.create_future()
         )

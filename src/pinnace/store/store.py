@@ -17,8 +17,7 @@ MOST_BECAUSE = 16         # revisions kept of one cause
 CLOCK = 0                 # among the revisions of a cause: no write, but time that had passed
 
 
-
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A key's value, as of one revision."""
 
     key: str
@@ -37,15 +36,6 @@ class Page:
     remaining: int            # how many; exact
 
 
-class Change(msgspec.Struct, frozen=True):
-    """One commit, as a watcher sees it."""
-
-    key: str
-    revision: int
-    value: bytes | None       # None: the key was deleted
-    previous: Entry | None    # None: the key was created
-
-
 class Cause(msgspec.Struct, frozen=True, gc=False):
     """Who made a write, for which object, and which revisions it reacted to. One is made for each commit, so it is a
     Struct: a tenth of what a frozen dataclass costs.
@@ -61,6 +51,21 @@ class Cause(msgspec.Struct, frozen=True, gc=False):
     about: str = ""                     # object that the caller acted for, e.g. "Job.batch/default/backup"
     subresource: str = ""
     at: int = 0                         # milliseconds since 1970; 0: not known
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One commit, as a watcher sees it: the one record that is made of it."""
+
+    key: str
+    revision: int
+    value: bytes | None           # None: the key was deleted
+    previous: Entry | None        # None: the key was created
+    cause: Cause | None = None    # None: it was not given
+
+    @property
+    def created(self) -> int:
+        """The revision that created the key."""
+        return self.previous.created if self.previous is not None else self.revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any, NoReturn, cast
 
 from pinnace.apiserver.authentication.tokens import TokenIssuer
 from pinnace.apiserver.cache import Entry
-from pinnace.apiserver.inprocess import ADMIN, InProcessTransport
+from pinnace.apiserver.inprocess import ADMIN
 from pinnace.apiserver.kubelet_proxy import Kubelets
 from pinnace.apiserver.resources.table import RESOURCES
 from pinnace.apiserver.server import ApiServer
 from pinnace.base.clock import Clock
+from pinnace.base.deadline import rest
 from pinnace.base.keys import new_key, private_pem
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
@@ -37,7 +39,7 @@ from pinnace.controllers.certificates.signer import Signing
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.scheduler.scheduler import Scheduler
 from pinnace.store.over import StoreOver
-from pinnace.store.store import Store, StoreFailure
+from pinnace.store.store import Change, Store, StoreFailure
 from pinnace.testing import garbage
 
 log = logging.getLogger("pinnace.testing")
@@ -70,7 +72,7 @@ class _Life:
 
     def __init__(self, store: Store) -> None:
         self.dead = False
-        self.store = _Handle(self, store)
+        self.store = _Handle(store)
         self.server: ApiServer | None = None
         self.stack = AsyncExitStack()
         self.started = asyncio.Event()          # `start` is over, well or not
@@ -78,14 +80,18 @@ class _Life:
         self._watches: dict[asyncio.Future[None], None] = {}
 
     @contextmanager
-    def under_way(self) -> Iterator[None]:
-        """What the block awaits is interrupted by the end of this life, as ConnectionResetError."""
-        if self.dead:
+    def under_way(self, begun: bool = False) -> Iterator[None]:
+        """What the block awaits is interrupted by the end of this life, as ConnectionResetError. `begun`: that may be
+        over already, with what is now to be awaited."""
+        if self.dead and not begun:
             raise ConnectionResetError(_RESET)
         task = asyncio.current_task()
         assert task is not None
         before, under = task.cancelling(), _Under(task)
         self._under_way[under] = None
+        if self.dead:
+            under.cut = True
+            task.cancel()
         try:
             yield
         except asyncio.CancelledError:
@@ -103,10 +109,26 @@ class _Life:
         finally:
             self._under_way.pop(under, None)
 
+    async def answered(self, work: Coroutine[Any, Any, Response]) -> Response:
+        """What a request gets out of this life. Nothing is set up for one that never waits, as nearly all."""
+        if self.dead:
+            work.close()
+            raise ConnectionResetError(_RESET)
+        try:
+            waiting = work.send(None)
+        except StopIteration as done:
+            response: Response = done.value
+            if self.dead:      # done in the very instant of the kill: the answer did not get out
+                raise ConnectionResetError(_RESET) from None
+            return response
+        with self.under_way(begun=True):
+            return await rest(work, waiting)
+
     def kill(self) -> None:
         """From here on nothing is read, written or answered. Also from within one of its own requests, whose next
         await is its last."""
         self.dead = True
+        self.store.cut()
         for under in self._under_way:
             under.cut = True
             under.task.cancel()
@@ -136,20 +158,33 @@ class _Life:
 
 
 class _Handle(StoreOver):
-    """A life's own hold on the store: when the life is over, its server cannot write or read any more."""
+    """A life's own hold on the store: when the life is over, its server cannot write or read any more, and is told
+    of nothing."""
 
-    def __init__(self, life: _Life, store: Store) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._life = life
+        self._ends: list[Callable[[], None]] = []
 
-    @property
-    def inner(self) -> Store:
-        if self._life.dead:
-            raise StoreFailure("the server is dead")
-        return self._inner
+    def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
+        end = super().subscribe(tell, after=after)
+        self._ends.append(end)
+        return end
+
+    def cut(self) -> None:
+        self.inner = _NOTHING
+        for end in self._ends:
+            end()
 
     async def close(self) -> None:
         """The store outlives the server."""
+
+
+class _Nothing:
+    def __getattr__(self, name: str) -> NoReturn:
+        raise StoreFailure("the server is dead")
+
+
+_NOTHING = cast(Store, _Nothing())
 
 
 class _Wire:
@@ -157,11 +192,12 @@ class _Wire:
 
     def __init__(self, life: _Life, server: ApiServer) -> None:
         self._life = life
-        self._inner = InProcessTransport(server)
+        self._server = server
 
     async def send(self, request: Request) -> Response:
-        with self._life.under_way():
-            response = await self._inner.send(request)
+        if request.user is None and request.peer_certificate is None:
+            request.user = ADMIN
+        response = await self._life.answered(self._server.handle(request, encoded=False))
         if response.watch is not None and isinstance(response.watch, DirectWatch):
             response.watch = _Followed(self._life, response.watch)
         return response
@@ -170,7 +206,7 @@ class _Wire:
         return None
 
 
-class _Followed:
+class _Followed(DirectWatch):
     """A watch on a server that may die: it then ends with a reset, whatever the server still had for it."""
 
     def __init__(self, life: _Life, inner: DirectWatch) -> None:
@@ -192,13 +228,10 @@ class _Followed:
         return batch
 
     def subscribe(self, tell: Tell) -> asyncio.Future[None]:
-        life = self._life
+        return self._life.until_death(self._inner.subscribe(tell))
 
-        def told(type: str, obj: object) -> None:
-            if not life.dead:
-                tell(type, obj)
-
-        return life.until_death(self._inner.subscribe(told))
+    def redirect(self, tell: Tell) -> None:
+        self._inner.redirect(tell)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -210,10 +243,10 @@ class _Door:
     def __init__(self) -> None:
         self.wire: _Wire | None = None
 
-    async def send(self, request: Request) -> Response:
+    def send(self, request: Request) -> Coroutine[Any, Any, Response]:
         if self.wire is None:
             raise ConnectionRefusedError("the API server is down")
-        return await self.wire.send(request)
+        return self.wire.send(request)
 
     async def close(self) -> None:
         return None

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -150,6 +150,7 @@ class Faults:
         self.nodes: Nodes | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._undo: dict[str, Callable[[], None]] = {}
+        self._direct: dict[_Direct, None] = {}      # watches whose events nobody looks at before there is a rule
 
     # --------------------------------------------------------------------------------------------------- rules
 
@@ -244,7 +245,17 @@ class Faults:
         kinds, subresource = _kinds(str(given.pop("kind", "")))
         rule = Rule(fault, kinds=kinds, subresource=subresource, **given, **how)
         self.rules.append(rule)
+        for watch in self._direct:
+            watch.attend()
+        self._direct.clear()
         return rule
+
+    def unruled(self, watch: _Direct) -> None:
+        """Let a watch know when there are rules."""
+        self._direct[watch] = None
+
+    def ended(self, watch: _Direct) -> None:
+        self._direct.pop(watch, None)
 
     # ------------------------------------------------------------------------------------------- where it lies
 
@@ -418,7 +429,7 @@ class _Between:
             followed = self._followed(response.watch, agent, request.path, target)
             if isinstance(response.watch, DirectWatch) and not self.faults.rules:
                 response.watch = _Direct(
-                    response.watch, followed, lambda: self._met(agent, request.path, target), self._clean
+                    response.watch, followed, self.faults, lambda: self._met(agent, request.path, target), self._clean
                 )
             else:
                 response.watch = followed
@@ -464,19 +475,24 @@ class _Between:
         self.faults.done(rule, self._about(rule, agent, verb, path))
 
 
-class _Direct:
-    """A watch that began before there was a rule: iterated, it is `followed`; subscribed to, each event may be met
-    by a later rule. (One that begins under rules is iterated: what takes its turns can be late in more ways.)"""
+class _Direct(DirectWatch):
+    """A watch that began before there was a rule: iterated, it is `followed`; subscribed to, its events go straight
+    to the subscriber until there is a rule, which may meet each later one. (One that begins under rules is iterated:
+    what takes its turns can be late in more ways.)"""
 
     def __init__(
-        self, inner: DirectWatch, followed: AsyncGenerator[tuple[WatchLine, ...], None],
+        self, inner: DirectWatch, followed: AsyncGenerator[tuple[WatchLine, ...], None], faults: Faults,
         met: Callable[[], Rule | None], clean: Callable[[Rule], bool],
     ) -> None:
         self._inner = inner
         self._followed = followed
+        self._faults = faults
         self._met = met
         self._clean = clean
-        self._late: deque[tuple[str, object]] = deque()      # held back; what follows waits behind it
+        self._late: deque[tuple[str, object, int]] = deque()      # held back; what follows waits behind it
+        self._tell: Tell | None = None
+        self._over: asyncio.Future[None] | None = None
+        self._attended = False
 
     def __aiter__(self) -> AsyncIterator[tuple[WatchLine, ...]]:
         return self._followed
@@ -485,43 +501,60 @@ class _Direct:
         return await anext(self._followed)
 
     def subscribe(self, tell: Tell) -> asyncio.Future[None]:
-        loop = asyncio.get_running_loop()
-        ours: asyncio.Future[None] = loop.create_future()
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tell, self._over = tell, over
+        self._attended = bool(self._faults.rules)
+        theirs = self._inner.subscribe(self._told if self._attended else tell)
+        if not self._attended:
+            self._faults.unruled(self)
 
-        def told(type: str, obj: object) -> None:
-            if ours.done():
-                return
-            rule = self._met()
-            if rule is not None and rule.fault == "slow":
-                if not self._late:
-                    loop.call_later(rule.seconds, late)
-            elif rule is not None:
-                if self._clean(rule):
-                    ours.set_result(None)
-                else:
-                    _break(ours, ConnectionResetError("connection reset by peer"))
-                return
-            elif not self._late:
-                tell(type, obj)
-                return
-            self._late.append((type, obj))
-
-        def late() -> None:
-            while self._late and not ours.done():
-                tell(*self._late.popleft())
-
-        def ended(over: asyncio.Future[None]) -> None:
-            if not ours.done() and not over.cancelled():
-                error = over.exception()
+        def ended(theirs: asyncio.Future[None]) -> None:
+            if not over.done() and not theirs.cancelled():
+                error = theirs.exception()
                 if error is not None:
-                    _break(ours, error)
+                    _break(over, error)
                 else:
-                    ours.set_result(None)
+                    over.set_result(None)
 
-        self._inner.subscribe(told).add_done_callback(ended)
-        return ours
+        theirs.add_done_callback(ended)
+        return over
+
+    def redirect(self, tell: Tell) -> None:
+        self._tell = tell
+        if not self._attended:
+            self._inner.redirect(tell)
+
+    def attend(self) -> None:
+        """There are rules now, or have been."""
+        self._attended = True
+        self._inner.redirect(self._told)
+
+    def _told(self, type: str, obj: object, revision: int) -> None:
+        assert self._tell is not None and self._over is not None
+        if self._over.done():
+            return
+        rule = self._met()
+        if rule is not None and rule.fault == "slow":
+            if not self._late:
+                asyncio.get_running_loop().call_later(rule.seconds, self._catch_up)
+        elif rule is not None:
+            if self._clean(rule):
+                self._over.set_result(None)
+            else:
+                _break(self._over, ConnectionResetError("connection reset by peer"))
+            return
+        elif not self._late:
+            self._tell(type, obj, revision)
+            return
+        self._late.append((type, obj, revision))
+
+    def _catch_up(self) -> None:
+        assert self._tell is not None and self._over is not None
+        while self._late and not self._over.done():
+            self._tell(*self._late.popleft())
 
     async def aclose(self) -> None:
+        self._faults.ended(self)
         await self._followed.aclose()
         await self._inner.aclose()
 
@@ -538,12 +571,15 @@ class _Doomed(StoreOver):
         super().__init__(inner)
         self.faults = faults
 
-    async def commit(
+    def commit(
         self, key: str, value: bytes | None, *, expect: int | None = None, cause: Cause | None = None
-    ) -> int:
+    ) -> Coroutine[Any, Any, int]:
         doom = _DOOM.get()
         if doom is None or doom.over:
-            return await self.inner.commit(key, value, expect=expect, cause=cause)
+            return self.inner.commit(key, value, expect=expect, cause=cause)
+        return self._die(doom, key, value, expect, cause)
+
+    async def _die(self, doom: _Doom, key: str, value: bytes | None, expect: int | None, cause: Cause | None) -> int:
         doom.over = True
         if doom.rule.fault == "crash_before_commit":
             self.faults.crash(doom)

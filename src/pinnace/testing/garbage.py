@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 
-_THRESHOLDS = (20_000, 20, 50)
+_THRESHOLDS = (100_000, 20, 50)
 _before: list[tuple[int, int, int]] = []      # the process's own thresholds, while there are clusters
 _running = 0
 

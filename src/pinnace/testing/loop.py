@@ -69,6 +69,8 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
     # Of BaseEventLoop, on every supported Python; the type stubs leave them out.
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
+    _closed: bool
+    _debug: bool
 
     def __init__(self, seed: int = 0, *, threads: Threads = "refuse", latency: float = 0.0) -> None:
         guard()
@@ -129,16 +131,32 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
     def _shuffle(self) -> None:
         """Reorder the steps of tasks; other callbacks keep their places, which transports and futures rely on."""
         ready = self._ready
-        places = [place for place, handle in enumerate(ready) if _is_step(handle)]
+        handles = [*ready]
+        places = [place for place, handle in enumerate(handles) if _is_step(handle)]
         if len(places) < 2:
             return
-        handles = list(ready)
         steps = [handles[place] for place in places]
-        self._order.shuffle(steps)
+        draw = self._order.getrandbits
+        for last in range(len(steps) - 1, 0, -1):
+            bits = (last + 1).bit_length()
+            chosen = draw(bits)
+            while chosen > last:
+                chosen = draw(bits)
+            steps[last], steps[chosen] = steps[chosen], steps[last]
         for place, step in zip(places, steps, strict=True):
             handles[place] = step
         ready.clear()
         ready.extend(handles)
+
+    def call_soon(  # type: ignore[override]  # as run_in_executor
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        # Each step of a task comes this way: without asyncio's checks where they cannot find anything.
+        if self._closed or self._debug:
+            return super().call_soon(callback, *args, context=context)
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     # BaseEventLoop leaves these to the loops of the platforms.
 
@@ -189,7 +207,8 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
 
 
 def _is_step(handle: asyncio.Handle) -> bool:
-    return isinstance(getattr(getattr(handle, "_callback", None), "__self__", None), asyncio.Task)
+    callback: Any = handle._callback  # type: ignore[attr-defined]  # the type stubs leave it out
+    return isinstance(getattr(callback, "__self__", None), asyncio.Task)
 
 
 def simulate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,15 +13,14 @@ import pytest
 from pinnace.api import errors
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
-from pinnace.apiserver import cache as caches
 from pinnace.apiserver import watching
 from pinnace.apiserver.inprocess import InProcessTransport
 from pinnace.apiserver.server import ApiServer
 from pinnace.base.clock import SystemClock
 from pinnace.base.randomness import Randomness
-from pinnace.client.client import Client, WatchEvent
+from pinnace.client.client import Client
 from pinnace.client.informer import Deleted, Event, Informer
-from pinnace.client.transport import DirectWatch, Request, Response
+from pinnace.client.transport import DirectWatch, Request, Response, Tell
 
 from .conftest import CONFIGS, PODS, Api, config, pod
 
@@ -31,7 +31,15 @@ async def subscribe(api: Api, query: str = "", path: str = CONFIGS) -> tuple[lis
     response = await api.ask("GET", f"{path}?watch=true&{query}".rstrip("&"))
     assert isinstance(response.watch, DirectWatch)
     seen: list[Any] = []
-    return seen, response.watch.subscribe(lambda name, obj: seen.append((name, obj))), response.watch
+    return seen, response.watch.subscribe(into(seen)), response.watch
+
+
+def into(seen: list[Any]) -> Tell:
+    def tell(type: str, obj: Any, revision: int) -> None:
+        assert obj.metadata.resourceVersion == str(revision)
+        seen.append((type, obj))
+
+    return tell
 
 
 def brief(seen: list[Any]) -> list[tuple[str, str]]:
@@ -75,6 +83,19 @@ async def test_selectors_past_events_and_the_mark(api: Api) -> None:
     await stream.aclose()
 
 
+async def test_redirected_nothing_is_lost_and_nothing_told_twice(api: Api) -> None:
+    first, _, stream = await subscribe(api)
+    second: list[Any] = []
+    await api.ask("POST", CONFIGS, config("a"))
+    stream.redirect(into(second))
+    await api.ask("POST", CONFIGS, config("b"))
+    assert (brief(first), brief(second)) == ([("ADDED", "a")], [("ADDED", "b")])
+    await stream.aclose()
+    stream.redirect(into(first))
+    await api.ask("POST", CONFIGS, config("c"))
+    assert len(first) == len(second) == 1
+
+
 async def test_the_server_ends_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     _, over, stream = await subscribe(api, "timeoutSeconds=1")
     await asyncio.sleep(0)
@@ -83,8 +104,8 @@ async def test_the_server_ends_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> 
     await stream.aclose()
 
 
-async def test_too_old_and_refilled(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caches, "_MOST_EVENTS", 2)
+async def test_too_old_and_refilled(api: Api) -> None:
+    api.server.registry(core.ConfigMap).cache._events = deque(maxlen=2)
     for name in "abcd":
         await api.ask("POST", CONFIGS, config(name))
     seen, over, stream = await subscribe(api, "resourceVersion=1")
@@ -93,7 +114,7 @@ async def test_too_old_and_refilled(api: Api, monkeypatch: pytest.MonkeyPatch) -
     await stream.aclose()
     assert not seen
     with pytest.raises(errors.Expired):
-        async for _ in api.client.watch(core.ConfigMap, resource_version="1", directly=seen.append):
+        async for _ in api.client.watch(core.ConfigMap, resource_version="1", directly=into(seen)):
             pass
 
 
@@ -101,7 +122,7 @@ async def test_a_subscriber_that_fails_loses_its_watch_alone(api: Api, caplog: p
     response = await api.ask("GET", f"{CONFIGS}?watch=true")
     assert isinstance(response.watch, DirectWatch)
 
-    def bad(type: str, obj: object) -> None:
+    def bad(type: str, obj: object, revision: int) -> None:
         raise RuntimeError(type)
 
     over = response.watch.subscribe(bad)
@@ -240,7 +261,7 @@ async def test_a_transport_that_is_not_direct_goes_on_giving_batches(api: Api) -
         async def close(self) -> None: ...
 
     await api.ask("POST", CONFIGS, config("a"))
-    direct: list[WatchEvent[core.ConfigMap]] = []
-    async with contextlib.aclosing(Client(Far()).watch(core.ConfigMap, directly=direct.append)) as batches:
+    direct: list[Any] = []
+    async with contextlib.aclosing(Client(Far()).watch(core.ConfigMap, directly=into(direct))) as batches:
         batch = await anext(batches)
     assert [event.object.metadata.name for event in batch] == ["a"] and not direct

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pinnace.api.core import v1 as core
-from pinnace.apiserver.access import Admission, Attributes, Decision
+from pinnace.apiserver.access import Admission, AdmissionPlugin, Attributes, Decision
 from pinnace.client.client import Client
 from pinnace.client.transport import Request, User
 
@@ -204,7 +204,7 @@ async def test_scale(api: Api) -> None:
 async def test_admission_sees_and_changes(api: Api) -> None:
     seen: list[tuple[str, str, str, str]] = []
 
-    class Plugin:
+    class Plugin(AdmissionPlugin):
         async def mutate(self, admission: Admission) -> None:
             if admission.object is not None and admission.resource == "configmaps":
                 admission.object.data = {"by": "admission"}

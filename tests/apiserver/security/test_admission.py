@@ -23,7 +23,7 @@ from pinnace.apiserver.authorization.rbac import RbacAuthorizer
 from pinnace.base.randomness import Randomness
 
 from .test_rbac import bind, cluster_role, role
-from .world import RBAC, World, admission, named, rule, user
+from .world import RBAC, World, admission, admit, named, rule, user
 
 ANN = user("ann", "staff")
 
@@ -144,11 +144,10 @@ async def test_what_happens_in_a_namespace(operation: str, namespace: str, error
     write = admission(ANN, operation, None if operation == "DELETE" else thing, thing)
     plugin = NamespaceLifecycle(world)
     if error is None:
-        await plugin.mutate(write)
-        await plugin.validate(write)
+        await admit(plugin, write)
         return
     with pytest.raises(error) as refused:
-        await plugin.mutate(write)
+        await admit(plugin, write)
     if isinstance(refused.value, Forbidden):
         assert refused.value.message == (
             'configmaps "c" is forbidden: unable to create new content in namespace ending because it is being '
@@ -159,11 +158,11 @@ async def test_what_happens_in_a_namespace(operation: str, namespace: str, error
 
 async def test_namespaces_that_stay() -> None:
     plugin = NamespaceLifecycle(World())
-    await plugin.mutate(admission(ANN, "CREATE", space("new")))
-    await plugin.validate(admission(ANN, "DELETE", None, space("mine")))
+    await admit(plugin, admission(ANN, "CREATE", space("new")))
+    await admit(plugin, admission(ANN, "DELETE", None, space("mine")))
     for name in ("default", "kube-system", "kube-public"):
         with pytest.raises(Forbidden, match=f'namespaces "{name}" is forbidden: this namespace may not be deleted'):
-            await plugin.validate(admission(ANN, "DELETE", None, space(name)))
+            await admit(plugin, admission(ANN, "DELETE", None, space(name)))
 
 
 # -------------------------------------------------------------------------------------------------- service accounts

@@ -9,7 +9,7 @@ from pinnace.api.core import v1 as core
 from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
 from pinnace.api.rbac import v1 as rbac
-from pinnace.apiserver.access import Admission, Attributes
+from pinnace.apiserver.access import Admission, AdmissionPlugin, Attributes
 from pinnace.client.transport import User
 
 K = TypeVar("K")
@@ -44,8 +44,17 @@ class World:
     def pods_on(self, node: str) -> Iterable[core.Pod]:
         return [pod for pod in self.list(core.Pod) if pod.spec.nodeName == node]
 
-    def version(self, kind: type[object]) -> int:
-        return self._versions.get(kind, 0)
+    def version(self, *kinds: type[object]) -> int:
+        return sum(self._versions.get(kind, 0) for kind in kinds)
+
+
+async def admit(plugin: AdmissionPlugin, write: Admission) -> None:
+    """Both halves of a plugin, as far as it says that it is concerned."""
+    what = f"{write.resource}.{write.group}".removesuffix("."), write.subresource
+    if plugin.mutates is not None and plugin.mutates.covers(write.operation, *what):
+        await plugin.mutate(write)
+    if plugin.validates is not None and plugin.validates.covers(write.operation, *what):
+        await plugin.validate(write)
 
 
 def named(name: str, namespace: str | None = None, **more: Any) -> meta.ObjectMeta:

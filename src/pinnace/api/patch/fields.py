@@ -6,6 +6,7 @@ empty string stands for what has no schema.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from pinnace.api.merge_table import MERGE
@@ -15,20 +16,10 @@ class Held(NamedTuple):
     """A field: its type, and how patches treat it."""
 
     of: str = ""
-    strategies: tuple[str, ...] = ()
     merge_key: str = ""
-
-    @property
-    def merges(self) -> bool:
-        return "merge" in self.strategies
-
-    @property
-    def replaces(self) -> bool:
-        return "replace" in self.strategies
-
-    @property
-    def retains_keys(self) -> bool:
-        return "retainKeys" in self.strategies
+    merges: bool = False
+    replaces: bool = False
+    retains_keys: bool = False
 
 
 UNKNOWN = Held()
@@ -40,6 +31,7 @@ def name_of(cls: type[object]) -> str:
     return f"{group}/{version}:{cls.__name__}"
 
 
+@lru_cache(maxsize=4096)
 def field(of: str, name: str) -> Held:
     """The field of a type; for a map, its values."""
     if of.startswith("{}"):
@@ -47,8 +39,8 @@ def field(of: str, name: str) -> Held:
     row = MERGE.get(of, {}).get(name)
     if row is None:
         return UNKNOWN
-    strategies, merge_key, held = row[0], row[1], row[5]
-    return Held(held, tuple(strategies.split(",")) if strategies else (), merge_key)
+    strategies = row[0].split(",")
+    return Held(row[5], row[1], "merge" in strategies, "replace" in strategies, "retainKeys" in strategies)
 
 
 def element(of: str) -> str:

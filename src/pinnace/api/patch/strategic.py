@@ -7,7 +7,7 @@ to be kept the precedence is: `$setElementOrder`, then the patch, then the live 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pinnace.api.patch import PatchError
@@ -24,31 +24,36 @@ _BAD_PRIMITIVE_LIST = "invalid patch format of primitive list"
 _BAD_ORDER_LIST = "invalid patch format of setElementOrder list"
 
 Json = dict[str, Any]
+_NONE: frozenset[str] = frozenset()
+_SCALARS = frozenset({str, int, float, bool})
 
 
-def apply(document: Json, patch: Json, of: type[object] | str) -> Json:
-    """The patched document, of the type given as class or as the table's name. Raises PatchError."""
-    return _object(document, patch, of if isinstance(of, str) else name_of(of))
+def apply(document: Json, patch: Json, of: type[object] | str, *, plain: bool = False) -> Json:
+    """The patched document, of the type given as class or as the table's name. Raises PatchError.
+
+    `plain`: it is known that there is no directive in the patch, so that none is looked for."""
+    return _object(document, patch, of if isinstance(of, str) else name_of(of), plain)
 
 
-def _object(old: Json | None, patch: Json, of: str) -> Json:
-    if DIRECTIVE in patch:
+def _object(old: Json | None, patch: Json, of: str, plain: bool) -> Json:
+    if not plain and DIRECTIVE in patch:
         return _directed(patch)
     new = dict(old or {})
-    if RETAIN_KEYS in patch:
+    if not plain and RETAIN_KEYS in patch:
         new = _retain(new, patch)
-    ordered = _ordered_lists(new, patch, of)
+    ordered = _NONE if plain else _ordered_lists(new, patch, of)
     for key, value in patch.items():
-        if key == RETAIN_KEYS or key in ordered or key.startswith(SET_ORDER):
-            continue
-        if key.startswith(DELETE_FROM_LIST):
-            _delete_from_list(new, key.removeprefix(DELETE_FROM_LIST), value)
+        if key in ordered or (key[:1] == "$" and _directs(key)):
+            if key.startswith(DELETE_FROM_LIST) and key not in ordered:
+                _delete_from_list(new, key.removeprefix(DELETE_FROM_LIST), value)
         elif value is None:
             new.pop(key, None)
+        elif value.__class__ in _SCALARS:
+            new[key] = value
         elif key not in new:
             new[key] = _without_directives(value)
         else:
-            new[key] = _value(new[key], value, field(of, key))
+            new[key] = _value(new[key], value, field(of, key), plain)
     return new
 
 
@@ -62,11 +67,11 @@ def _directed(patch: Json) -> Json:
             raise PatchError(f"unknown patch type: {other} in map: {patch}")
 
 
-def _value(old: Any, patch: Any, held: Held) -> Any:
-    if isinstance(old, dict) and isinstance(patch, dict):
-        return patch if held.replaces else _object(old, patch, held.of)
-    if isinstance(old, list) and isinstance(patch, list) and held.merges:
-        return _list(old, patch, held)
+def _value(old: Any, patch: Any, held: Held, plain: bool) -> Any:
+    if isinstance(patch, dict):
+        return _object(old, patch, held.of, plain) if isinstance(old, dict) and not held.replaces else patch
+    if isinstance(patch, list) and isinstance(old, list) and held.merges:
+        return _list(old, patch, held, plain)
     return patch
 
 
@@ -95,7 +100,7 @@ def _ordered_lists(new: Json, patch: Json, of: str) -> set[str]:
     """Merges the lists that a `$setElementOrder` orders, into `new`; gives the fields that are thereby done."""
     done: set[str] = set()
     for directive, order in patch.items():
-        if not directive.startswith(SET_ORDER):
+        if directive[:1] != "$" or not directive.startswith(SET_ORDER):
             continue
         if not isinstance(order, list):
             raise PatchError("expected a []interface {}, but received a " + _go_type(order))
@@ -113,28 +118,42 @@ def _ordered_lists(new: Json, patch: Json, of: str) -> set[str]:
             merged = _without_directives(change)
         else:
             gone = patch.get(DELETE_FROM_LIST + key) or []
-            merged = [v for v in live if not _among(v, gone)] if change is None else _value(live, change, held)
+            merged = [v for v in live if not _among(v, gone)] if change is None else _value(live, change, held, False)
         new[key] = _in_order(merged, order, live or [], held.merge_key)
     return done
 
 
-def _list(old: list[Any], patch: list[Any], held: Held) -> list[Any]:
+def _list(old: list[Any], patch: list[Any], held: Held, plain: bool) -> list[Any]:
     if not old and not patch:
         return old
-    if not any(isinstance(item, dict) for item in (*old, *patch)):
+    if not (patch and isinstance(patch[0], dict)) and not any(isinstance(item, dict) for item in (*old, *patch)):
         merged = [value for i, value in enumerate(old + patch) if not _among(value, (old + patch)[:i])]
         return _in_order(merged, patch, old, "")
-    key = held.merge_key
+    key, of = held.merge_key, element(held.of)
     if not key:
-        raise PatchError("cannot merge lists without merge key for type " + (element(held.of) or "interface"))
-    live, changes = _special(old, patch, key)
+        raise PatchError("cannot merge lists without merge key for type " + (of or "interface"))
+    live, changes = (old, patch) if plain else _special(old, patch, key)
     merged = list(live)
+    places = _places(live, key) if _places(changes, key) is not None else None
+    last, steady, fresh = -1, True, places is not None
     for change in changes:
-        at = _find(merged, key, _key_of(change, key))
+        if places is not None:
+            at = places.get(change[key])
+        else:
+            at = _find(merged, key, _key_of(change, key))
         if at is None:
+            steady = False
+            if places is not None:
+                places[change[key]] = len(merged)
             merged.append(_without_directives(change))
         else:
-            merged[at] = _object(merged[at], change, element(held.of))
+            fresh, steady = False, steady and at > last
+            last = at
+            merged[at] = _object(merged[at], change, of, plain)
+    if steady:
+        return merged        # what changes where it stands, one after the other, moves nothing
+    if fresh:
+        return merged[len(live) :] + merged[: len(live)]      # what is all new comes first
     return _in_order(merged, changes, live, key)
 
 
@@ -180,22 +199,29 @@ def _among(value: Any, values: list[Any]) -> bool:
 def _without_directives(value: Any) -> Any:
     """A part of a patch that meets nothing to merge with: nulls and directives go."""
     if isinstance(value, dict):
-        if value.get(DIRECTIVE) == "delete":
+        if DIRECTIVE in value and value[DIRECTIVE] == "delete":
             return {}
-        return {
-            key: _without_directives(inner)
-            for key, inner in value.items()
-            if inner is not None
-            and key not in (DIRECTIVE, RETAIN_KEYS)
-            and not key.startswith((DELETE_FROM_LIST, SET_ORDER))
-        }
+        kept = {}
+        for key, inner in value.items():
+            if inner is None or (key[:1] == "$" and _directs(key)):
+                continue
+            kept[key] = inner if inner.__class__ in _SCALARS else _without_directives(inner)
+        return kept
     if isinstance(value, list):
         return [
             _without_directives(item)
             for item in value
-            if not (isinstance(item, dict) and (item.get(DIRECTIVE) == "delete" or item == {DIRECTIVE: "replace"}))
+            if not (isinstance(item, dict) and DIRECTIVE in item and _stands_for_none(item))
         ]
     return value
+
+
+def _stands_for_none(item: Json) -> bool:
+    return item[DIRECTIVE] == "delete" or item == {DIRECTIVE: "replace"}
+
+
+def _directs(key: str) -> bool:
+    return key in (DIRECTIVE, RETAIN_KEYS) or key.startswith((DELETE_FROM_LIST, SET_ORDER))
 
 
 # ----------------------------------------------------------------------------------------------------- order
@@ -221,49 +247,51 @@ def _position(item: Any, order: list[Any], key: str) -> int | None:
     return None
 
 
-def _positions(items: list[Any], key: str) -> Callable[[Any], int | None]:
-    """What `_position` says of items in that list; at once where all are told apart by text, as nearly all are."""
-    if not key:
-        return lambda item: _position(item, items, key)     # plain values, of which an empty list says nothing
+def _places(items: list[Any], key: str) -> dict[str, int] | None:
+    """Where each item of a list is first met, by its key; None unless all are told apart by text, as nearly all are."""
     table: dict[str, int] = {}
-    for i, entry in enumerate(items):
-        value = entry.get(key) if key and isinstance(entry, dict) else None
-        if not isinstance(value, str):
-            return lambda item: _position(item, items, key)
-        table.setdefault(value, i)
+    for i, item in enumerate(items):
+        value = item[key] if item.__class__ is dict and key in item else None
+        if value.__class__ is not str:
+            return None
+        if value not in table:
+            table[value] = i
+    return table
 
-    def position(item: Any) -> int | None:
-        wanted = _key_of(item, key)
-        return table.get(wanted) if isinstance(wanted, str) else None
 
-    return position
+def _positions(items: list[Any], among: list[Any], key: str) -> list[int | None]:
+    """What `_position` says of each item."""
+    table = _places(among, key) if key else None
+    if table is None:
+        return [_position(item, among, key) for item in items]
+    wanted = [_key_of(item, key) for item in items]
+    return [table.get(value) if isinstance(value, str) else None for value in wanted]
 
 
 def _in_order(merged: list[Any], order: list[Any], live: list[Any], key: str) -> list[Any]:
     """Those that `order` names in its sequence, the rest as they lived, interleaved as the live list was."""
-    named: list[tuple[int, int, Any]] = []
-    rest: list[tuple[int, int, Any]] = []
-    in_order, in_live = _positions(order, key), _positions(live, key)
-    for i, item in enumerate(merged):
-        at = in_order(item)
-        place = in_live(item)
-        if at is None:
-            rest.append((len(live) if place is None else place, i, item))
+    places = _positions(merged, live, key)
+    named: list[tuple[int, int]] = []
+    rest: list[tuple[int, int]] = []
+    for i, at in enumerate(_positions(merged, order, key)):
+        if at is not None:
+            named.append((at, i))
         else:
-            named.append((at, i, item))
-    left = [item for _, _, item in sorted(rest, key=lambda entry: entry[:2])]
-    right = [item for _, _, item in sorted(named, key=lambda entry: entry[:2])]
-    out: list[Any] = []
+            place = places[i]
+            rest.append((len(live) if place is None else place, i))
+    left = [i for _, i in sorted(rest)]
+    right = [i for _, i in sorted(named)]
+    out: list[int] = []
     i = j = 0
     while i < len(left) and j < len(right):
-        a, b = in_live(left[i]), in_live(right[j])
+        a, b = places[left[i]], places[right[j]]
         if a is not None and b is not None and a < b:
             out.append(left[i])
             i += 1
         else:
             out.append(right[j])
             j += 1
-    return out + left[i:] + right[j:]
+    return [merged[at] for at in (*out, *left[i:], *right[j:])]
 
 
 # ------------------------------------------------------------------------------------- values as Go prints them

@@ -58,7 +58,7 @@ def _field(name: str, applied: Any, wanted: Any, live: Any, held: Held) -> Json:
 
 def _keyed(name: str, applied: list[Any], wanted: list[Any], live: list[Any], held: Held) -> Json:
     key = held.merge_key
-    of = Held(element(held.of), held.strategies)
+    of = held._replace(of=element(held.of), merge_key="")
     changes: list[Json] = []
     for item in wanted:
         there = _find(live, key, _key_of(item, key))

@@ -15,19 +15,20 @@ from cryptography.x509.oid import NameOID
 
 from pinnace.api.certificates import v1 as certificates
 from pinnace.api.errors import Forbidden
-from pinnace.apiserver.access import MASTERS, Admission, Attributes, Authorizer, unconcerned
+from pinnace.apiserver.access import MASTERS, Admission, AdmissionPlugin, Attributes, Authorizer, Concern
 
 _GROUP = "certificates.k8s.io"
 _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 
 
-class CertificateRequests:
+class CertificateRequests(AdmissionPlugin):
     """Validates writes of CertificateSigningRequests; changes nothing."""
+
+    mutates = None
+    validates = Concern(("CREATE", "UPDATE"), ("certificatesigningrequests.certificates.k8s.io",))
 
     def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
-
-    mutate = unconcerned
 
     async def validate(self, admission: Admission) -> None:
         new, old = admission.object, admission.old_object

@@ -13,7 +13,7 @@ import msgspec
 
 from pinnace.api.errors import Forbidden, NotFound, StatusDetails, qualified
 from pinnace.api.rbac import v1 as rbac
-from pinnace.apiserver.access import MASTERS, Admission, Attributes, Authorizer, unconcerned
+from pinnace.apiserver.access import MASTERS, Admission, AdmissionPlugin, Attributes, Authorizer, Concern
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.rbac import RbacAuthorizer, covers
 from pinnace.client.transport import User
@@ -25,18 +25,22 @@ _EVERYTHING = (
 )
 
 
-class EscalationCheck:
+class EscalationCheck(AdmissionPlugin):
     """Validates writes of roles and bindings."""
+
+    mutates = None
+    validates = Concern(
+        ("CREATE", "UPDATE"),
+        tuple(f"{plural}.{_GROUP}" for plural in ("roles", "clusterroles", "rolebindings", "clusterrolebindings")),
+    )
 
     def __init__(self, objects: Objects, rbac_authorizer: RbacAuthorizer, authorizer: Authorizer) -> None:
         self._objects = objects
         self._rbac = rbac_authorizer
         self._authorizer = authorizer
 
-    mutate = unconcerned
-
     async def validate(self, admission: Admission) -> None:
-        if admission.operation not in ("CREATE", "UPDATE") or MASTERS in admission.user.groups:
+        if MASTERS in admission.user.groups:
             return
         new, old = admission.object, admission.old_object
         if isinstance(new, rbac.Role | rbac.ClusterRole):

@@ -4,38 +4,35 @@ from __future__ import annotations
 
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Forbidden, NotFound, StatusCause, StatusDetails, qualified
-from pinnace.apiserver.access import Admission
+from pinnace.apiserver.access import Admission, AdmissionPlugin, Concern
 from pinnace.apiserver.authentication.objects import Objects
 
 _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
-# Reviews are questions, not content: they are answered in any namespace.
-_UNSTORED = frozenset({"localsubjectaccessreviews"})
+# Namespaces lie in themselves. Reviews are questions, not content: they are answered in any namespace.
+_UNSTORED = frozenset({"namespaces", "localsubjectaccessreviews"})
 
 
-class NamespaceLifecycle:
+class NamespaceLifecycle(AdmissionPlugin):
     """Changes nothing, but looks before those that do: what is wrong with the namespace is said first."""
+
+    mutates = Concern(("CREATE",))
+    validates = Concern(("DELETE",), ("namespaces",))
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
     async def validate(self, admission: Admission) -> None:
-        if admission.operation == "DELETE" and _is_namespace(admission) and admission.name in _IMMORTAL:
+        if admission.name in _IMMORTAL:
             raise Forbidden.to("namespaces", "", admission.name, "this namespace may not be deleted")
 
     async def mutate(self, admission: Admission) -> None:
-        if _is_namespace(admission):
-            return
-        if admission.operation != "CREATE" or not admission.namespace or admission.resource in _UNSTORED:
+        if not admission.namespace or admission.resource in _UNSTORED:
             return
         namespace = self._objects.get(core.Namespace, "", admission.namespace)
         if namespace is None:
             raise NotFound.of("namespaces", "", admission.namespace)
         if namespace.metadata.deletionTimestamp:
             raise _terminating(admission)
-
-
-def _is_namespace(admission: Admission) -> bool:
-    return admission.group == "" and admission.resource == "namespaces"
 
 
 def _terminating(admission: Admission) -> Forbidden:

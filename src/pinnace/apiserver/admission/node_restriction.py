@@ -18,7 +18,7 @@ from pinnace.api.errors import Forbidden
 from pinnace.api.meta import v1 as meta
 from pinnace.api.policy import v1 as policy
 from pinnace.api.storage import v1 as storage
-from pinnace.apiserver.access import Admission, Attributes, Authorizer, unconcerned
+from pinnace.apiserver.access import Admission, AdmissionPlugin, Attributes, Authorizer, Concern
 from pinnace.apiserver.admission.certificates import asked_for
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.node import MIRROR, node_name, references
@@ -36,15 +36,16 @@ _NODE_SIGNERS = ("kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/k
 _OWN_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
 
 
-class NodeRestriction:
+class NodeRestriction(AdmissionPlugin):
     """Validates what nodes write; others pass. The authorizer knows of audiences that nodes may ask tokens for
     beyond those that their pods name."""
+
+    mutates = None
+    validates = Concern(nodes=True)
 
     def __init__(self, objects: Objects, authorizer: Authorizer | None = None) -> None:
         self._objects = objects
         self._authorizer = authorizer
-
-    mutate = unconcerned
 
     async def validate(self, admission: Admission) -> None:
         node = node_name(admission.user)

@@ -5,19 +5,23 @@ from __future__ import annotations
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Forbidden
 from pinnace.api.scheduling import v1 as scheduling
-from pinnace.apiserver.access import Admission
+from pinnace.apiserver.access import Admission, AdmissionPlugin, Concern
 from pinnace.apiserver.authentication.objects import Objects
 
 
-class PriorityAdmission:
+class PriorityAdmission(AdmissionPlugin):
     """Resolves pods' priority classes; allows one default class."""
+
+    mutates = Concern(("CREATE", "UPDATE"), ("pods",), whole=True)
+    validates = Concern(("CREATE", "UPDATE"), ("priorityclasses.scheduling.k8s.io",))
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        self._known: tuple[int, scheduling.PriorityClass | None] = (-1, None)     # the default one, at a version
 
     async def mutate(self, admission: Admission) -> None:
         pod = admission.object
-        if admission.subresource or not isinstance(pod, core.Pod):
+        if not isinstance(pod, core.Pod):
             return
         old = admission.old_object
         if admission.operation == "UPDATE" and isinstance(old, core.Pod):
@@ -27,12 +31,11 @@ class PriorityAdmission:
             if pod.spec.preemptionPolicy is None:
                 pod.spec.preemptionPolicy = old.spec.preemptionPolicy
             return
-        if admission.operation == "CREATE":
-            self._resolve(admission, pod)
+        self._resolve(admission, pod)
 
     async def validate(self, admission: Admission) -> None:
         new = admission.object
-        if admission.operation not in ("CREATE", "UPDATE") or not isinstance(new, scheduling.PriorityClass):
+        if not isinstance(new, scheduling.PriorityClass):
             return
         default = self._default()
         if new.globalDefault and default is not None and default.metadata.name != new.metadata.name:
@@ -71,6 +74,9 @@ class PriorityAdmission:
         spec.preemptionPolicy = policy
 
     def _default(self) -> scheduling.PriorityClass | None:
-        defaults = [found for found in self._objects.list(scheduling.PriorityClass) if found.globalDefault]
-        # Two can be there from before the rule was enforced: the lower one counts.
-        return min(defaults, key=lambda found: found.value or 0, default=None)
+        version = self._objects.version(scheduling.PriorityClass)
+        if self._known[0] != version:
+            defaults = [found for found in self._objects.list(scheduling.PriorityClass) if found.globalDefault]
+            # Two can be there from before the rule was enforced: the lower one counts.
+            self._known = version, min(defaults, key=lambda found: found.value or 0, default=None)
+        return self._known[1]

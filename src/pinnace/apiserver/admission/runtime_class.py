@@ -9,19 +9,21 @@ from pinnace.api import codec
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Forbidden
 from pinnace.api.node import v1 as node
-from pinnace.apiserver.access import Admission
+from pinnace.apiserver.access import Admission, AdmissionPlugin, Concern
 from pinnace.apiserver.authentication.objects import Objects
 
 
-class RuntimeClassAdmission:
+class RuntimeClassAdmission(AdmissionPlugin):
     """Mutates and validates pods on creation."""
+
+    mutates = validates = Concern(("CREATE",), ("pods",), whole=True)
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
     async def mutate(self, admission: Admission) -> None:
         pod = admission.object
-        if admission.operation != "CREATE" or admission.subresource or not isinstance(pod, core.Pod):
+        if not isinstance(pod, core.Pod):
             return
         found = self._class(admission, pod)
         if found is None:
@@ -36,7 +38,7 @@ class RuntimeClassAdmission:
 
     async def validate(self, admission: Admission) -> None:
         pod = admission.object
-        if admission.operation != "CREATE" or admission.subresource or not isinstance(pod, core.Pod):
+        if not isinstance(pod, core.Pod):
             return
         found = self._class(admission, pod)
         defined = found is not None and found.overhead is not None and found.overhead.podFixed

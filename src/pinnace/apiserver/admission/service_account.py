@@ -8,7 +8,7 @@ from __future__ import annotations
 from pinnace.api import codec
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Forbidden
-from pinnace.apiserver.access import Admission, unconcerned
+from pinnace.apiserver.access import Admission, AdmissionPlugin, Concern
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.node import MIRROR, references
 from pinnace.base.randomness import Randomness
@@ -18,8 +18,11 @@ _TOKEN_SECONDS = 3607      # upstream's odd number tells these tokens apart from
 _VOLUME_PREFIX = "kube-api-access-"
 
 
-class ServiceAccountAdmission:
+class ServiceAccountAdmission(AdmissionPlugin):
     """Mutates pods on creation. A mirror pod, whose truth is a file on its node, acts as nobody."""
+
+    mutates = Concern(("CREATE",), ("pods",), whole=True)
+    validates = None
 
     def __init__(self, objects: Objects, randomness: Randomness) -> None:
         self._objects = objects
@@ -27,7 +30,7 @@ class ServiceAccountAdmission:
 
     async def mutate(self, admission: Admission) -> None:
         pod = admission.object
-        if admission.operation != "CREATE" or admission.subresource or not isinstance(pod, core.Pod):
+        if not isinstance(pod, core.Pod):
             return
         if MIRROR in (pod.metadata.annotations or {}):
             _check_mirror(admission, pod)
@@ -46,8 +49,6 @@ class ServiceAccountAdmission:
             self._mount(pod)
         if not spec.imagePullSecrets and account.imagePullSecrets:
             spec.imagePullSecrets = [codec.copy(pull) for pull in account.imagePullSecrets]
-
-    validate = unconcerned
 
     def _mount(self, pod: core.Pod) -> None:
         spec = pod.spec

@@ -4,19 +4,22 @@ TaintNodesByCondition: a new node takes no pods before it has said that it is re
 from __future__ import annotations
 
 from pinnace.api.core import v1 as core
-from pinnace.apiserver.access import Admission, unconcerned
+from pinnace.apiserver.access import Admission, AdmissionPlugin, Concern
 
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
 _SECONDS = 300
 
 
-class DefaultTolerationSeconds:
+class DefaultTolerationSeconds(AdmissionPlugin):
     """Mutates pods on creation; on update they are there already, and cannot be taken away."""
+
+    mutates = Concern(("CREATE",), ("pods",), whole=True)
+    validates = None
 
     async def mutate(self, admission: Admission) -> None:
         pod = admission.object
-        if admission.subresource or admission.operation != "CREATE" or not isinstance(pod, core.Pod):
+        if not isinstance(pod, core.Pod):
             return
         given = pod.spec.tolerations or []
         for taint in (NOT_READY, UNREACHABLE):
@@ -28,21 +31,20 @@ class DefaultTolerationSeconds:
                 )
         pod.spec.tolerations = given
 
-    validate = unconcerned
 
-
-class TaintNodesByCondition:
+class TaintNodesByCondition(AdmissionPlugin):
     """Mutates nodes on creation."""
+
+    mutates = Concern(("CREATE",), ("nodes",), whole=True)
+    validates = None
 
     async def mutate(self, admission: Admission) -> None:
         node = admission.object
-        if admission.subresource or admission.operation != "CREATE" or not isinstance(node, core.Node):
+        if not isinstance(node, core.Node):
             return
         taints = node.spec.taints or []
         if not any(taint.key == NOT_READY and taint.effect == "NoSchedule" for taint in taints):
             node.spec.taints = [*taints, core.Taint(key=NOT_READY, effect="NoSchedule")]
-
-    validate = unconcerned
 
 
 def _tolerates_eviction(toleration: core.Toleration, taint: str) -> bool:

@@ -21,6 +21,6 @@ class Objects(Protocol):
         """The pods bound to a node."""
         ...
 
-    def version(self, kind: type[object]) -> int:
-        """Rises whenever an object of the kind is written or deleted."""
+    def version(self, *kinds: type[object]) -> int:
+        """Rises whenever an object of one of the kinds is written or deleted."""
         ...

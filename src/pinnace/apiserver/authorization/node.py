@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pinnace.api.core import v1 as core
 from pinnace.api.fieldselectors import parse_field_selector
 from pinnace.api.storage import v1 as storage
-from pinnace.apiserver.access import NO_OPINION, Attributes, Decision
+from pinnace.apiserver.access import NO_OPINION, NODES, Attributes, Decision
 from pinnace.apiserver.authentication.objects import Objects
 from pinnace.apiserver.authorization.policy.cluster_roles import CLUSTER_ROLES
 from pinnace.apiserver.authorization.policy.roles import parse_rules
@@ -20,7 +20,6 @@ from pinnace.apiserver.authorization.rbac import allows
 from pinnace.client.transport import User
 
 _PREFIX = "system:node:"
-_GROUP = "system:nodes"
 _LEASES = "kube-node-lease"
 _MOST_REMEMBERED = 20_000
 _READS = {"secrets": ("get", "list", "watch"), "configmaps": ("get", "list", "watch")}
@@ -32,7 +31,7 @@ Reference = tuple[str, str]      # (resource, name), in the pod's namespace; per
 
 def node_name(user: User) -> str:
     """The node that the user is, or "" for others."""
-    if _GROUP in user.groups and user.name.startswith(_PREFIX):
+    if NODES in user.groups and user.name.startswith(_PREFIX):
         return user.name.removeprefix(_PREFIX)
     return ""
 
@@ -46,8 +45,8 @@ class NodeAuthorizer:
         self._references: OrderedDict[tuple[str, str], frozenset[Reference]] = OrderedDict()
 
     def authorize(self, attributes: Attributes) -> Decision:
-        node = node_name(attributes.user)
-        if not node:
+        user = attributes.user
+        if NODES not in user.groups or not (node := node_name(user)):
             return NO_OPINION
         resource, group = attributes.resource, attributes.group
         match (group, resource):

@@ -47,7 +47,7 @@ class RbacAuthorizer:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._index = _Index()
-        self._versions: tuple[int, ...] = ()
+        self._version = -1
         # What was asked, but for the object's name -> the names for which it is allowed; None: for all.
         self._decisions: dict[tuple[object, ...], frozenset[str] | None] = {}
 
@@ -71,11 +71,10 @@ class RbacAuthorizer:
         return tuple(self._current().rules(user, namespace))
 
     def _current(self) -> _Index:
-        version = self._objects.version
-        versions = tuple([version(kind) for kind in _KINDS])
-        if versions != self._versions:
+        version = self._objects.version(*_KINDS)
+        if version != self._version:
             self._index = build(self._objects)
-            self._versions = versions
+            self._version = version
             self._decisions.clear()
         return self._index
 

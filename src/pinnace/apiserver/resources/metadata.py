@@ -20,37 +20,39 @@ NameRule = Callable[[str], Iterable[str]]
 
 
 def validate_object_meta(
-    meta_: meta.ObjectMeta, *, namespaced: bool, name_rule: NameRule | None = None, path: str = "metadata"
-) -> Iterator[FieldError]:
+    meta_: meta.ObjectMeta, namespaced: bool, name_rule: NameRule | None = None, path: str = "metadata"
+) -> list[FieldError]:
     """`name_rule` gives messages about a bad name; None stands for a DNS subdomain."""
     rule = name_rule or rules.subdomain_messages
+    found: list[FieldError] = []
     if meta_.generateName:
         # A generated name gets a suffix: what is there may end in a dash.
         prefix = meta_.generateName
         bare = names.without_trailing_dash(prefix)
-        yield from (invalid(f"{path}.generateName", prefix, message) for message in rule(bare))
+        found += [invalid(f"{path}.generateName", prefix, message) for message in rule(bare)]
     if not meta_.name:
-        yield required(f"{path}.name", "name or generateName is required")
+        found.append(required(f"{path}.name", "name or generateName is required"))
     else:
         for message in rule(meta_.name):
-            yield invalid(f"{path}.name", meta_.name, message)
+            found.append(invalid(f"{path}.name", meta_.name, message))
     if namespaced:
         if not meta_.namespace:
-            yield required(f"{path}.namespace")
-        else:
-            yield from rules.dns_label(f"{path}.namespace", meta_.namespace)
+            found.append(required(f"{path}.namespace"))
+        elif not rules.is_label(meta_.namespace):
+            found += rules.dns_label(f"{path}.namespace", meta_.namespace)
     elif meta_.namespace:
-        yield forbidden(f"{path}.namespace", "not allowed on this type")
-    if meta_.generation is not None:
-        yield from rules.non_negative(f"{path}.generation", meta_.generation)
+        found.append(forbidden(f"{path}.namespace", "not allowed on this type"))
+    if meta_.generation is not None and meta_.generation < 0:
+        found += rules.non_negative(f"{path}.generation", meta_.generation)
     if meta_.labels:
-        yield from validate_labels(meta_.labels, f"{path}.labels")
+        found += validate_labels(meta_.labels, f"{path}.labels")
     if meta_.annotations:
-        yield from validate_annotations(meta_.annotations, f"{path}.annotations")
+        found += validate_annotations(meta_.annotations, f"{path}.annotations")
     if meta_.ownerReferences:
-        yield from _owners(meta_.ownerReferences, f"{path}.ownerReferences")
+        found += _owners(meta_.ownerReferences, f"{path}.ownerReferences")
     if meta_.finalizers:
-        yield from validate_finalizers(meta_.finalizers, f"{path}.finalizers")
+        found += validate_finalizers(meta_.finalizers, f"{path}.finalizers")
+    return found
 
 
 def validate_object_meta_update(
@@ -83,8 +85,10 @@ def validate_object_meta_update(
 
 def validate_labels(labels: Mapping[str, str] | None, path: str) -> Iterator[FieldError]:
     for key, value in (labels or {}).items():
-        yield from rules.qualified_name(path, key)
-        yield from rules.label_value(path, value)
+        if not rules.is_qualified(key):
+            yield from rules.qualified_name(path, key)
+        if not rules.is_label_value(value):
+            yield from rules.label_value(path, value)
 
 
 def validate_annotations(annotations: Mapping[str, str] | None, path: str) -> Iterator[FieldError]:
@@ -93,7 +97,8 @@ def validate_annotations(annotations: Mapping[str, str] | None, path: str) -> It
     size = 0
     for key, value in annotations.items():
         # Annotation keys may be upper case in their prefix: upstream lowers them before it looks.
-        yield from (invalid(path, key, message) for message in rules.qualified_messages(key.lower()))
+        if not rules.is_qualified(key.lower()):
+            yield from (invalid(path, key, message) for message in rules.qualified_messages(key.lower()))
         size += len(key) + len(value.encode())
     if size > ANNOTATIONS_LIMIT:
         yield too_long(path, "", ANNOTATIONS_LIMIT)
@@ -101,9 +106,10 @@ def validate_annotations(annotations: Mapping[str, str] | None, path: str) -> It
 
 def validate_finalizers(finalizers: list[str], path: str) -> Iterator[FieldError]:
     for i, finalizer in enumerate(finalizers):
-        found = list(rules.qualified_name(path, finalizer))
-        yield from found
-        if not found and "/" not in finalizer and finalizer not in _PLAIN_FINALIZERS:
+        good = rules.is_qualified(finalizer)
+        if not good:
+            yield from rules.qualified_name(path, finalizer)
+        if good and "/" not in finalizer and finalizer not in _PLAIN_FINALIZERS:
             yield invalid(
                 f"{path}[{i}]", finalizer, "name is neither a standard finalizer name nor is it fully qualified"
             )

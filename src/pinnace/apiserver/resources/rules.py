@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pinnace.api import names
@@ -28,6 +29,31 @@ label_1035_messages: NameRule = names.dns1035_label
 path_segment_messages: NameRule = names.path_segment
 config_key_messages: NameRule = names.config_key
 between = names.between
+
+
+# The same words come again and again: whether one is well-formed is found out once.
+
+
+@lru_cache(maxsize=4096)
+def is_label(value: str) -> bool:
+    """A DNS label."""
+    return not dns_label("", value)
+
+
+@lru_cache(maxsize=4096)
+def is_qualified(value: str) -> bool:
+    """A label's key."""
+    return not names.qualified_name(value)
+
+
+@lru_cache(maxsize=4096)
+def is_label_value(value: str) -> bool:
+    return not label_value("", value)
+
+
+@lru_cache(maxsize=4096)
+def is_ip(value: str) -> bool:
+    return not names.ip(value)
 
 
 def subdomain_messages(value: str) -> Sequence[str]:
@@ -66,7 +92,7 @@ def search_domain(path: str, value: str) -> Sequence[FieldError]:
 
 
 def qualified_name(path: str, value: str) -> Sequence[FieldError]:
-    if "/" not in value and len(value) <= 63 and _NAME_PART.match(value):
+    if is_qualified(value):
         return _NOTHING
     return _found(path, value, names.qualified_name(value))
 
@@ -120,11 +146,7 @@ def non_negative(path: str, value: int) -> Sequence[FieldError]:
 
 
 def ip_address(path: str, value: str) -> Sequence[FieldError]:
-    return _found(path, value, names.ip(value))
-
-
-def is_ip(value: str) -> bool:
-    return not names.ip(value)
+    return _NOTHING if is_ip(value) else _found(path, value, names.ip(value))
 
 
 def cidr(path: str, value: str) -> Sequence[FieldError]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -18,9 +20,9 @@ from pinnace.api.meta import v1 as meta
 from pinnace.api.times import format as format_time
 from pinnace.api.times import parse as parse_time
 from pinnace.client.informer import Informers
-from pinnace.controllers.cronjob.schedule import Schedule, parse
-from pinnace.controllers.owners import CONTROLLER, controller_reference, controllers_named, index_by_controller
-from pinnace.controllers.plan import NORMAL, WARNING, Create, Delete, Emit, Plan, Planner, Ref, Watch
+from pinnace.controllers.cronjob.schedule import around
+from pinnace.controllers.owners import CONTROLLER, Owned, controller_reference, index_by_controller
+from pinnace.controllers.plan import NORMAL, WARNING, Create, Delete, Emit, Plan, Planner, Ref, Update
 
 SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 
@@ -38,7 +40,7 @@ class CronJobController:
         self.primary = informers.of(batch.CronJob)
         self._jobs = informers.of(batch.Job)
         index_by_controller(self._jobs)
-        self.watches = (Watch(self._jobs, controllers_named("CronJob", "batch")),)
+        self.watches = (Owned(self._jobs, "CronJob", "batch", same=_says_the_same, without=_is_over),)
 
     def observe(self, ref: Ref) -> Seen | None:
         cron_job = self.primary.cache.get(*ref)
@@ -51,72 +53,129 @@ class CronJobController:
         return decide(seen, now)
 
 
+def _says_the_same(old: batch.Job, new: batch.Job) -> bool:
+    """Whether a job's change leaves all that is decided by: whether it runs, ended and how, is going, was due when."""
+    was, now = old.status, new.status
+    return (
+        was.conditions == now.conditions
+        and was.completionTime == now.completionTime
+        and old.metadata.annotations == new.metadata.annotations
+        and old.metadata.deletionTimestamp == new.metadata.deletionTimestamp
+    )
+
+
+def _is_over(job: batch.Job) -> bool:
+    return _ended(job) is not None
+
+
+@dataclass(slots=True)
+class _Told:
+    """The jobs told apart: those that run, and how the others ended."""
+
+    running: list[batch.Job]
+    complete: list[batch.Job]
+    failed: list[batch.Job]
+
+
 def decide(seen: Seen, now: datetime) -> Plan:
     """The status first (it is what remembers the last start), then history, then what is due."""
     cron_job = seen.cron_job
     planner = Planner()
-    status = _status(seen, planner)
-    if status != cron_job.status:
-        return planner.plan(msgspec.structs.replace(cron_job, status=status))
-    planner.do(*_forgotten(cron_job, seen.jobs))
+    told = _tell_apart(seen.jobs)
+    status = _status(cron_job, seen.jobs, told, planner)
+    current = cron_job if status == cron_job.status else msgspec.structs.replace(cron_job, status=status)
+    surplus = _forgotten(cron_job, told)
+    if surplus:
+        # What cannot be deleted must not keep the status from being told.
+        planner.do(*(() if current is cron_job else (Update(current, subresource="status"),)), *surplus)
+    unsaid = None if surplus or current is cron_job else current
     if cron_job.metadata.deletionTimestamp is not None or cron_job.spec.suspend:
-        return planner.plan()
+        return planner.plan(unsaid, final=bool(surplus or unsaid))
     try:
-        schedule = parse(cron_job.spec.schedule, _zone(cron_job))
+        latest, following = around(cron_job.spec.schedule, _zone(cron_job), now)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         reason = "UnparseableSchedule" if isinstance(error, ValueError) else "UnknownTimeZone"
-        return Plan((Emit(WARNING, reason, f"unparseable schedule {cron_job.spec.schedule!r}: {error}"),))
-    following = schedule.after(now)
+        planner.do(Emit(WARNING, reason, f"unparseable schedule {cron_job.spec.schedule!r}: {error}"))
+        return planner.plan(unsaid, final=bool(surplus or unsaid))
     if following is not None:
         planner.after((following - now).total_seconds())
-    if planner.actions:
-        return planner.plan()
-    due = _due(cron_job, schedule, now)
-    return _start(cron_job, seen.jobs, due, planner, now) if due is not None else planner.plan()
+    due = _due(current, latest)
+    if surplus or unsaid:
+        return planner.plan(unsaid, final=due is None)
+    return _start(cron_job, told.running, due, planner, now) if due is not None else planner.plan()
 
 
 def upcoming(cron_job: batch.CronJob, now: datetime) -> datetime | None:
     """When its schedule comes next; None if it never does, or is not understood."""
     try:
-        return parse(cron_job.spec.schedule, _zone(cron_job)).after(now)
+        return around(cron_job.spec.schedule, _zone(cron_job), now)[1]
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return None
 
 
-def _status(seen: Seen, planner: Planner) -> batch.CronJobStatus:
+def _tell_apart(jobs: Sequence[batch.Job]) -> _Told:
+    told = _Told([], [], [])
+    for job in jobs:
+        ended = _ended(job)
+        if ended is None:
+            told.running.append(job)
+        elif ended.type == "Complete":
+            told.complete.append(job)
+        else:
+            told.failed.append(job)
+    return told
+
+
+def _status(
+    cron_job: batch.CronJob, jobs: Sequence[batch.Job], told: _Told, planner: Planner
+) -> batch.CronJobStatus:
     """Which jobs run, when the last was due, when one last succeeded: all of it as the jobs themselves say."""
-    cron_job = seen.cron_job
     old = cron_job.status
-    running = [job for job in seen.jobs if _ended(job) is None]
     known = {reference.uid: reference for reference in old.active or ()}
-    jobs = {job.metadata.uid: job for job in seen.jobs}
+    if known:
+        _tell_of_ended(known, jobs, planner)
+    last = old.lastScheduleTime
+    for job in jobs:
+        due = (job.metadata.annotations or {}).get(SCHEDULED)
+        if due:
+            due = _in_utc(due)
+            if last is None or due > last:
+                last = due
+    success = old.lastSuccessfulTime
+    for job in told.complete:
+        completed = job.status.completionTime
+        if completed and (success is None or completed > success):
+            success = completed
+    return batch.CronJobStatus(
+        active=[known.get(job.metadata.uid) or _reference(job) for job in told.running] or None,
+        lastScheduleTime=last,
+        lastSuccessfulTime=success,
+    )
+
+
+def _tell_of_ended(known: dict[Any, core.ObjectReference], jobs: Sequence[batch.Job], planner: Planner) -> None:
+    """Events about jobs that the status still calls active."""
+    by_uid = {job.metadata.uid: job for job in jobs}
     for uid, reference in known.items():
-        job = jobs.get(uid)
+        job = by_uid.get(uid)
         ended = _ended(job) if job is not None else None
         if job is None:
             planner.do(Emit(NORMAL, "MissingJob", f"Active job went missing: {reference.name}"))
         elif ended is not None:
             text = f"Saw completed job: {reference.name}, condition: {ended.type}"
             planner.do(Emit(NORMAL, "SawCompletedJob", text))
-    last = old.lastScheduleTime
-    success = old.lastSuccessfulTime
-    for job in seen.jobs:
-        due = (job.metadata.annotations or {}).get(SCHEDULED)
-        if due:
-            due = format_time(parse_time(due))
-            last = max(last or due, due)
-        if job.status.completionTime and (ended := _ended(job)) is not None and ended.type == "Complete":
-            success = max(success or job.status.completionTime, job.status.completionTime)
-    return batch.CronJobStatus(
-        active=[known.get(job.metadata.uid) or _reference(job) for job in running] or None,
-        lastScheduleTime=last,
-        lastSuccessfulTime=success,
-    )
+
+
+@lru_cache(maxsize=4096)
+def _in_utc(stamp: str) -> str:
+    return format_time(parse_time(stamp))
 
 
 def _ended(job: batch.Job) -> batch.JobCondition | None:
-    conditions = job.status.conditions or ()
-    return next((c for c in conditions if c.type in ("Complete", "Failed") and c.status == "True"), None)
+    for condition in job.status.conditions or ():
+        if condition.type in ("Complete", "Failed") and condition.status == "True":
+            return condition
+    return None
 
 
 def _reference(job: batch.Job) -> core.ObjectReference:
@@ -127,30 +186,33 @@ def _reference(job: batch.Job) -> core.ObjectReference:
     )  # fmt: skip
 
 
-def _forgotten(cron_job: batch.CronJob, jobs: Sequence[batch.Job]) -> list[Delete]:
+def _forgotten(cron_job: batch.CronJob, told: _Told) -> list[Delete]:
     """The oldest finished jobs beyond what is kept."""
     spec = cron_job.spec
     found: list[Delete] = []
-    for type, limit in (("Complete", spec.successfulJobsHistoryLimit), ("Failed", spec.failedJobsHistoryLimit)):
-        kept = {"Complete": 3, "Failed": 1}[type] if limit is None else limit
-        ended = [job for job in jobs if (c := _ended(job)) is not None and c.type == type]
-        ended = [job for job in ended if job.metadata.deletionTimestamp is None]
-        ended.sort(key=lambda job: (job.status.startTime or "", job.metadata.name or ""))
-        found += [_delete(job) for job in ended[: max(0, len(ended) - kept)]]
+    for jobs, limit, default in (
+        (told.complete, spec.successfulJobsHistoryLimit, 3),
+        (told.failed, spec.failedJobsHistoryLimit, 1),
+    ):
+        kept = default if limit is None else limit
+        if len(jobs) <= kept:
+            continue
+        staying = [job for job in jobs if job.metadata.deletionTimestamp is None]
+        staying.sort(key=lambda job: (job.status.startTime or "", job.metadata.name or ""))
+        found += [_delete(job) for job in staying[: max(0, len(staying) - kept)]]
     return found
 
 
-def _due(cron_job: batch.CronJob, schedule: Schedule, now: datetime) -> datetime | None:
+def _due(cron_job: batch.CronJob, latest: datetime | None) -> datetime | None:
     """The last time that a job should have started and has not."""
     since = cron_job.status.lastScheduleTime or cron_job.metadata.creationTimestamp
-    latest = schedule.latest(now)
     if latest is None or (since and latest <= parse_time(since)):
         return None
     return latest
 
 
 def _start(
-    cron_job: batch.CronJob, jobs: Sequence[batch.Job], due: datetime, planner: Planner, now: datetime
+    cron_job: batch.CronJob, running: Sequence[batch.Job], due: datetime, planner: Planner, now: datetime
 ) -> Plan:
     deadline = cron_job.spec.startingDeadlineSeconds
     if deadline is not None and due + timedelta(seconds=deadline) < now:
@@ -159,7 +221,6 @@ def _start(
         # Noted, so that it is missed only once.
         status = msgspec.structs.replace(cron_job.status, lastScheduleTime=format_time(due))
         return planner.plan(msgspec.structs.replace(cron_job, status=status))
-    running = [job for job in jobs if _ended(job) is None]
     if running and cron_job.spec.concurrencyPolicy == "Forbid":
         text = "Not starting job because prior execution is running and concurrency policy is Forbid"
         return Plan((Emit(NORMAL, "JobAlreadyActive", text),), again=planner.again)

@@ -101,6 +101,17 @@ def _sorted(numbers: frozenset[int]) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
+def around(text: str, zone: tzinfo, moment: datetime) -> tuple[datetime | None, datetime | None]:
+    """A schedule's last minute that is not behind a moment, and its first one behind it. Raises ValueError."""
+    return _around(text, zone, moment.replace(second=0, microsecond=0))
+
+
+@lru_cache(maxsize=4096)
+def _around(text: str, zone: tzinfo, minute: datetime) -> tuple[datetime | None, datetime | None]:
+    schedule = parse(text, zone)
+    return schedule.latest(minute), schedule.after(minute)
+
+
 @lru_cache(maxsize=1024)
 def parse(text: str, zone: tzinfo = UTC) -> Schedule:
     """Raises ValueError."""

@@ -19,7 +19,7 @@ from pinnace.controllers import history
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.daemonset.placement import Fit, fit, node_of, pinned, tolerant
 from pinnace.controllers.deployment.fenceposts import scaled
-from pinnace.controllers.owners import candidates, claim, controller_of, controllers_named, index_by_controller
+from pinnace.controllers.owners import Owned, candidates, claim, index_by_controller
 from pinnace.controllers.plan import (
     NORMAL,
     NOTHING,
@@ -31,9 +31,9 @@ from pinnace.controllers.plan import (
     Plan,
     Planner,
     Ref,
-    Watch,
+    Related,
 )
-from pinnace.controllers.selectors import selector_of
+from pinnace.controllers.selectors import selects
 
 GENERATION_LABEL = "pod-template-generation"
 GENERATION = "deprecated.daemonset.template.generation"
@@ -61,10 +61,9 @@ class DaemonSetController:
         index_by_controller(self._pods)
         index_by_controller(self._revisions)
         self.watches = (
-            Watch(self._pods, controllers_named("DaemonSet", "apps")),
-            Watch(self._pods, self._of_orphan),
-            Watch(self._revisions, controllers_named("DaemonSet", "apps")),
-            Watch(self._nodes, self._of_node),
+            Owned(self._pods, "DaemonSet", "apps", self._adopters),
+            Owned(self._revisions, "DaemonSet", "apps"),
+            Related(self._nodes, self._of_node),
         )
 
     def observe(self, ref: Ref) -> Seen | None:
@@ -78,12 +77,11 @@ class DaemonSetController:
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
 
-    def _of_orphan(self, event: Event[core.Pod]) -> Iterable[Ref]:
-        pod = event.new
-        if pod is None or controller_of(pod) is not None or not pod.metadata.labels:
+    def _adopters(self, pod: core.Pod) -> Iterable[Ref]:
+        if not pod.metadata.labels:
             return
         for item in self.primary.cache.list(pod.metadata.namespace or ""):
-            if selector_of(item.spec.selector).matches(pod.metadata.labels):
+            if selects(item.spec.selector, pod.metadata.labels):
                 yield Ref(item.metadata.namespace or "", item.metadata.name or "")
 
     def _of_node(self, event: Event[core.Node]) -> Iterable[Ref]:
@@ -110,8 +108,8 @@ class _Place:
 def decide(seen: Seen, now: datetime) -> Plan:
     """One step: adopt; revision; one pod a node; roll; clean up; status."""
     daemon_set = seen.daemon_set
-    selector = selector_of(daemon_set.spec.selector)
-    claimed = claim(daemon_set, lambda pod: selector.matches(pod.metadata.labels), seen.pods)
+    selector = daemon_set.spec.selector
+    claimed = claim(daemon_set, lambda pod: selects(selector, pod.metadata.labels), seen.pods)
     if claimed.patches:
         return Plan(claimed.patches)
     if daemon_set.metadata.deletionTimestamp is not None:

@@ -11,17 +11,17 @@ import msgspec
 from pinnace.api import errors
 from pinnace.api.apps import v1 as apps
 from pinnace.api.core import v1 as core
-from pinnace.client.informer import Deleted, Event, Informers
+from pinnace.client.informer import Event, Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.deployment import revisions, scaling
 from pinnace.controllers.deployment import status as state
 from pinnace.controllers.deployment.fenceposts import is_rolling, replicas_of
 from pinnace.controllers.owners import (
     CONTROLLER,
+    Owned,
     candidates,
     claim,
     controller_of,
-    controllers_named,
     index_by_controller,
 )
 from pinnace.controllers.plan import (
@@ -36,10 +36,10 @@ from pinnace.controllers.plan import (
     Plan,
     Planner,
     Ref,
+    Related,
     Update,
-    Watch,
 )
-from pinnace.controllers.selectors import selector_of
+from pinnace.controllers.selectors import selects
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,8 @@ class DeploymentController:
         index_by_controller(self._sets)
         index_by_controller(self._pods)
         self.watches = (
-            Watch(self._sets, controllers_named("Deployment", "apps")),
-            Watch(self._sets, self._of_orphan),
-            Watch(self._pods, self._of_finished_pod),
+            Owned(self._sets, "Deployment", "apps", self._adopters),
+            Related(self._pods, self._of_finished_pod),
         )
 
     def observe(self, ref: Ref) -> Seen | None:
@@ -90,29 +89,27 @@ class DeploymentController:
     def report(self, seen: Seen, plan: Plan, failures: tuple[Failure, ...], now: datetime) -> Plan:
         return report(seen, failures, now)
 
-    def _of_orphan(self, event: Event[apps.ReplicaSet]) -> Iterable[Ref]:
-        rs = event.new
-        if rs is None or controller_of(rs) is not None or not rs.metadata.labels:
+    def _adopters(self, rs: apps.ReplicaSet) -> Iterable[Ref]:
+        if not rs.metadata.labels:
             return
         for deployment in self.primary.cache.list(rs.metadata.namespace or ""):
             selector = deployment.spec.selector if deployment.spec is not None else None
-            if selector is not None and selector_of(selector).matches(rs.metadata.labels):
+            if selector is not None and selects(selector, rs.metadata.labels):
                 yield Ref(deployment.metadata.namespace or "", deployment.metadata.name or "")
 
     def _of_finished_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
         """A recreating deployment waits for the last pod of its old replica sets."""
         pod = event.old if event.new is None else event.new
-        if not isinstance(event, Deleted) and not podlib.is_finished(pod):
-            return
         owner = controller_of(pod)
-        if owner is None or owner.kind != "ReplicaSet":
-            return
+        if owner is None or owner.kind != "ReplicaSet" or not (event.new is None or podlib.is_finished(pod)):
+            return ()
         namespace = pod.metadata.namespace or ""
         rs = self._sets.cache.get(namespace, owner.name)
         above = controller_of(rs) if rs is not None else None
         deployment = self.primary.cache.get(namespace, above.name) if above is not None else None
-        if deployment is not None and not is_rolling(deployment):
-            yield Ref(namespace, deployment.metadata.name or "")
+        if deployment is None or is_rolling(deployment):
+            return ()
+        return (Ref(namespace, deployment.metadata.name or ""),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +129,8 @@ def decide(seen: Seen, now: datetime) -> Plan:
     """One step: adopt, or the new replica set, or sizes, or clean-up; with nothing of these to do, the status."""
     deployment = seen.deployment
     assert deployment.spec is not None
-    matches = selector_of(deployment.spec.selector).matches
-    claimed = claim(deployment, lambda rs: matches(rs.metadata.labels or {}), seen.sets)
+    selector = deployment.spec.selector
+    claimed = claim(deployment, lambda rs: selects(selector, rs.metadata.labels), seen.sets)
     if claimed.patches:
         return Plan(claimed.patches)
     new = revisions.find_new(deployment, claimed.owned)
@@ -263,7 +260,9 @@ def _status(rollout: _Rollout, status: apps.DeploymentStatus, now: datetime) -> 
             planner.after(max(0.0, left.total_seconds()) + 1.0)
     if status == deployment.status:
         return planner.plan()
-    return planner.plan(msgspec.structs.replace(deployment, status=status))
+    # Once it is complete, what is left of earlier rollouts may be cleaned up.
+    final = not state.is_complete(deployment, status)
+    return planner.plan(msgspec.structs.replace(deployment, status=status), final=final)
 
 
 def _make_new(rollout: _Rollout, size: int) -> list[Action]:

@@ -41,7 +41,7 @@ def template_hash(template: core.PodTemplateSpec, collisions: int) -> str:
 
 def same_template(a: core.PodTemplateSpec | None, b: core.PodTemplateSpec | None) -> bool:
     """Whether two templates make the same pods; the hash label does not count."""
-    return a is not None and b is not None and _without_hash(a) == _without_hash(b)
+    return a is not None and b is not None and a.spec == b.spec and _without_hash(a) == _without_hash(b)
 
 
 def _without_hash(template: core.PodTemplateSpec) -> core.PodTemplateSpec:
@@ -58,7 +58,8 @@ def by_age(sets: Iterable[apps.ReplicaSet]) -> list[apps.ReplicaSet]:
 def find_new(deployment: apps.Deployment, sets: Sequence[apps.ReplicaSet]) -> apps.ReplicaSet | None:
     """The replica set of the deployment's present template: the oldest, should there be several."""
     template = deployment.spec.template if deployment.spec is not None else None
-    return next((rs for rs in by_age(sets) if rs.spec is not None and same_template(rs.spec.template, template)), None)
+    alike = [rs for rs in sets if rs.spec is not None and same_template(rs.spec.template, template)]
+    return alike[0] if len(alike) == 1 else next(iter(by_age(alike)), None)
 
 
 def revision(obj: Any) -> int:

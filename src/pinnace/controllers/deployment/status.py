@@ -27,7 +27,10 @@ def has_deadline(deployment: apps.Deployment) -> bool:
 
 
 def condition(status: apps.DeploymentStatus | None, type: str) -> apps.DeploymentCondition | None:
-    return next((c for c in (status.conditions if status is not None else None) or () if c.type == type), None)
+    for condition in (status.conditions if status is not None else None) or ():
+        if condition.type == type:
+            return condition
+    return None
 
 
 def set_condition(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
@@ -17,7 +18,7 @@ from pinnace.api.times import format as format_time
 from pinnace.client.informer import Event, Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.endpoints import members
-from pinnace.controllers.plan import NOTHING, Create, Delete, Plan, Ref, Update, Watch
+from pinnace.controllers.plan import NOTHING, Create, Delete, Plan, Ref, Related, Update
 
 _MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 _MANAGER = "endpoint-controller"
@@ -39,10 +40,10 @@ class EndpointsController:
         self.primary = informers.of(core.Service)
         self._pods = informers.of(core.Pod)
         self._endpoints = informers.of(core.Endpoints)
-        members.index_by_label(self._pods)
+        members.index(self.primary, self._pods)
         self.watches = (
-            Watch(self._pods, lambda event: members.services_of(self.primary, event)),
-            Watch(self._endpoints, _service_of),
+            Related(self._pods, partial(members.services_of, self.primary)),
+            Related(self._endpoints, _service_of),
         )
 
     def observe(self, ref: Ref) -> Seen | None:

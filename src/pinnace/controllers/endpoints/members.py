@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from pinnace.api.core import v1 as core
@@ -13,6 +13,7 @@ from pinnace.controllers.plan import Ref
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 _BY_LABEL = "label"
+_SELECTING = "selecting"      # the services of a namespace that select pods
 
 
 class Port(NamedTuple):
@@ -24,25 +25,34 @@ class Port(NamedTuple):
     app_protocol: str
 
 
-def index_by_label(pods: Informer[core.Pod]) -> None:
+def index(services: Informer[core.Service], pods: Informer[core.Pod]) -> None:
+    """What `selected` and `services_of` look things up by."""
+    services.add_index(_SELECTING, _selecting)
     pods.add_index(_BY_LABEL, _labels)
 
 
-def _labels(pod: core.Pod) -> Iterator[Hashable]:
-    namespace = pod.metadata.namespace or ""
-    for key, value in (pod.metadata.labels or {}).items():
-        yield namespace, key, value
+def _selecting(service: core.Service) -> tuple[str, ...]:
+    return (service.metadata.namespace or "",) if _selector(service) else ()
+
+
+def _labels(pod: core.Pod) -> list[tuple[str, str, str]]:
+    data = pod.metadata
+    return [(data.namespace or "", key, value) for key, value in data.labels.items()] if data.labels else []
 
 
 def selected(pods: Informer[core.Pod], service: core.Service) -> list[core.Pod]:
     """The pods that a service selects, in order of their names."""
-    selector = (service.spec.selector if service.spec is not None else None) or {}
+    selector = _selector(service)
     if not selector:
         return []
     pairs = [(service.metadata.namespace or "", key, value) for key, value in selector.items()]
     found = min((pods.cache.by_index(_BY_LABEL, pair) for pair in pairs), key=len)
     chosen = [pod for pod in found if matches(selector, pod)]
     return sorted(chosen, key=lambda pod: pod.metadata.name or "")
+
+
+def _selector(service: core.Service) -> dict[str, str]:
+    return (service.spec.selector if service.spec is not None else None) or {}
 
 
 def matches(selector: dict[str, str], pod: core.Pod) -> bool:
@@ -53,13 +63,17 @@ def matches(selector: dict[str, str], pod: core.Pod) -> bool:
 def services_of(services: Informer[core.Service], event: Event[core.Pod]) -> Iterable[Ref]:
     """The services that a pod's change concerns."""
     old, new = event.old, event.new
-    if old is not None and new is not None and _face(old) == _face(new):
-        return
+    obj: Any = old if new is None else new
+    namespace = obj.metadata.namespace or ""
+    selecting = services.cache.by_index(_SELECTING, namespace)
+    if not selecting or (old is not None and new is not None and _face(old) == _face(new)):
+        return ()
     versions = [pod for pod in (old, new) if pod is not None]
-    for service in services.cache.list(versions[0].metadata.namespace or ""):
-        selector = service.spec.selector if service.spec is not None else None
-        if selector and any(matches(selector, version) for version in versions):
-            yield Ref(service.metadata.namespace or "", service.metadata.name or "")
+    return [
+        Ref(namespace, service.metadata.name or "")
+        for service in selecting
+        if any(matches(_selector(service), version) for version in versions)
+    ]
 
 
 def _face(pod: core.Pod) -> tuple[Any, ...]:

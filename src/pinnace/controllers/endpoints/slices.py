@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
@@ -19,7 +20,7 @@ from pinnace.client.informer import Event, Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.endpoints import members
 from pinnace.controllers.owners import controller_reference
-from pinnace.controllers.plan import NOTHING, Action, Create, Delete, Plan, Ref, Update, Watch
+from pinnace.controllers.plan import NOTHING, Action, Create, Delete, Plan, Ref, Related, Update
 
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
@@ -47,12 +48,12 @@ class EndpointSliceController:
         self._pods = informers.of(core.Pod)
         self._slices = informers.of(discovery.EndpointSlice)
         self._nodes = informers.of(core.Node)
-        members.index_by_label(self._pods)
+        members.index(self.primary, self._pods)
         self._slices.add_index("service", _service_index)
         self.watches = (
-            Watch(self._pods, lambda event: members.services_of(self.primary, event)),
-            Watch(self._slices, _services_of_slice),
-            Watch(self._nodes, self._all_of_zone),
+            Related(self._pods, partial(members.services_of, self.primary)),
+            Related(self._slices, _services_of_slice),
+            Related(self._nodes, self._all_of_zone),
         )
 
     def observe(self, ref: Ref) -> Seen | None:

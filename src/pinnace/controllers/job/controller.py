@@ -16,11 +16,11 @@ from pinnace.api.batch import v1 as batch
 from pinnace.api.core import v1 as core
 from pinnace.api.times import format as format_time
 from pinnace.api.times import parse as parse_time
-from pinnace.client.informer import Event, Informers
+from pinnace.client.informer import Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.job import indexes, tally
 from pinnace.controllers.job.tally import FINALIZER, Tally
-from pinnace.controllers.owners import candidates, claim, controller_of, controllers_named, index_by_controller
+from pinnace.controllers.owners import Owned, candidates, claim, controller_of, index_by_controller
 from pinnace.controllers.plan import (
     NORMAL,
     WARNING,
@@ -32,9 +32,9 @@ from pinnace.controllers.plan import (
     Plan,
     Planner,
     Ref,
-    Watch,
+    Update,
 )
-from pinnace.controllers.selectors import selector_of
+from pinnace.controllers.selectors import selects
 
 _OURS = (None, "", "kubernetes.io/job-controller")
 _AT_ONCE = 500
@@ -60,15 +60,13 @@ class JobController:
         self._pods = informers.of(core.Pod)
         index_by_controller(self._pods)
         self._pods.add_index(_TRACKED, _tracked_for)
-        self.watches = (
-            Watch(self._pods, controllers_named("Job", "batch")),
-            Watch(self._pods, self._of_orphan),
-        )
+        self.watches = (Owned(self._pods, "Job", "batch", self._adopters, same=_counts_alike),)
 
     def observe(self, ref: Ref) -> Seen | None:
         job = self.primary.cache.get(*ref)
         uid = job.metadata.uid if job is not None else None
-        left = tuple(pod for pod in self._pods.cache.by_index(_TRACKED, ref) if not _belongs(pod, uid))
+        tracked = self._pods.cache.by_index(_TRACKED, ref)
+        left = tuple([pod for pod in tracked if not _belongs(pod, uid)]) if tracked else ()
         if job is None or job.spec.managedBy not in _OURS:
             return Seen(None, (), left) if left else None
         return Seen(job, tuple(candidates(self._pods, job)), left)
@@ -76,19 +74,34 @@ class JobController:
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
 
-    def _of_orphan(self, event: Event[core.Pod]) -> Iterable[Ref]:
-        pod = event.new
-        if pod is None or controller_of(pod) is not None or not pod.metadata.labels:
+    def _adopters(self, pod: core.Pod) -> Iterable[Ref]:
+        if not pod.metadata.labels:
             return
         for job in self.primary.cache.list(pod.metadata.namespace or ""):
-            if job.spec.selector is not None and selector_of(job.spec.selector).matches(pod.metadata.labels):
+            if job.spec.selector is not None and selects(job.spec.selector, pod.metadata.labels):
                 yield Ref(job.metadata.namespace or "", job.metadata.name or "")
 
 
 def _tracked_for(pod: core.Pod) -> Iterable[Ref]:
-    owner = controller_of(pod) if tally.is_tracked(pod) else None
-    if owner is not None and owner.kind == "Job" and owner.apiVersion.startswith("batch/"):
-        yield Ref(pod.metadata.namespace or "", owner.name)
+    if not tally.is_tracked(pod):
+        return ()
+    owner = controller_of(pod)
+    if owner is None or owner.kind != "Job" or not owner.apiVersion.startswith("batch/"):
+        return ()
+    return (Ref(pod.metadata.namespace or "", owner.name),)
+
+
+def _counts_alike(old: core.Pod, new: core.Pod) -> bool:
+    """Whether a pod's change leaves all that is decided by: whether it runs, ended and how, is ready, is held."""
+    before, after = old.metadata, new.metadata
+    if (
+        before.finalizers != after.finalizers
+        or before.annotations != after.annotations
+        or not podlib.same_standing(old, new)
+    ):
+        return False
+    restarting = new.spec is not None and new.spec.restartPolicy == "OnFailure"
+    return old.status == new.status if restarting or podlib.is_finished(new) else True
 
 
 def _belongs(pod: core.Pod, uid: str | None) -> bool:
@@ -117,15 +130,15 @@ def decide(seen: Seen, now: datetime) -> Plan:
         return Plan(tuple(map(_let_go, seen.left)))
     if job is None or job.spec.selector is None:
         return Plan()
-    selector = selector_of(job.spec.selector)
-    claimed = claim(job, lambda pod: selector.matches(pod.metadata.labels or {}), seen.pods, finalizer=FINALIZER)
+    selector = job.spec.selector
+    claimed = claim(job, lambda pod: selects(selector, pod.metadata.labels), seen.pods, finalizer=FINALIZER)
     if claimed.patches:
         return Plan(claimed.patches)
     pods = claimed.owned
     if is_finished(job) or job.metadata.deletionTimestamp is not None:
-        return Plan(tuple(_let_go(pod) for pod in pods if tally.is_tracked(pod)))
+        return Plan(tuple([_let_go(pod) for pod in pods if tally.is_tracked(pod)]), final=True)
     noted = tally.recorded(job.status)
-    held = [pod for pod in pods if tally.is_tracked(pod) and (pod.metadata.uid or "") in noted]
+    held = [pod for pod in pods if pod.metadata.uid in noted and tally.is_tracked(pod)] if noted else ()
     if held:
         return Plan(tuple(map(_let_go, held)))
     told = tally.tell_apart(job, pods)
@@ -137,7 +150,7 @@ def decide(seen: Seen, now: datetime) -> Plan:
 
 
 def is_finished(job: batch.Job) -> bool:
-    return any(tally.condition(job, type) is not None for type in ("Complete", "Failed"))
+    return tally.condition(job, "Complete") is not None or tally.condition(job, "Failed") is not None
 
 
 def _started(job: batch.Job, now: datetime) -> batch.JobStatus:
@@ -224,7 +237,7 @@ def _end(job: batch.Job, status: batch.JobStatus, told: Tally, ending: _Ending, 
     if told.active:
         return Plan(tuple(map(_delete, told.active)), _changed(job, status))
     if told.succeeded or told.failed:
-        return Plan(_loose(told), _changed(job, _counted(job, status, told)))
+        return _note(job, status, told)
     status = _counted(job, status, told)
     if told.terminating:
         return Plan(_loose(told), _changed(job, status))
@@ -235,13 +248,22 @@ def _end(job: batch.Job, status: batch.JobStatus, told: Tally, ending: _Ending, 
         event = Emit(NORMAL, "Completed", "Job completed")
     else:
         event = Emit(WARNING, ending.reason, ending.message)
-    return Plan((*_loose(told), event), _changed(job, status))
+    return Plan((*_loose(told), event), _changed(job, status), final=True)
+
+
+def _note(job: batch.Job, status: batch.JobStatus, told: Tally) -> Plan:
+    """Write down which pods have ended, and only then let them go."""
+    changed = _changed(job, _counted(job, status, told))
+    noted = () if changed is None else (Update(changed, subresource="status"),)
+    return Plan((*_loose(told), *noted, *map(_let_go, told.succeeded), *map(_let_go, told.failed)))
 
 
 def _count(job: batch.Job, status: batch.JobStatus, told: Tally) -> Plan | None:
     """The next step of counting finished pods; None when all are counted."""
     loose = _loose(told)
-    if not (loose or told.succeeded or told.failed or tally.recorded(job.status)):
+    if told.succeeded or told.failed:
+        return _note(job, status, told)
+    if not (loose or tally.recorded(job.status)):
         return None
     return Plan(loose, _changed(job, _counted(job, status, told)))
 
@@ -270,16 +292,20 @@ def _go_on(
     if counting is not None:
         return counting
     writes = _stop(told.active) if job.spec.suspend else _manage(job, told, pods, planner, now)
-    made = sum(isinstance(write, Create) for write in writes)
+    made = len([write for write in writes if isinstance(write, Create)])
     if made:
         # As upstream: the pods that were just made are told in the same status. (If one is refused, it is not written.)
         status = msgspec.structs.replace(status, active=len(told.active) + made)
     elif writes and job.status is not None and job.status.startTime == status.startTime:
         return Plan(writes, again=planner.again)
-    return Plan((*writes, *_suspension(job, status)), _changed(job, status), planner.again)
+    # With fewer made than may be at once, all that are wanted are there, or their turn comes by the clock.
+    final = made < _AT_ONCE if made else not writes
+    return Plan((*writes, *_suspension(job, status)), _changed(job, status), planner.again, final)
 
 
 def _suspension(job: batch.Job, status: batch.JobStatus) -> tuple[Action, ...]:
+    if not status.conditions:
+        return ()
     before = {c.type: c.status for c in (job.status.conditions if job.status is not None else None) or ()}
     after = {c.type: c.status for c in status.conditions or ()}
     if before.get("Suspended") == after.get("Suspended"):

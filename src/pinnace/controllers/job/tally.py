@@ -50,12 +50,12 @@ def replaces_only_failed(job: batch.Job) -> bool:
 def recorded(status: batch.JobStatus | None) -> set[str]:
     """The uids of finished pods that are noted, but not yet counted."""
     noted = status.uncountedTerminatedPods if status is not None else None
-    return {*((noted.succeeded or ()) if noted else ()), *((noted.failed or ()) if noted else ())}
+    return {*(noted.succeeded or ()), *(noted.failed or ())} if noted is not None else set()
 
 
 def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
     known = recorded(job.status)
-    done = indexes.parse(job.status.completedIndexes if job.status is not None else None)
+    done = indexes.parse(job.status.completedIndexes if job.status is not None else None) if is_indexed(job) else ()
     active, terminating, succeeded, failed, ignored = [], [], [], [], []   # type: ignore[var-annotated]  # five of a kind
     failure = ""
     for pod in pods:
@@ -67,7 +67,7 @@ def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
         if not is_tracked(pod) or (pod.metadata.uid or "") in known:
             continue
         if podlib.phase(pod) == "Succeeded":
-            if is_indexed(job) and indexes.of_pod(pod) in done:
+            if done and indexes.of_pod(pod) in done:
                 ignored.append(pod)   # a second success of one index
             else:
                 succeeded.append(pod)
@@ -84,7 +84,10 @@ def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
 def failed_indexes(job: batch.Job, pods: Iterable[core.Pod]) -> frozenset[int]:
     """Indexes that have failed for good: more often than `backoffLimitPerIndex`, or by the failure policy."""
     limit = job.spec.backoffLimitPerIndex
-    found = indexes.parse(job.status.failedIndexes if job.status is not None else None)
+    known = job.status.failedIndexes if job.status is not None else None
+    if limit is None and not known:
+        return frozenset()
+    found = indexes.parse(known)
     if limit is None:
         return frozenset(found)
     counts: dict[int, int] = {}
@@ -153,7 +156,7 @@ def current(status: batch.JobStatus, tally: Tally) -> batch.JobStatus:
         active=len(tally.active) or None,
         ready=sum(map(podlib.is_ready, tally.active)),
         terminating=len(tally.terminating),
-        failedIndexes=indexes.format(tally.failed_indexes) or status.failedIndexes,
+        failedIndexes=indexes.format(tally.failed_indexes) if tally.failed_indexes else status.failedIndexes,
         uncountedTerminatedPods=status.uncountedTerminatedPods or batch.UncountedTerminatedPods(),
     )
 
@@ -182,12 +185,16 @@ def set_condition(
 
 
 def condition(job: batch.Job, type: str) -> batch.JobCondition | None:
-    conditions = (job.status.conditions if job.status is not None else None) or ()
-    return next((c for c in conditions if c.type == type and c.status == "True"), None)
+    for condition in (job.status.conditions if job.status is not None else None) or ():
+        if condition.type == type and condition.status == "True":
+            return condition
+    return None
 
 
 def backoff_left(pods: Sequence[core.Pod], now: datetime) -> timedelta:
     """How long to wait before a failed pod is replaced: 10 s, doubling with each failure since a success."""
+    if not any(map(podlib.is_finished, pods)):
+        return timedelta()
     failures: list[datetime] = []
     last_success = datetime.min.replace(tzinfo=now.tzinfo)
     for pod in pods:

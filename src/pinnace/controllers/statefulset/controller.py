@@ -20,10 +20,10 @@ from pinnace.controllers import pods as podlib
 from pinnace.controllers.deployment.fenceposts import replicas_of, scaled
 from pinnace.controllers.owners import (
     CONTROLLER,
+    Owned,
     candidates,
     claim,
     controller_of,
-    controllers_named,
     index_by_controller,
 )
 from pinnace.controllers.plan import (
@@ -36,10 +36,10 @@ from pinnace.controllers.plan import (
     Plan,
     Planner,
     Ref,
+    Related,
     Update,
-    Watch,
 )
-from pinnace.controllers.selectors import selector_of
+from pinnace.controllers.selectors import selects
 from pinnace.controllers.statefulset import identity
 
 
@@ -62,10 +62,9 @@ class StatefulSetController:
         index_by_controller(self._pods)
         index_by_controller(self._revisions)
         self.watches = (
-            Watch(self._pods, controllers_named("StatefulSet", "apps")),
-            Watch(self._pods, self._of_orphan),
-            Watch(self._revisions, controllers_named("StatefulSet", "apps")),
-            Watch(self._claims, self._of_claim),
+            Owned(self._pods, "StatefulSet", "apps", self._adopters),
+            Owned(self._revisions, "StatefulSet", "apps"),
+            Related(self._claims, self._of_claim),
         )
 
     def observe(self, ref: Ref) -> Seen | None:
@@ -89,10 +88,7 @@ class StatefulSetController:
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
 
-    def _of_orphan(self, event: Event[core.Pod]) -> Iterable[Ref]:
-        pod = event.new
-        if pod is None or controller_of(pod) is not None:
-            return
+    def _adopters(self, pod: core.Pod) -> Iterable[Ref]:
         namespace = pod.metadata.namespace or ""
         stateful = self.primary.cache.get(namespace, (pod.metadata.name or "").rpartition("-")[0])
         if stateful is not None:
@@ -133,8 +129,8 @@ class _Set:
 def decide(seen: Seen, now: datetime) -> Plan:
     """One step: adopt; revision; a place to fill; a pod to let go; one to replace; then the status."""
     stateful = seen.stateful
-    selector = selector_of(stateful.spec.selector)
-    claimed = claim(stateful, lambda pod: selector.matches(pod.metadata.labels), seen.pods)
+    selector = stateful.spec.selector
+    claimed = claim(stateful, lambda pod: selects(selector, pod.metadata.labels), seen.pods)
     if claimed.patches:
         return Plan(claimed.patches)
     past = history.present(stateful, seen.revisions, stateful.status.collisionCount or 0)

@@ -22,7 +22,7 @@ from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
 from pinnace.client.events import EventRecorder
-from pinnace.client.informer import Added, Deleted, Event, Informers, revision_number
+from pinnace.client.informer import Event, Informers, revision_number
 from pinnace.kubelet.policy import list_of
 from pinnace.kubelet.simulated import pods
 from pinnace.kubelet.simulated.course import Exit
@@ -294,15 +294,15 @@ class SimulatedNodes:
     # ------------------------------------------------------------------------------------------------- the pods
 
     def _pod_changed(self, event: Event[core.Pod]) -> None:
-        pod = event.old if isinstance(event, Deleted) else event.new
+        pod = event.old if event.new is None else event.new
         machine = self._machines.get(pod.spec.nodeName or "")
         if machine is None or not machine.connected:
             return
         tracked = machine.pods.get(pod.metadata.uid or "")
-        if isinstance(event, Deleted):
+        if event.new is None:
             if tracked is not None:
                 self._forget(tracked)
-        elif tracked is None or isinstance(event, Added):
+        elif tracked is None or event.old is None:
             self._take(machine, pod)
         elif revision_number(pod.metadata.resourceVersion) > revision_number(tracked.pod.metadata.resourceVersion):
             if tracked.queued:

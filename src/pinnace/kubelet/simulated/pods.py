@@ -19,7 +19,7 @@ from pinnace.kubelet import images, pod_plan
 from pinnace.kubelet.crash_backoff import CrashBackoff
 from pinnace.kubelet.pod_plan import Doom, Memory, Seen, StartFailure, Verdict, Waiting
 from pinnace.kubelet.pod_status import Facts, pod_status, statuses
-from pinnace.kubelet.policy import all_containers, every_container
+from pinnace.kubelet.policy import all_containers, container_named, every_container
 from pinnace.kubelet.simulated.course import Course, Exit, Mark, course
 from pinnace.kubelet.simulated.life import FOREVER, Life
 from pinnace.runtime.cri import Container, ContainerState, PodIdentity, Sandbox, SandboxState
@@ -239,6 +239,7 @@ class _Machine:
         self.terminal = state.terminal
         self.finished = state.finished
         self.now = 0.0
+        self.hashes = {c.name: c.image or "" for c in all_containers(pod.spec)}
         self.told: list[Told] = []
         self.pulled: list[tuple[str, bool]] = []
 
@@ -334,7 +335,8 @@ class _Machine:
                 self._tell("Normal", plan.doom.reason, plan.doom.message)
             if self.doom is not None:
                 self.starting = None
-            self._note_waiting(plan.waiting)
+            if plan.waiting:
+                self._note_waiting(plan.waiting)
             self.terminal = plan.terminal
             if not plan.steps:
                 if plan.again is None:
@@ -358,16 +360,16 @@ class _Machine:
     def _note_end(self) -> None:
         """A pod that is deleted, has ended, or was declared so by somebody, is not started again."""
         status = self.pod.status
-        deadline = self.wall + pod_plan.pod_grace(self.pod)
         if self.pod.metadata.deletionTimestamp:
-            old = self.doom
+            old, deadline = self.doom, self.wall + pod_plan.pod_grace(self.pod)
             if old is None:
                 self.doom = Doom(deadline, deleted=True)
             elif not old.deleted:
                 self.doom = replace(old, deadline=min(deadline, old.deadline), deleted=True)
-            elif (grace := pod_plan.pod_grace(self.pod)) and self.wall + grace < old.deadline - 0.5:
+            elif deadline < old.deadline - 0.5:
                 self.doom = replace(old, deadline=deadline)
         elif self.doom is None and status.phase in ("Succeeded", "Failed"):
+            deadline = self.wall + pod_plan.pod_grace(self.pod)
             self.doom = Doom(deadline, status.reason or "", status.message or "", failed=status.phase == "Failed")
 
     def _seen(self) -> Seen:
@@ -376,8 +378,8 @@ class _Machine:
             verdicts={id: c.marks[self.passed[id]].verdict for id, c in self.courses.items()},
             memory=self.memory, doom=self.doom, mounted=self.mounted and not (self.doom and self.doom.deleted),
             busy=frozenset(("start",)) if self.starting is not None else frozenset(),
-            killing={id: e.deadline for id, e in self.endings.items()},
-            hashes={c.name: c.image or "" for c in all_containers(self.pod.spec)},
+            killing={id: e.deadline for id, e in self.endings.items()} if self.endings else {},
+            hashes=self.hashes,
         )  # fmt: skip
 
     def _note_waiting(self, waiting: Mapping[str, Waiting]) -> None:
@@ -422,14 +424,13 @@ class _Machine:
             table.pop(id, None)
 
     def _start(self, name: str, attempt: int, crashed_at: float | None) -> None:
-        container = next(c for c in every_container(self.pod.spec) if c.name == name)
+        container = container_named(self.pod.spec, name)
         if crashed_at is not None:
             memory = self.memory.get(name, Memory())
             self.memory[name] = replace(memory, crash=CrashBackoff.after(memory.crash, crashed_at, self.wall))
         life, image = self.place.life(self.pod, container), container.image or ""
-        policy, present = images.policy(container), image in self.place.images or any(
-            image == name for name, _ in self.pulled
-        )
+        policy = images.policy(container)
+        present = image in self.place.images or image in [name for name, _ in self.pulled]
         starting = Starting(name, attempt, life, self.now, None, self.now + life.start)
         if present and policy != "Always":
             words = "already present on machine and can be accessed by the pod"
@@ -448,7 +449,7 @@ class _Machine:
 
     def _pull_done(self, starting: Starting) -> None:
         name, life = starting.name, starting.life
-        image = next(c.image or "" for c in every_container(self.pod.spec) if c.name == name)
+        image = container_named(self.pod.spec, name).image or ""
         if life.pull_error:
             self._tell("Warning", "Failed", f'Failed to pull image "{image}": {life.pull_error}', name)
             self._failed(name, "ErrImagePull", life.pull_error, image)
@@ -475,7 +476,7 @@ class _Machine:
 
     def _start_done(self, starting: Starting) -> None:
         name, life, attempt = starting.name, starting.life, starting.attempt
-        container = next(c for c in every_container(self.pod.spec) if c.name == name)
+        container = container_named(self.pod.spec, name)
         self._tell_well(life, "Created", "Container created", name)
         self._tell_well(life, "Started", "Container started", name)
         made = replace(

@@ -66,6 +66,11 @@ class Base:
         return scores
 
 
+def filters(plugin: Plugin) -> bool:
+    """Whether the plugin may have something against a node."""
+    return getattr(type(plugin), "filter", None) is not Base.filter
+
+
 def highest_is_best(scores: list[float]) -> list[float]:
     """Scale so that the highest becomes 100."""
     top = max(scores, default=0.0)

@@ -20,6 +20,8 @@ class ImageLocality(Base):
         containers = pod.pod.spec.containers or ()
         if not node.images or not containers:
             return 0.0
-        there = sum(node.images.get(container.image or "", 0) for container in containers)
+        there = 0
+        for container in containers:
+            there += node.images.get(container.image or "", 0)
         most = _MOST_PER_CONTAINER * len(containers)
         return 100.0 * (min(max(there, _LEAST), most) - _LEAST) / (most - _LEAST)

@@ -43,10 +43,10 @@ class NodeResourcesBalancedAllocation(Base):
     weight: ClassVar[int] = 1
 
     def score(self, state: Any, pod: PodInfo, node: NodeInfo) -> float:
-        fractions = [min(1.0, used / offered) for offered, used in _shares(pod, node) if offered]
-        if len(fractions) < 2:
+        (cpus, cpu), (bytes_, memory) = _shares(pod, node)
+        if not cpus or not bytes_:
             return 100.0
-        return (1.0 - abs(fractions[0] - fractions[1]) / 2) * 100.0
+        return (1.0 - abs(min(1.0, cpu / cpus) - min(1.0, memory / bytes_)) / 2) * 100.0
 
 
 def _shares(pod: PodInfo, node: NodeInfo) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -81,7 +81,9 @@ class DefaultSpread(Base):
     relative: ClassVar[bool] = True
 
     def prepare(self, pod: PodInfo, nodes: Nodes) -> Any:
-        return (pod.owner or None) if not pod.pod.spec.topologySpreadConstraints else None
+        if pod.pod.spec.topologySpreadConstraints or not nodes.has_pods_of(pod.owner):
+            return None
+        return pod.owner
 
     def score(self, state: str, pod: PodInfo, node: NodeInfo) -> float:
         return float(node.owners.get(state, 0))

@@ -49,8 +49,10 @@ def validate_pod(pod: core.Pod) -> Iterator[FieldError]:
 
 
 def validate_update(new: core.Pod, old: core.Pod) -> Iterator[FieldError]:
-    yield from validate_pod(new)
     after, before = new.spec, old.spec
+    if after == before:
+        return        # what is there was found good before
+    yield from validate_pod(new)
     if len(after.containers) != len(before.containers):
         yield forbidden("spec.containers", "pod updates may not add or remove containers")
         return
@@ -71,8 +73,6 @@ def validate_update(new: core.Pod, old: core.Pod) -> Iterator[FieldError]:
         yield invalid("spec.activeDeadlineSeconds", None, "must not update from a positive integer to nil value")
     yield from _tolerations(after.tolerations or (), before.tolerations or ())
     yield from _scheduling_gates(after.schedulingGates or (), before.schedulingGates or ())
-    if after == before:
-        return
     found = list(_gated(after, before)) if before.schedulingGates else []
     yield from found
     if _munged(after, before, gated=bool(before.schedulingGates)) != before:
@@ -182,31 +182,38 @@ def _difference(after: core.PodSpec, before: core.PodSpec) -> str:
 def validate_status(new: core.Pod, old: core.Pod) -> Iterator[FieldError]:
     status, was = new.status, old.status
     for i, condition in enumerate(status.conditions or ()):
-        yield from rules.qualified_name(f"metadata.conditions[{i}].Type", condition.type)
+        if not rules.is_qualified(condition.type):
+            yield from rules.qualified_name(f"metadata.conditions[{i}].Type", condition.type)
     if new.spec.nodeName != old.spec.nodeName:
         yield forbidden("status.nodeName", "may not be changed directly")
     if status.nominatedNodeName and status.nominatedNodeName != was.nominatedNodeName:
         yield from rules.dns_subdomain("status.nominatedNodeName", status.nominatedNodeName)
     yield from rules.immutable("status.qosClass", status.qosClass or "", was.qosClass or "")
     policy = old.spec.restartPolicy or ""
-    yield from _transitions(status.containerStatuses, was.containerStatuses, "containerStatuses", old.spec, policy)
-    yield from _transitions(
-        status.initContainerStatuses, was.initContainerStatuses, "initContainerStatuses", old.spec, policy
-    )
-    yield from _transitions(
-        status.ephemeralContainerStatuses,
-        was.ephemeralContainerStatuses,
-        "ephemeralContainerStatuses",
-        old.spec,
-        "Never",
-    )
-    yield from _addresses([item.ip for item in status.podIPs or ()], "status.podIPs")
-    hosts = [item.ip for item in status.hostIPs or ()]
-    if hosts and hosts[0] != (status.hostIP or ""):
-        yield invalid("status.hostIPs[0].ip", hosts[0], "must be equal to `hostIP`")
-    yield from _addresses(hosts, "status.hostIPs")
-    claims = {claim.name for claim in new.spec.resourceClaims or ()}
+    if was.containerStatuses:
+        yield from _transitions(status.containerStatuses, was.containerStatuses, "containerStatuses", old.spec, policy)
+    if was.initContainerStatuses:
+        yield from _transitions(
+            status.initContainerStatuses, was.initContainerStatuses, "initContainerStatuses", old.spec, policy
+        )
+    if was.ephemeralContainerStatuses:
+        yield from _transitions(
+            status.ephemeralContainerStatuses,
+            was.ephemeralContainerStatuses,
+            "ephemeralContainerStatuses",
+            old.spec,
+            "Never",
+        )
+    if status.podIPs and status.podIPs != was.podIPs:
+        yield from _addresses([item.ip for item in status.podIPs], "status.podIPs")
+    if status.hostIPs:
+        hosts = [item.ip for item in status.hostIPs]
+        if hosts[0] != (status.hostIP or ""):
+            yield invalid("status.hostIPs[0].ip", hosts[0], "must be equal to `hostIP`")
+        if status.hostIPs != was.hostIPs:
+            yield from _addresses(hosts, "status.hostIPs")
     for i, claim_status in enumerate(status.resourceClaimStatuses or ()):
+        claims = {claim.name for claim in new.spec.resourceClaims or ()}
         if claim_status.name not in claims:
             yield invalid(
                 f"status.resourceClaimStatuses[{i}].name",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 from pinnace.api.core import v1 as core
@@ -24,6 +25,11 @@ SOURCES = (
 _HOST_PATH_TYPES = (
     "", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket",
 )  # fmt: skip
+_PROJECTIONS = (
+    "secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate",
+)  # fmt: skip
+_sources_of = attrgetter(*SOURCES)
+_projections_of = attrgetter(*_PROJECTIONS)
 _MODE = "must be a number between 0 and 0777 (octal), both inclusive"
 
 
@@ -50,8 +56,7 @@ def validate_volumes(volumes: Sequence[core.Volume], pod_name: str, path: str) -
 
 def _sources(volume: core.Volume, path: str) -> Iterator[FieldError]:
     found = False
-    for word in SOURCES:
-        source = getattr(volume, word)
+    for word, source in zip(SOURCES, _sources_of(volume), strict=True):
         if source is None:
             continue
         here = f"{path}.{word}"
@@ -153,9 +158,7 @@ def _projected(volume: core.ProjectedVolumeSource, path: str) -> Iterator[FieldE
     for i, source in enumerate(volume.sources or ()):
         here = f"{path}.sources[{i}]"
         found = False
-        for word in ("secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle",
-                     "podCertificate"):  # fmt: skip
-            part = getattr(source, word)
+        for word, part in zip(_PROJECTIONS, _projections_of(source), strict=True):
             if part is None:
                 continue
             where = f"{here}.{word}"
