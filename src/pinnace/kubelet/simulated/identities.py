@@ -144,7 +144,9 @@ class Identities:
                 await self._end(machine, identity)
         except FAILURES as error:
             pause = next(identity.pauses) if what == _RENEW else _KNOCKS
-            log.warning("node %s: %s: %s; again in %.3g s", name, what, error or "timeout", pause)
+            # One that is not let in goes on knocking for as long as it is there.
+            level = logging.WARNING if what == _RENEW else logging.INFO
+            log.log(level, "node %s: %s; again in %.3g s", name, error or "no certificate was issued", pause)
             self._queue.add_after(key, pause)
 
     async def _renew(self, machine: Machine, identity: Identity) -> None:
