@@ -23,6 +23,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pinnace.api import errors
 from pinnace.apiserver import responses
 from pinnace.apiserver.server import ApiServer
+from pinnace.base.deadline import within
 from pinnace.client.transport import Request, Response
 
 log = logging.getLogger("pinnace.apiserver")
@@ -173,20 +174,25 @@ class HttpFront:
         if raw.headers.get("Expect", "").lower() == "100-continue":
             await raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             raw.writer.output_size = 0
-        whole = bytearray()
         try:
-            async with asyncio.timeout(self._body_seconds):
-                async for chunk in raw.content.iter_any():
-                    whole += chunk
-                    if len(whole) > self._body_limit:
-                        raise errors.RequestEntityTooLarge.limit(self._body_limit)
+            whole = await within(self._body_seconds, self._whole(raw))
         except TimeoutError:
             raise errors.Timeout("Timeout: the request's body did not arrive in time", errors.StatusDetails()) from None
         except (HttpProcessingError, web.PayloadAccessError, ValueError) as error:
             raise errors.BadRequest(f"the request's body cannot be read: {error}") from error
         if raw.headers.get("Content-Encoding", "").lower() == "gzip":
-            return _gunzip(bytes(whole), self._body_limit)
-        return bytes(whole)
+            return _gunzip(whole, self._body_limit)
+        return whole
+
+    async def _whole(self, raw: web.BaseRequest) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in raw.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._body_limit:
+                raise errors.RequestEntityTooLarge.limit(self._body_limit)
+        return b"".join(chunks) if len(chunks) != 1 else chunks[0]
 
 
 class Upgrade:

@@ -221,7 +221,7 @@ class ControllerManager:
     async def run(self) -> None:
         """Run until cancelled; a controller that dies is started again."""
         try:
-            async with Supervisor(self._clock) as supervisor:
+            async with Supervisor(self._clock, together=True) as supervisor:
                 supervisor.start("informers", self.informers.run)
                 for name, recorder in self._recorders.items():
                     supervisor.start(f"events of {name}", recorder.run)

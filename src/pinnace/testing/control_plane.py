@@ -120,9 +120,12 @@ class _Life:
             response: Response = done.value
             if self.dead:      # done in the very instant of the kill: the answer did not get out
                 raise ConnectionResetError(_RESET) from None
-            return response
-        with self.under_way(begun=True):
-            return await rest(work, waiting)
+        else:
+            with self.under_way(begun=True):
+                response = await rest(work, waiting)
+        if response.watch is not None and isinstance(response.watch, DirectWatch):
+            response.watch = _Followed(self, response.watch)
+        return response
 
     def kill(self) -> None:
         """From here on nothing is read, written or answered. Also from within one of its own requests, whose next
@@ -194,13 +197,10 @@ class _Wire:
         self._life = life
         self._server = server
 
-    async def send(self, request: Request) -> Response:
+    def send(self, request: Request) -> Coroutine[Any, Any, Response]:
         if request.user is None and request.peer_certificate is None:
             request.user = ADMIN
-        response = await self._life.answered(self._server.handle(request, encoded=False))
-        if response.watch is not None and isinstance(response.watch, DirectWatch):
-            response.watch = _Followed(self._life, response.watch)
-        return response
+        return self._life.answered(self._server.handle(request, encoded=False))
 
     async def close(self) -> None:
         return None

@@ -296,7 +296,7 @@ class SimulatedNodes:
     def _pod_changed(self, event: Event[core.Pod]) -> None:
         pod = event.old if event.new is None else event.new
         machine = self._machines.get(pod.spec.nodeName or "")
-        if machine is None or not machine.connected:
+        if machine is None or not (machine.up and machine.reachable):
             return
         tracked = machine.pods.get(pod.metadata.uid or "")
         if event.new is None:
