@@ -84,6 +84,35 @@ def test_timers_run_in_the_order_of_their_moments() -> None:
     assert simulate(timers, seed=5) == [0.5, 1, 2, 3]
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_turn_is_just_as_asyncio_makes_it(seed: int) -> None:
+    """In debug mode each turn is asyncio's own."""
+
+    async def busy(debug: bool) -> tuple[list[tuple[float, int]], int]:
+        loop = asyncio.get_running_loop()
+        loop.set_debug(debug)
+        loop.slow_callback_duration = 60.0
+        seen: list[tuple[float, int]] = []
+
+        async def part(number: int) -> None:
+            for step in range(5):
+                try:
+                    async with asyncio.timeout(1.0 + step % 3):       # timers, most of them cancelled
+                        await asyncio.sleep(number * 0.25 % 2.5)
+                except TimeoutError:
+                    await asyncio.sleep(0)
+                seen.append((loop.time(), number))
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(60):
+                group.create_task(part(number))
+            await asyncio.sleep(200_000)
+        loop.set_debug(False)
+        return seen, loop.steps         # type: ignore[attr-defined]
+
+    assert simulate(lambda: busy(False), seed=seed) == simulate(lambda: busy(True), seed=seed)
+
+
 def test_what_can_never_happen_is_said() -> None:
     async def forever() -> None:
         await asyncio.get_running_loop().create_future()
