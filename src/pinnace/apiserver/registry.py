@@ -284,7 +284,11 @@ class Registry:
                 await self._feed.reached(revision)
         finally:
             self._feed.withdraw(key)
-        return self._committed(key, value, stored, revision)
+        entry = self.cache.entries.get(key)
+        if entry is None or entry.revision != revision:      # by now somebody has changed it again
+            stored.metadata.resourceVersion = str(revision)
+            entry = Entry(key, stored, value, revision, revision, form)
+        return entry if convert is None else self.view.entry(entry)
 
     async def remove(self, old: Entry, write: Write, *, last: Any = None) -> Entry:
         """Take an object out of the store. `last` is its final state, if that differs. Raises store.Conflict."""
@@ -296,14 +300,6 @@ class Registry:
         last.metadata.resourceVersion = str(old.revision)
         form = self.view.form
         return Entry(old.key, last, form.value(last), old.revision, old.created, form)
-
-    def _committed(self, key: str, value: bytes, obj: Any, revision: int) -> Entry:
-        """The entry as it was committed; by now somebody may have changed it again."""
-        entry = self.cache.entries.get(key)
-        if entry is None or entry.revision != revision:
-            obj.metadata.resourceVersion = str(revision)
-            entry = Entry(key, obj, value, revision, revision, self.cache.form)
-        return entry if self.resource.from_stored is None else self.view.entry(entry)
 
     def _stored(self, seen: Entry) -> Entry:
         return self.cache.entries.get(seen.key, seen)

@@ -45,9 +45,9 @@ class Column(Generic[K]):
     priority: int = 0          # above 0: only with -o wide
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One call of a subresource that is more than a part of the object (log, exec, binding, eviction, token)."""
+class Action(msgspec.Struct, frozen=True):
+    """One call of a subresource that is more than a part of the object (log, exec, binding, eviction, token). `sent`:
+    what the request's body was decoded to, and admission has perhaps changed; None, if only the body is there."""
 
     request: Request
     server: ApiServer
@@ -55,6 +55,7 @@ class Action:
     name: str
     context: Context
     cause: Cause | None       # of what the action writes
+    sent: Any = None
 
 
 @dataclass(frozen=True, slots=True)

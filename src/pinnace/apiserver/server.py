@@ -94,6 +94,7 @@ class ApiServer:
         self.lister = Lister(self.feed, store)
         self._registries: dict[tuple[str, str, str], Registry] = {}
         self._by_kind: dict[Kind, Registry] = {}
+        self._by_type: dict[type[Any], Registry] = {}
         for resource in self.resources:
             self._serve(resource)
         self._routes = Routes(self._registries)
@@ -140,7 +141,12 @@ class ApiServer:
 
     def registry(self, what: Kind | type[Any]) -> Registry:
         """The registry of a kind. Raises KeyError if it is not served."""
-        return self._by_kind[what if isinstance(what, Kind) else kind_of(what)]
+        if isinstance(what, Kind):
+            return self._by_kind[what]
+        found = self._by_type.get(what)
+        if found is None:
+            found = self._by_type[what] = self._by_kind[kind_of(what)]
+        return found
 
     def served(self, target: Target) -> Registry:
         """The registry that a path leads to. Raises NotFound."""
@@ -193,7 +199,8 @@ class ApiServer:
             else:
                 call = self._call(request, user, target, verb, encoded)
                 work = call.route.run(call)
-                response = await (within(_deadline(request.query), work) if call.route.timed else work)
+                seconds = _deadline(request.query) if request.query else REQUEST_SECONDS
+                response = await (within(seconds, work) if call.route.timed else work)
         except errors.StatusError as error:
             response = responses.failure(error, request.headers.get("accept", ""))
         except TimeoutError:
@@ -244,8 +251,6 @@ class ApiServer:
 
 
 def _deadline(query: Query) -> float:
-    if not query:
-        return REQUEST_SECONDS
     asked = text(query, "timeout")
     if asked.endswith("s") and asked[:-1].isdigit() and len(asked) < 6:
         return min(REQUEST_SECONDS, float(asked[:-1]) or REQUEST_SECONDS)

@@ -8,7 +8,6 @@ import random
 # Kubernetes' alphabet for generated names: no vowels, and none of 0, 1, 3, so that no words appear.
 NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
-
 # Bits of a UUID that are not random, and what they are in version 4 (RFC 9562).
 _FIXED = 0xF << 76 | 0b11 << 62
 _VERSION_4 = 4 << 76 | 0b10 << 62
@@ -33,7 +32,8 @@ class Randomness:
 
     def suffix(self, length: int = 5) -> str:
         """What is appended to a `generateName`."""
-        return "".join(self._random.choices(NAME_ALPHABET, k=length))
+        draw = self._random.random
+        return "".join([NAME_ALPHABET[int(draw() * len(NAME_ALPHABET))] for _ in range(length)])
 
     def uniform(self, low: float, high: float) -> float:
         return self._random.uniform(low, high)
