@@ -25,6 +25,7 @@ log = logging.getLogger("pinnace.apiserver")
 
 ROOT = "/registry/"
 _PAGE = 2000
+_MOST_PLACES = 4096
 
 
 class Feed:
@@ -34,6 +35,7 @@ class Feed:
         self.revision = 0
         self._store = store
         self._caches = caches
+        self._places: dict[str, WatchCache | None] = {}   # the caches by whole directories, as they were asked for
         self._clock = clock
         self._reset = reset            # called when the caches had to be filled anew: watches cannot go on
         self._own: dict[str, tuple[bytes, Any]] = {}      # by key: values being committed, with their objects
@@ -119,7 +121,7 @@ class Feed:
             page = await self._store.list(ROOT, at=revision or None, after=after, limit=_PAGE)
             revision = revision or page.revision
             for stored in page.entries:
-                cache = self._cache(stored.key)
+                cache = self._cache(stored.key[: stored.key.rfind("/") + 1])
                 if cache is None:
                     continue
                 entry = decoded.get(stored.key)
@@ -135,19 +137,21 @@ class Feed:
         self.revision = max(self.revision, revision)
         self._wake()
 
-    def _cache(self, key: str) -> WatchCache | None:
+    def _cache(self, directory: str) -> WatchCache | None:
         """By the longest prefix: /registry/GROUP/PLURAL/… and /registry/PLURAL/… live side by side."""
-        end = key.find("/", len(ROOT))
-        while end > 0:
-            cache = self._caches.get(key[: end + 1])
-            if cache is not None:
-                return cache
-            end = key.find("/", end + 1)
-        return None
+        found, end = None, directory.find("/", len(ROOT))
+        while end > 0 and found is None:
+            found = self._caches.get(directory[: end + 1])
+            end = directory.find("/", end + 1)
+        if len(self._places) >= _MOST_PLACES:
+            self._places.clear()
+        self._places[directory] = found
+        return found
 
     def _apply(self, change: Change) -> None:
         key, revision, value = change.key, change.revision, change.value
-        cache = self._cache(key)
+        directory = key[: key.rfind("/") + 1]
+        cache = self._places.get(directory) or self._cache(directory)
         if cache is None:
             return
         previous = cache.entries.get(key)

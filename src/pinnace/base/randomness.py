@@ -8,9 +8,9 @@ import random
 # Kubernetes' alphabet for generated names: no vowels, and none of 0, 1, 3, so that no words appear.
 NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
-# The bits of a UUID that are drawn, and those that say: version 4, RFC 4122's variant.
-_UUID_FREE = (1 << 128) - 1 ^ (0xF << 76) ^ (0xC << 60)
-_UUID_4 = (0x4 << 76) | (0x8 << 60)
+# Bits of a UUID that are not random, and what they are in version 4 (RFC 9562).
+_FIXED = 0xF << 76 | 0b11 << 62
+_VERSION_4 = 4 << 76 | 0b10 << 62
 
 
 class Randomness:
@@ -26,7 +26,8 @@ class Randomness:
 
     def uid(self) -> str:
         """A version 4 UUID in its usual form."""
-        digits = f"{self._random.getrandbits(128) & _UUID_FREE | _UUID_4:032x}"
+        bits = self._random.getrandbits(128)
+        digits = f"{bits & ~_FIXED | _VERSION_4:032x}"
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
     def suffix(self, length: int = 5) -> str:

@@ -24,11 +24,13 @@ class Supervisor:
 
     A part is a function that returns a coroutine which runs for ever. When it raises, or returns, it is
     started again after a backoff of 0.2 s to 10 s; KeyboardInterrupt and SystemExit end the process.
-    Leaving the context cancels all parts and waits for them.
+    Leaving the context cancels all parts and waits for them: the last started first, each when the one before has
+    ended; with `together`, for parts that do not need each other, all at the same time.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, together: bool = False) -> None:
         self._clock = clock
+        self._together = together
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping: set[str] = set()
         self._backoff = Backoff(initial=0.2, maximum=10.0, reset_after=60.0)
@@ -48,17 +50,24 @@ class Supervisor:
         self._stopping.discard(name)
         self._tasks[name] = asyncio.create_task(self._keep(name, part), name=name)
 
-    async def stop(self, name: str) -> None:
-        """End one part and wait for it; nothing happens if there is none of that name."""
-        task = self._tasks.pop(name, None)
-        if task is not None:
-            self._stopping.add(name)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    async def stop(self, *names: str) -> None:
+        """End parts and wait for them, all at the same time; a name that there is no part of does not matter."""
+        tasks = []
+        for name in names:
+            task = self._tasks.pop(name, None)
+            if task is not None:
+                self._stopping.add(name)
+                task.cancel()
+                tasks.append(task)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
         """End all parts, the last started first."""
-        for name in reversed(list(self._tasks)):
+        names = [*reversed(self._tasks)]
+        if self._together:
+            await self.stop(*names)
+            return
+        for name in names:
             await self.stop(name)
 
     async def _keep(self, name: str, part: Callable[[], Awaitable[object]]) -> None:

@@ -570,7 +570,7 @@ class Informers:
 
     async def run(self) -> None:
         """Run all informers until cancelled."""
-        async with Supervisor(self._clock) as supervisor:
+        async with Supervisor(self._clock, together=True) as supervisor:
             self._supervisor = supervisor
             try:
                 for scope, informer in self._informers.items():

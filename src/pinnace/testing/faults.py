@@ -354,9 +354,12 @@ class _Between:
     async def close(self) -> None:
         await self.inner.close()
 
-    async def send(self, request: Request) -> Response:
-        if not self.faults.rules:
-            return await self._open(request)
+    def send(self, request: Request) -> Coroutine[Any, Any, Response]:
+        if self.faults.rules:
+            return self._ruled(request)
+        return self._open(request) if request.method == "GET" else self.inner.send(request)
+
+    async def _ruled(self, request: Request) -> Response:
         target = parse(request.path)
         if target is None:
             return await self.inner.send(request)

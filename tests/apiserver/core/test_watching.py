@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Expired
 from pinnace.api.meta import v1 as meta
-from pinnace.apiserver import cache as caches
 from pinnace.apiserver import watching
 
 from .conftest import CONFIGS, PODS, Api, config, pod
@@ -124,8 +124,8 @@ async def test_bookmarks_come_by_themselves(api: Api, monkeypatch: pytest.Monkey
     await seen.close()
 
 
-async def test_too_old_is_said_in_the_stream(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caches, "_MOST_EVENTS", 2)
+async def test_too_old_is_said_in_the_stream(api: Api) -> None:
+    api.server.registry(core.ConfigMap).cache._events = deque(maxlen=2)
     for name in "abcd":
         await api.ask("POST", CONFIGS, config(name))
     seen = await watch(api, CONFIGS, "resourceVersion=1")
