@@ -9,6 +9,7 @@ from pinnace.api.core import v1 as core
 from pinnace.apiserver.cache import WatchCache
 
 if TYPE_CHECKING:
+    from pinnace.apiserver.registry import Registry
     from pinnace.apiserver.server import ApiServer
 
 K = TypeVar("K")
@@ -19,10 +20,14 @@ class CachedObjects:
 
     def __init__(self, server: ApiServer) -> None:
         self._server = server
+        self._registries: dict[type[Any], Registry] = {}
         self._caches: dict[tuple[type[Any], ...], tuple[WatchCache, ...]] = {}
 
     def get(self, kind: type[K], namespace: str, name: str) -> K | None:
-        entry = self._server.registry(kind).find(namespace, name)
+        registry = self._registries.get(kind)
+        if registry is None:
+            registry = self._registries[kind] = self._server.registry(kind)
+        entry = registry.find(namespace, name)
         found: K | None = None if entry is None else entry.object
         return found
 

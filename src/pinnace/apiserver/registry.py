@@ -162,7 +162,7 @@ class Registry:
             await write.mutate(obj, None)
         resource.prepare_create(obj, context)
         findings = validate_object_meta(meta, self.kind.namespaced, resource.validate_name)
-        findings.extend(resource.validate_create(obj))
+        findings += resource.validate_create(obj)
         if findings:
             raise errors.Invalid.of(self.kind.kind, self.kind.group, meta.name or "", findings)
         if warnings := resource.warnings(obj, None):
@@ -171,9 +171,9 @@ class Registry:
         try:
             if write.validating:
                 await write.validate(obj, None)
-            there = self.find(meta.namespace or "", meta.name)
-            if there is not None:
-                raise self._exists(meta.name, there)
+            there = self.key(meta.namespace or "", meta.name)
+            if there in self.cache.entries:
+                raise self._exists(meta.name, self.cache.entries[there])
             entry = await self.commit(obj, None, write)
         except BaseException as error:
             if undo is not None:
@@ -332,12 +332,14 @@ class Registry:
         resource = self.resource
         findings: list[FieldError] = []
         if new.metadata != before.metadata:      # what is there was found good before
-            findings += validate_object_meta(new.metadata, self.kind.namespaced, resource.validate_name)
+            findings += validate_object_meta(
+                new.metadata, self.kind.namespaced, resource.validate_name, known=before.metadata
+            )
             findings += validate_object_meta_update(new.metadata, before.metadata)
         if part is None:
-            findings.extend(resource.validate_update(new, before))
+            findings += resource.validate_update(new, before)
         elif part.validate is not None:
-            findings.extend(part.validate(new, before))
+            findings += part.validate(new, before)
         if findings:
             raise errors.Invalid.of(self.kind.kind, self.kind.group, new.metadata.name or "", findings)
 

@@ -94,7 +94,6 @@ class ApiServer:
         self.lister = Lister(self.feed, store)
         self._registries: dict[tuple[str, str, str], Registry] = {}
         self._by_kind: dict[Kind, Registry] = {}
-        self._by_type: dict[type[Any], Registry] = {}
         for resource in self.resources:
             self._serve(resource)
         self._routes = Routes(self._registries)
@@ -141,12 +140,7 @@ class ApiServer:
 
     def registry(self, what: Kind | type[Any]) -> Registry:
         """The registry of a kind. Raises KeyError if it is not served."""
-        if isinstance(what, Kind):
-            return self._by_kind[what]
-        found = self._by_type.get(what)
-        if found is None:
-            found = self._by_type[what] = self._by_kind[kind_of(what)]
-        return found
+        return self._by_kind[what if isinstance(what, Kind) else kind_of(what)]
 
     def served(self, target: Target) -> Registry:
         """The registry that a path leads to. Raises NotFound."""
