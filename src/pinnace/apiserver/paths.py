@@ -28,7 +28,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 # RBAC's verb for an HTTP method, where the path does not matter.
-_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 # Below a namespace's own name these are parts of it, not collections in it.
 _NAMESPACE_PARTS = frozenset({"status", "finalize"})
 # Their last part is a path of its own, slashes and all.
@@ -72,8 +72,8 @@ def parse(path: str) -> Target | None:
 
 def verb_of(method: str, target: Target, watching: bool) -> str:
     """RBAC's verb for an HTTP method; "" for a method that the API does not know."""
-    if method in _VERBS:
-        return _VERBS[method]
+    if method in VERBS:
+        return VERBS[method]
     match method:
         case "GET" | "HEAD":
             if target.name:

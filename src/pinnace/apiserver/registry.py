@@ -20,7 +20,7 @@ from pinnace.apiserver.cache import Entry, Form, View, WatchCache
 from pinnace.apiserver.deletion import Deletion
 from pinnace.apiserver.feed import Feed
 from pinnace.apiserver.options import DeleteOptions
-from pinnace.apiserver.resource import Context, Resource, Subresource
+from pinnace.apiserver.resource import Context, Resource, Subresource, no_warnings, nothing
 from pinnace.apiserver.resources.metadata import validate_object_meta, validate_object_meta_update
 from pinnace.base.randomness import Randomness
 from pinnace.store.store import Cause, Conflict, Store
@@ -85,6 +85,10 @@ class Registry:
         self._server = server
         self._randomness = randomness
         self._deletion = Deletion(self)
+        # What the kind has nothing to say to is not even asked.
+        self._prepare_create = None if resource.prepare_create is nothing else resource.prepare_create
+        self._prepare_update = None if resource.prepare_update is nothing else resource.prepare_update
+        self._warnings = None if resource.warnings is no_warnings else resource.warnings
         self._prefix = cache.prefix
         self._namespaced = cache.form.kind.namespaced
 
@@ -160,13 +164,14 @@ class Registry:
         )
         if write.mutating:
             await write.mutate(obj, None)
-        resource.prepare_create(obj, context)
+        if self._prepare_create is not None:
+            self._prepare_create(obj, context)
         findings = validate_object_meta(meta, self.kind.namespaced, resource.validate_name)
         findings += resource.validate_create(obj)
         if findings:
             raise errors.Invalid.of(self.kind.kind, self.kind.group, meta.name or "", findings)
-        if warnings := resource.warnings(obj, None):
-            write.warn(warnings)
+        if self._warnings is not None:
+            write.warn(self._warnings(obj, None))
         undo = await resource.reserve(self._server, obj, None, context) if resource.reserve else None
         try:
             if write.validating:
@@ -230,14 +235,14 @@ class Registry:
                 new.spec = before.spec
         if write.mutating:
             await write.mutate(new, before)
-        if part is None:
-            resource.prepare_update(new, before, context)
+        if part is None and self._prepare_update is not None:
+            self._prepare_update(new, before, context)
         counted = resource.generation and (part is None or part.generation)
         if counted and not metadata.same_content(new, before):
             new.metadata.generation = (before.metadata.generation or 0) + 1
         self._validate_change(new, before, part)
-        if part is None and (warnings := resource.warnings(new, before)):
-            write.warn(warnings)
+        if part is None and self._warnings is not None:
+            write.warn(self._warnings(new, before))
         undo = None
         if resource.reserve is not None and part is None:
             undo = await resource.reserve(self._server, new, before, context)

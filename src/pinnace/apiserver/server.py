@@ -38,7 +38,7 @@ from pinnace.apiserver.listing import Lister
 from pinnace.apiserver.metrics import Metrics
 from pinnace.apiserver.objects import CachedObjects
 from pinnace.apiserver.options import Query, flag, text
-from pinnace.apiserver.paths import Target, parse, verb_of
+from pinnace.apiserver.paths import VERBS, Target, parse, verb_of
 from pinnace.apiserver.registry import Registry
 from pinnace.apiserver.resource import Resource
 from pinnace.apiserver.routes import Routes
@@ -183,6 +183,8 @@ class ApiServer:
         try:
             if target is None:
                 verb = request.method.lower()
+            elif request.method in VERBS:
+                verb = VERBS[request.method]
             else:
                 verb = verb_of(request.method, target, "watch" in request.query and flag(request.query, "watch"))
             user = request.user

@@ -109,24 +109,6 @@ class _Life:
         finally:
             self._under_way.pop(under, None)
 
-    async def answered(self, work: Coroutine[Any, Any, Response]) -> Response:
-        """What a request gets out of this life. Nothing is set up for one that never waits, as nearly all."""
-        if self.dead:
-            work.close()
-            raise ConnectionResetError(_RESET)
-        try:
-            waiting = work.send(None)
-        except StopIteration as done:
-            response: Response = done.value
-            if self.dead:      # done in the very instant of the kill: the answer did not get out
-                raise ConnectionResetError(_RESET) from None
-        else:
-            with self.under_way(begun=True):
-                response = await rest(work, waiting)
-        if response.watch is not None and isinstance(response.watch, DirectWatch):
-            response.watch = _Followed(self, response.watch)
-        return response
-
     def kill(self) -> None:
         """From here on nothing is read, written or answered. Also from within one of its own requests, whose next
         await is its last."""
@@ -197,10 +179,26 @@ class _Wire:
         self._life = life
         self._server = server
 
-    def send(self, request: Request) -> Coroutine[Any, Any, Response]:
+    async def send(self, request: Request) -> Response:
+        life = self._life
+        if life.dead:
+            raise ConnectionResetError(_RESET)
         if request.user is None and request.peer_certificate is None:
             request.user = ADMIN
-        return self._life.answered(self._server.handle(request, encoded=False))
+        # Nothing is set up for a request that never waits, as nearly all.
+        work = self._server.handle(request, encoded=False)
+        try:
+            waiting = work.send(None)
+        except StopIteration as done:
+            response: Response = done.value
+            if life.dead:      # done in the very instant of the kill: the answer did not get out
+                raise ConnectionResetError(_RESET) from None
+        else:
+            with life.under_way(begun=True):
+                response = await rest(work, waiting)
+        if response.watch is not None and isinstance(response.watch, DirectWatch):
+            response.watch = _Followed(life, response.watch)
+        return response
 
     async def close(self) -> None:
         return None
