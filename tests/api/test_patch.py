@@ -206,3 +206,21 @@ def test_a_strategic_patch_applied_twice_is_applied_once(live: list[str], patch:
     assert {c["name"] for c in once["spec"]["containers"]} == {*live, *patch}
     kept = [c["name"] for c in once["spec"]["containers"] if c["name"] in live and c["name"] not in patch]
     assert kept == [name for name in live if name not in patch]
+
+
+words = st.lists(st.sampled_from("abcdef"), max_size=5)
+
+
+@given(live=words.map(lambda names: list(dict.fromkeys(names))), changes=words)
+def test_short_ways_through_keyed_lists_keep_the_order(live: list[str], changes: list[str]) -> None:
+    """What is found to need no putting in order comes out as putting it in order would have it."""
+    old = [{"name": name, "image": "old"} for name in live]
+    patch = [{"name": name, "image": str(i)} for i, name in enumerate(changes)]
+    document = {"spec": {"containers": old}}
+    found = strategic.apply(document, {"spec": {"containers": patch}}, core.Pod)["spec"]["containers"]
+    images = dict.fromkeys(live, "old") | {name: str(i) for i, name in enumerate(changes)}
+    merged = [{"name": name, "image": image} for name, image in images.items()]
+    assert found == strategic._in_order(merged, patch, old, "name")
+    plain = strategic.apply(document, {"spec": {"containers": patch}}, core.Pod, plain=True)
+    assert plain["spec"]["containers"] == found
+    assert document == {"spec": {"containers": old}}, "the document is untouched"

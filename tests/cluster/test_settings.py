@@ -44,6 +44,8 @@ def test_names(name: str) -> None:
         ({"serviceCidr": "10.96.0.0/29"}, "too small"),
         ({"serviceCidr": "10.244.128.0/17"}, "podCidr 10.244.0.0/16 and serviceCidr 10.244.128.0/17 overlap"),
         ({"nodeSubnet": "10.96.1.0/24"}, "overlap"),
+        ({"clusterSigningDuration": "soon"}, "--cluster-signing-duration: time: invalid duration"),
+        ({"clusterSigningDuration": "9m59s"}, "--cluster-signing-duration: certificates must last for 10 minutes"),
         ({"nodes": "many"}, "the configuration is wrong"),
         ({"noodles": 1}, "noodles"),
     ],

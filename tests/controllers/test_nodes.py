@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,10 +13,11 @@ import pytest
 from pinnace.api.coordination import v1 as coordination
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
+from pinnace.client.informer import Added, Deleted, Updated
 from pinnace.controllers import node_lifecycle, podgc, taint_eviction
 from pinnace.controllers.node_ipam import Allocator
 from pinnace.controllers.node_lifecycle import Seen, decide
-from pinnace.controllers.plan import Delete, Emit, Patch
+from pinnace.controllers.plan import Delete, Emit, Patch, Ref
 
 from .build import NOW, pod
 from .conftest import World
@@ -191,3 +193,20 @@ async def test_a_lost_nodes_pods_are_evicted_while_another_lives(world: World) -
     assert [t["effect"] for t in nodes["n2"]["spec"]["taints"]] == ["NoExecute", "NoSchedule"]
     assert "deletionTimestamp" not in world.server.objects["pods"]["default", "on-n1"]["metadata"]
     assert world.events("TaintManagerEviction") == ["Marking for deletion Pod default/on-n2"]
+
+
+def test_finished_pods_are_too_many_only_when_one_more_has_finished() -> None:
+    informer: Any = SimpleNamespace(cache=SimpleNamespace(get=lambda namespace, name: pods.get(name)))
+    pods = {name: pod(name, phase="Succeeded", created=f"2026-01-01T0{n}:00:00Z") for n, name in enumerate("abc")}
+    finished = podgc._Finished(informer, 2)
+    woken: list[Ref] = []
+    tell = finished.handler(lambda ref, because: woken.append(ref))
+    for name in "cb":
+        tell(Added(pods[name]))
+    assert woken == [] and finished.surplus() == ()
+    tell(Updated(pods["a"], pod("a")))
+    assert woken == [Ref("", "")] and finished.surplus() == (pods["a"],)
+    tell(Updated(pods["a"], pods["a"]))
+    tell(Updated(pod("a", phase="Succeeded", deleted=True), pods["a"]))
+    tell(Deleted(pods["b"]))
+    assert len(woken) == 1 and finished.surplus() == ()

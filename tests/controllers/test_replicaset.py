@@ -15,15 +15,13 @@ from pinnace.api.core import v1 as core
 from pinnace.controllers.plan import Create, Delete, Emit, Failure, Patch
 from pinnace.controllers.pods import first_to_go
 from pinnace.controllers.replicaset import Seen, decide, report
-from pinnace.controllers.selectors import selector_of
 
 from .build import NOW, apply, pod, ready, replica_set
 
 
 def seen(rs: apps.ReplicaSet, *pods: core.Pod) -> Seen:
     assert rs.spec is not None
-    selector = selector_of(rs.spec.selector)
-    return Seen(rs, lambda p: selector.matches(p.metadata.labels), rs.spec.template, pods)
+    return Seen(rs, rs.spec.selector, rs.spec.template, pods)
 
 
 def test_missing_pods_are_made_from_the_template() -> None:

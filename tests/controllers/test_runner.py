@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -147,14 +148,26 @@ async def test_after_a_final_plan_only_what_others_do_is_decided_about(bench: Be
     assert len(bench.server.objects["secrets"]) == 3
 
 
-async def test_what_changes_while_a_final_plan_is_carried_out_is_decided_about(bench: Bench) -> None:
+@pytest.mark.parametrize("count", [1, 40])
+async def test_what_changes_while_a_final_plan_is_carried_out_is_decided_about(bench: Bench, count: int) -> None:
+    """Also when so many of its own writes have woken it that no other revision is remembered."""
+    send, posts, go_on = bench.server.send, itertools.count(1), asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        if request.method == "POST" and request.path.endswith("/secrets") and next(posts) == count:
+            await go_on.wait()         # the last one
+        return await send(request)
+
+    bench.server.send = slow   # type: ignore[method-assign]
     bench.copies.final = True
-    bench.server.lag = 0.05
-    await bench.want(1)
-    await bench.until(lambda: bool(bench.posts()))
-    await bench.client.patch(core.ConfigMap, "m", "default", {"data": {"count": "2"}})
-    await bench.until(lambda: bench.copies.decisions == [0, 1] and bench.runner.idle)
-    assert len(bench.server.objects["secrets"]) == 2
+    await bench.want(count)
+    await bench.until(lambda: bench.copies.decisions == [0])
+    await bench.until(lambda: len(bench.copies._secrets.cache) == count - 1)
+    await bench.client.patch(core.ConfigMap, "m", "default", {"data": {"count": str(count + 1)}})
+    await bench.until(lambda: (bench.copies.primary.cache.list()[0].data or {})["count"] == str(count + 1))
+    go_on.set()
+    await bench.until(lambda: bench.copies.decisions == [0, count] and bench.runner.idle)
+    assert len(bench.server.objects["secrets"]) == count + 1
 
 
 async def test_an_alarm_that_goes_off_while_a_final_plan_is_carried_out_is_heard(bench: Bench) -> None:

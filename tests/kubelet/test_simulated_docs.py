@@ -18,7 +18,7 @@ _BLOCKS = re.findall(r"^```python\n(.*?)^```", _TEXT, re.DOTALL | re.MULTILINE)
 
 def test_the_documentation_runs() -> None:
     names: dict[str, object] = {"__name__": "documentation"}
-    assert len(_BLOCKS) == 5
+    assert len(_BLOCKS) == 6
     for block in _BLOCKS:       # each builds on the ones before
         exec(compile(block, str(_PAGE), "exec"), names)
 

@@ -46,6 +46,7 @@ def run(test: Callable[[Client, Faults, Invariants], Awaitable[None]]) -> None:
         await plane.start()
         client = Client(plane.transport("user"), agent="user", user=ADMIN)
         try:
+            await asyncio.sleep(0.1)      # the default service account is made, without which there are no pods
             await client.create(node("n"))
             await test(client, faults, invariants)
             invariants.check()

@@ -233,6 +233,11 @@ def test_configured(cluster):
 def test_marked(cluster):
     assert len(cluster.list("nodes")) == 3 and cluster.seed == 7
 
+@pytest.mark.pinnace(cluster_signing_duration="4h")
+def test_certificates(cluster):
+    identity = cluster.nodes.identity(cluster.nodes.names[0])
+    assert (identity.end - cluster.now()).total_seconds() == 4 * 3600
+
 @pytest.mark.pinnace(time="real", store="sqlite")
 async def test_real(cluster):
     assert not isinstance(loop(), VirtualLoop) and cluster.time == "real"
@@ -240,7 +245,7 @@ async def test_real(cluster):
     with pytest.raises(RuntimeError, match="cannot be advanced"):
         await cluster.advance(hours=1)
 """
-    runs(source, ini="pinnace_nodes = 2\npinnace_seed = 3\n").assert_outcomes(passed=3)
+    runs(source, ini="pinnace_nodes = 2\npinnace_seed = 3\n").assert_outcomes(passed=4)
 
 
 @pytest.mark.parametrize(
@@ -251,6 +256,7 @@ async def test_real(cluster):
         ("time='imaginary'", "time must be one of virtual, real, not 'imaginary'"),
         ("nodes='many'", "nodes must be a number of nodes, not 'many'"),
         ("timeout='long'", "timeout must be a number of seconds, not 'long'"),
+        ("cluster_signing_duration='5m'", "certificates must last for 10 minutes at least, not 5m"),
         ("store='sqlite'", "needs time=\"real\""),
     ],
 )

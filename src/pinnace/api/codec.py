@@ -56,8 +56,8 @@ _list_decoder = msgspec.json.Decoder(_List)
 encode: Callable[[Any], bytes] = _encoder.encode
 
 
-def decode(kind: type[K], data: bytes) -> K:
-    """An object out of JSON. Raises BadRequest."""
+def decode(kind: type[K], data: bytes, *, compact: bool = False) -> K:
+    """An object out of JSON. `compact`: `encode` has written it, without white space. Raises BadRequest."""
     of: Any = kind
     form = _form(of)
     try:
@@ -69,14 +69,18 @@ def decode(kind: type[K], data: bytes) -> K:
         return from_dict(kind, _parsed(kind, data))
     except RecursionError as error:
         raise BadRequest("json: exceeded max depth") from error
-    if _has_empties(data, form.empties):
+    if not compact and _is_spaced(data):
         _settle(obj)
-    else:
-        for name in form.quantities:
-            # Most that could hold quantities hold none: `"resources":{}`.
-            if name in data and data.count(name) > data.count(name + b":{}"):
-                _settle(obj, False)
-                break
+        return obj
+    for empty, fields in form.empties:
+        if empty in data and _stands_in_one_of(data, empty, fields):
+            _settle(obj)
+            return obj
+    for name in form.quantities:
+        # Most that could hold quantities hold none: `"resources":{}`.
+        if name in data and data.count(name) > data.count(name + b":{}"):
+            _settle(obj, False)
+            break
     return obj
 
 
@@ -104,22 +108,22 @@ def _form(kind: Any) -> _Form:
     return _Form(_decoder(kind).decode, signs, ((b"{}", maps), (b"[]", lists)))
 
 
-def _has_empties(data: bytes, empties: tuple[tuple[bytes, frozenset[bytes]], ...]) -> bool:
-    """Whether some field may be an empty list or map in a JSON text where Go would leave it out."""
-    if b"{ " in data or b"[ " in data or b"\n" in data or b"\t" in data or b"\r" in data:
-        return True      # white space may hide it
-    for empty, names in empties:
-        if empty not in data:
-            continue
-        end = data.find(empty)
-        while end >= 0:
-            if data[end - 2 : end] == b'":':
-                name = data[data.rfind(b'"', 0, end - 2) + 1 : end - 2]
-                # A quote behind a backslash is none: then all of it stands in a string.
-                escaped = b"\\" in name
-                if name in names or (escaped and (name[-1:] != b"\\" or name[-2:] == b"\\\\")):
-                    return True
-            end = data.find(empty, end + 2)
+def _is_spaced(data: bytes) -> bool:
+    """Whether white space may hide that a list or map in a JSON text is empty."""
+    return b"\n" in data or b"\t" in data or b"\r" in data or b"{ " in data or b"[ " in data
+
+
+def _stands_in_one_of(data: bytes, empty: bytes, fields: frozenset[bytes]) -> bool:
+    """Whether a compact JSON text has an empty list or map, or may have it, as the value of one of the fields."""
+    end = data.find(empty)
+    while end >= 0:
+        if data[end - 2 : end] == b'":':
+            name = data[data.rfind(b'"', 0, end - 2) + 1 : end - 2]
+            # A quote behind a backslash is none: then all of it stands in a string.
+            escaped = b"\\" in name
+            if name in fields or (escaped and (name[-1:] != b"\\" or name[-2:] == b"\\\\")):
+                return True
+        end = data.find(empty, end + 2)
     return False
 
 
@@ -175,10 +179,8 @@ def copy(obj: K) -> K:
     return decoder(type(obj)).decode(_encoder.encode(obj))
 
 
-def metadata(obj: Any) -> meta.ObjectMeta:
-    """The object's metadata."""
-    found: meta.ObjectMeta = obj.metadata
-    return found
+# The object's metadata, for those who are told `Any` of it.
+metadata: Callable[[Any], meta.ObjectMeta] = attrgetter("metadata")
 
 
 # ------------------------------------------------------------------------------------- what Go makes of a body

@@ -6,11 +6,12 @@ The server refuses or warns of what it finds, as `fieldValidation` says. Decodin
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import msgspec
 
-from pinnace.api.shapes import Field, Shape, fields_of
+from pinnace.api.shapes import Shape, fields_of
 
 # Upstream stops there, too.
 LIMIT = 100
@@ -38,14 +39,20 @@ def strict_error(findings: list[str]) -> str:
 def _struct(value: Any, struct: type[msgspec.Struct], path: str, found: list[str]) -> None:
     if not isinstance(value, dict) or len(found) >= LIMIT:
         return
-    fields = fields_of(struct)
+    fields = _shapes(struct)
     for name, inner in value.items():
-        here = f"{path}.{name}" if path else name
-        field: Field | None = fields.get(name)
-        if field is None:
-            found.append(f'unknown field "{here}"')
-        elif field.shape.structured and inner is not None:
-            _shaped(inner, field.shape, here, found)
+        if name not in fields:
+            found.append(f'unknown field "{path}.{name}"' if path else f'unknown field "{name}"')
+            continue
+        shape = fields[name]
+        if shape is not None and inner is not None:
+            _shaped(inner, shape, f"{path}.{name}" if path else name, found)
+
+
+@cache
+def _shapes(struct: type[msgspec.Struct]) -> dict[str, Shape | None]:
+    """What the fields hold, by wire name; None for what needs no further look."""
+    return {name: field.shape if field.shape.structured else None for name, field in fields_of(struct).items()}
 
 
 def _shaped(value: Any, shape: Shape, path: str, found: list[str]) -> None:

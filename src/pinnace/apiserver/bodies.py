@@ -86,15 +86,16 @@ def plain(body: bytes, what: str) -> Any:
         raise _unreadable(what, f"json parse error: {error}") from error
 
 
-def decode(request: Request, kind: Kind, validation: str) -> tuple[Any, list[str]]:
+def decode(request: Request, kind: Kind, validation: str, *, ours: bool = False) -> tuple[Any, list[str]]:
     """The request's object and warnings about its fields. Raises BadRequest, UnsupportedMediaType.
 
-    `validation` is the query's fieldValidation: what Strict refuses, Warn warns of, and Ignore drops.
+    `validation` is the query's fieldValidation: what Strict refuses, Warn warns of, and Ignore drops. `ours`: a part
+    of ours has encoded a typed object.
     """
     body = request.body if request.headers.get("content-type") == JSON else as_json(request, kind)
     if not body:
         raise _unreadable(kind.kind, "unexpected end of JSON input")
-    obj = typed(body, kind)
+    obj = typed(body, kind, compact=ours)
     if validation == "Ignore" or media_of(request) == protobuf.MEDIA:
         return obj, []
     findings = strict.unknown_fields(kind.type, plain(body, kind.kind))
@@ -104,10 +105,10 @@ def decode(request: Request, kind: Kind, validation: str) -> tuple[Any, list[str
 
 
 def metadata_and_status(body: bytes, kind: Kind) -> Any:
-    """An object of that kind with nothing but these two. Raises BadRequest."""
+    """An object of that kind with nothing but these two, from what our own encoder wrote. Raises BadRequest."""
     of: Any = kind.type
     partial = _partial(of)
-    obj = codec.decode(partial, body)
+    obj = codec.decode(partial, body, compact=True)
     if obj.kind != kind.kind or obj.apiVersion != kind.api_version:
         check_type(obj.kind or "", obj.apiVersion or "", kind)
     if "status" in partial.__struct_fields__:
@@ -128,10 +129,10 @@ def _default(of: msgspec.structs.FieldInfo) -> Any:
     return msgspec.field(default=of.default)
 
 
-def typed(body: bytes, kind: Kind) -> Any:
+def typed(body: bytes, kind: Kind, *, compact: bool = False) -> Any:
     """JSON to an object of that kind, which is what the body says it is. Raises BadRequest."""
     try:
-        obj = codec.decode(kind.type, body)
+        obj = codec.decode(kind.type, body, compact=compact)
     except BadRequest as error:
         check_type(*_type_of(body, kind), kind)
         raise BadRequest(cannot(kind, _detail(error))) from error
@@ -143,23 +144,14 @@ def typed(body: bytes, kind: Kind) -> Any:
     return obj
 
 
-def from_dict(data: Any, kind: Kind) -> Any:
-    """The same, of a patched object. Raises BadRequest."""
+def from_dict(data: Any, kind: Kind, *, partial: bool = False) -> Any:
+    """The same, of a patched object; `partial`: only its metadata and status are there and count. Raises BadRequest."""
     if not isinstance(data, dict):
         raise BadRequest(cannot(kind, "the patched object is no object"))
     check_type(str(data.get("kind") or ""), str(data.get("apiVersion") or ""), kind)
     try:
-        return codec.decode(kind.type, codec.encode(data))
-    except BadRequest as error:
-        raise BadRequest(cannot(kind, _detail(error))) from error
-    except RecursionError as error:
-        raise BadRequest(cannot(kind, "json: exceeded max depth")) from error
-
-
-def part(data: Any, kind: Kind) -> Any:
-    """The same, of which only metadata and status are there and counted."""
-    try:
-        return metadata_and_status(codec.encode(data), kind)
+        text = codec.encode(data)
+        return metadata_and_status(text, kind) if partial else codec.decode(kind.type, text, compact=True)
     except BadRequest as error:
         raise BadRequest(cannot(kind, _detail(error))) from error
     except RecursionError as error:

@@ -216,7 +216,7 @@ def _render(call: Call, format: Format) -> Any:
 async def create(call: Call) -> Response:
     registry, resource = call.registry, call.registry.resource
     format, given = call.terms()
-    obj, warnings = bodies.decode(call.request, registry.kind, given.validation)
+    obj, warnings = bodies.decode(call.request, registry.kind, given.validation, ours=not call.encoded)
     if warnings:
         call.warnings.extend(warnings)
     metadata.take_namespace(obj, registry.kind, call.target.namespace)
@@ -243,7 +243,7 @@ async def update(call: Call) -> Response:
     format, given = call.terms()
     if part is not None and part.name == "status" and not call.encoded:
         return await _update_status(call, given, format, part)
-    obj, warnings = bodies.decode(call.request, registry.kind, given.validation)
+    obj, warnings = bodies.decode(call.request, registry.kind, given.validation, ours=not call.encoded)
     if warnings:
         call.warnings.extend(warnings)
     metadata.take_namespace(obj, registry.kind, target.namespace)

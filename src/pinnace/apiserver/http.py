@@ -23,6 +23,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pinnace.api import errors
 from pinnace.apiserver import responses
 from pinnace.apiserver.server import ApiServer
+from pinnace.base.deadline import within
 from pinnace.client.transport import Request, Response
 
 log = logging.getLogger("pinnace.apiserver")
@@ -37,6 +38,7 @@ _KEEPALIVE_SECONDS = 180.0
 _COMPRESS_ABOVE = 128 * 1024    # bytes, as upstream
 _MOST_CONNECTIONS = 5000
 _TUNNEL_BUFFER = 256 * 1024     # bytes of a relayed connection that wait for the other side
+_NO_CHECK_TIME = 0x200000       # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which the ssl module has no name
 _LONG_PATHS = ("/log", "/exec", "/attach", "/portforward")
 _WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -44,13 +46,17 @@ _WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 def server_context(
     certificate: str, key: str, *, client_ca: str = "", client_ca_text: str = ""
 ) -> ssl.SSLContext:
-    """TLS 1.2 and above. With an authority for clients their certificates are asked for and checked, not demanded."""
+    """TLS 1.2 and above. With an authority for clients their certificates are asked for and checked, not demanded.
+
+    All but their dates: those are the authenticator's to judge, by the cluster's clock, for each request. A client
+    whose certificate is over gets 401 for an answer, as from upstream, where TLS would only break the connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
     if client_ca or client_ca_text:
         context.load_verify_locations(cafile=client_ca or None, cadata=client_ca_text or None)
         context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_flags |= _NO_CHECK_TIME
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -168,20 +174,25 @@ class HttpFront:
         if raw.headers.get("Expect", "").lower() == "100-continue":
             await raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             raw.writer.output_size = 0
-        whole = bytearray()
         try:
-            async with asyncio.timeout(self._body_seconds):
-                async for chunk in raw.content.iter_any():
-                    whole += chunk
-                    if len(whole) > self._body_limit:
-                        raise errors.RequestEntityTooLarge.limit(self._body_limit)
+            whole = await within(self._body_seconds, self._whole(raw))
         except TimeoutError:
             raise errors.Timeout("Timeout: the request's body did not arrive in time", errors.StatusDetails()) from None
         except (HttpProcessingError, web.PayloadAccessError, ValueError) as error:
             raise errors.BadRequest(f"the request's body cannot be read: {error}") from error
         if raw.headers.get("Content-Encoding", "").lower() == "gzip":
-            return _gunzip(bytes(whole), self._body_limit)
-        return bytes(whole)
+            return _gunzip(whole, self._body_limit)
+        return whole
+
+    async def _whole(self, raw: web.BaseRequest) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in raw.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._body_limit:
+                raise errors.RequestEntityTooLarge.limit(self._body_limit)
+        return b"".join(chunks) if len(chunks) != 1 else chunks[0]
 
 
 class Upgrade:

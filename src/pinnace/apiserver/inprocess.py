@@ -10,14 +10,15 @@ ADMIN = User("system:apiserver", groups=(MASTERS, "system:authenticated"))
 
 
 class InProcessTransport:
-    """See `client.transport.Transport`. A request without a user acts as the server itself."""
+    """See `client.transport.Transport`. A request without a user acts as the server itself, unless it shows a
+    certificate, which is then looked at as if it had come over TLS."""
 
     def __init__(self, server: ApiServer, user: User = ADMIN) -> None:
         self._server = server
         self._user = user
 
     async def send(self, request: Request) -> Response:
-        if request.user is None:
+        if request.user is None and request.peer_certificate is None:
             request.user = self._user
         return await self._server.handle(request, encoded=False)
 

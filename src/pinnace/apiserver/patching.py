@@ -46,7 +46,7 @@ def change_for(
         whole = not partial or not (status or current.metadata.labels)
         data = apply(codec.to_dict(current) if whole else _part(current, status))
         findings = strict.unknown_fields(kind.type, data) if validation != "Ignore" else []
-        obj = bodies.from_dict(data, kind) if whole else bodies.part(data, kind)
+        obj = bodies.from_dict(data, kind, partial=not whole)
         for text in bodies.judge(findings, kind, validation):
             if text not in warnings:
                 warnings.append(text)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Target:
+
+class Target(msgspec.Struct, frozen=True):
     """A path at or below a collection: /api/v1/namespaces/{namespace}/{resource}/{name}/{subresource}/{rest}.
 
     `watch`: the path has the old `/watch/` prefix. `namespaced`: the path says `/namespaces/{namespace}/`.
@@ -28,7 +28,7 @@ class Target:
 
 
 # RBAC's verb for an HTTP method, where the path does not matter.
-_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 # Below a namespace's own name these are parts of it, not collections in it.
 _NAMESPACE_PARTS = frozenset({"status", "finalize"})
 # Their last part is a path of its own, slashes and all.
@@ -39,13 +39,15 @@ _WITH_REST = frozenset({"proxy"})
 def parse(path: str) -> Target | None:
     """The target of a resource path; None for every other path (discovery, health, …)."""
     parts = path.split("/")
-    if len(parts) >= 4 and parts[1] == "api":
+    if len(parts) < 4:
+        return None
+    if parts[1] == "api":
         group, version, rest = "", parts[2], parts[3:]
-    elif len(parts) >= 5 and parts[1] == "apis":
+    elif parts[1] == "apis" and len(parts) > 4:
         group, version, rest = parts[2], parts[3], parts[4:]
     else:
         return None
-    if rest and rest[-1] == "" and not (len(rest) > 3 and _WITH_REST & set(rest)):
+    if rest[-1] == "" and not (len(rest) > 3 and _WITH_REST & set(rest)):
         rest = rest[:-1]       # one trailing slash is forgiven
     watch = bool(rest) and rest[0] == "watch"
     if watch:
@@ -57,19 +59,21 @@ def parse(path: str) -> Target | None:
             return None
     if not rest or not rest[0] or not version:
         return None
-    resource, name, subresource = (*rest[:3], "", "")[:3]
-    tail = rest[3:]
-    if (len(rest) > 1 and not name) or (len(rest) > 2 and not subresource):
+    count = len(rest)
+    name = rest[1] if count > 1 else ""
+    subresource = rest[2] if count > 2 else ""
+    if (count > 1 and not name) or (count > 2 and not subresource):
         return None
-    if tail and subresource not in _WITH_REST:
+    if count > 3 and subresource not in _WITH_REST:
         return None
-    return Target(group, version, resource, namespace, name, subresource, "/".join(tail), watch)
+    tail = "/".join(rest[3:]) if count > 3 else ""
+    return Target(group, version, rest[0], namespace, name, subresource, tail, watch)
 
 
 def verb_of(method: str, target: Target, watching: bool) -> str:
     """RBAC's verb for an HTTP method; "" for a method that the API does not know."""
-    if method in _VERBS:
-        return _VERBS[method]
+    if method in VERBS:
+        return VERBS[method]
     match method:
         case "GET" | "HEAD":
             if target.name:

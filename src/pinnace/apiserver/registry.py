@@ -20,7 +20,7 @@ from pinnace.apiserver.cache import Entry, Form, View, WatchCache
 from pinnace.apiserver.deletion import Deletion
 from pinnace.apiserver.feed import Feed
 from pinnace.apiserver.options import DeleteOptions
-from pinnace.apiserver.resource import Context, Resource, Subresource
+from pinnace.apiserver.resource import Context, Resource, Subresource, no_warnings, nothing
 from pinnace.apiserver.resources.metadata import validate_object_meta, validate_object_meta_update
 from pinnace.base.randomness import Randomness
 from pinnace.store.store import Cause, Conflict, Store
@@ -85,6 +85,10 @@ class Registry:
         self._server = server
         self._randomness = randomness
         self._deletion = Deletion(self)
+        # What the kind has nothing to say to is not even asked.
+        self._prepare_create = None if resource.prepare_create is nothing else resource.prepare_create
+        self._prepare_update = None if resource.prepare_update is nothing else resource.prepare_update
+        self._warnings = None if resource.warnings is no_warnings else resource.warnings
         self._prefix = cache.prefix
         self._namespaced = cache.form.kind.namespaced
 
@@ -160,20 +164,21 @@ class Registry:
         )
         if write.mutating:
             await write.mutate(obj, None)
-        resource.prepare_create(obj, context)
+        if self._prepare_create is not None:
+            self._prepare_create(obj, context)
         findings = validate_object_meta(meta, self.kind.namespaced, resource.validate_name)
-        findings.extend(resource.validate_create(obj))
+        findings += resource.validate_create(obj)
         if findings:
             raise errors.Invalid.of(self.kind.kind, self.kind.group, meta.name or "", findings)
-        if warnings := resource.warnings(obj, None):
-            write.warn(warnings)
+        if self._warnings is not None:
+            write.warn(self._warnings(obj, None))
         undo = await resource.reserve(self._server, obj, None, context) if resource.reserve else None
         try:
             if write.validating:
                 await write.validate(obj, None)
-            there = self.find(meta.namespace or "", meta.name)
-            if there is not None:
-                raise self._exists(meta.name, there)
+            there = self.key(meta.namespace or "", meta.name)
+            if there in self.cache.entries:
+                raise self._exists(meta.name, self.cache.entries[there])
             entry = await self.commit(obj, None, write)
         except BaseException as error:
             if undo is not None:
@@ -230,14 +235,14 @@ class Registry:
                 new.spec = before.spec
         if write.mutating:
             await write.mutate(new, before)
-        if part is None:
-            resource.prepare_update(new, before, context)
+        if part is None and self._prepare_update is not None:
+            self._prepare_update(new, before, context)
         counted = resource.generation and (part is None or part.generation)
         if counted and not metadata.same_content(new, before):
             new.metadata.generation = (before.metadata.generation or 0) + 1
         self._validate_change(new, before, part)
-        if part is None and (warnings := resource.warnings(new, before)):
-            write.warn(warnings)
+        if part is None and self._warnings is not None:
+            write.warn(self._warnings(new, before))
         undo = None
         if resource.reserve is not None and part is None:
             undo = await resource.reserve(self._server, new, before, context)
@@ -284,7 +289,11 @@ class Registry:
                 await self._feed.reached(revision)
         finally:
             self._feed.withdraw(key)
-        return self._committed(key, value, stored, revision)
+        entry = self.cache.entries.get(key)
+        if entry is None or entry.revision != revision:      # by now somebody has changed it again
+            stored.metadata.resourceVersion = str(revision)
+            entry = Entry(key, stored, value, revision, revision, form)
+        return entry if convert is None else self.view.entry(entry)
 
     async def remove(self, old: Entry, write: Write, *, last: Any = None) -> Entry:
         """Take an object out of the store. `last` is its final state, if that differs. Raises store.Conflict."""
@@ -296,14 +305,6 @@ class Registry:
         last.metadata.resourceVersion = str(old.revision)
         form = self.view.form
         return Entry(old.key, last, form.value(last), old.revision, old.created, form)
-
-    def _committed(self, key: str, value: bytes, obj: Any, revision: int) -> Entry:
-        """The entry as it was committed; by now somebody may have changed it again."""
-        entry = self.cache.entries.get(key)
-        if entry is None or entry.revision != revision:
-            obj.metadata.resourceVersion = str(revision)
-            entry = Entry(key, obj, value, revision, revision, self.cache.form)
-        return entry if self.resource.from_stored is None else self.view.entry(entry)
 
     def _stored(self, seen: Entry) -> Entry:
         return self.cache.entries.get(seen.key, seen)
@@ -336,12 +337,14 @@ class Registry:
         resource = self.resource
         findings: list[FieldError] = []
         if new.metadata != before.metadata:      # what is there was found good before
-            findings += validate_object_meta(new.metadata, self.kind.namespaced, resource.validate_name)
+            findings += validate_object_meta(
+                new.metadata, self.kind.namespaced, resource.validate_name, known=before.metadata
+            )
             findings += validate_object_meta_update(new.metadata, before.metadata)
         if part is None:
-            findings.extend(resource.validate_update(new, before))
+            findings += resource.validate_update(new, before)
         elif part.validate is not None:
-            findings.extend(part.validate(new, before))
+            findings += part.validate(new, before)
         if findings:
             raise errors.Invalid.of(self.kind.kind, self.kind.group, new.metadata.name or "", findings)
 

@@ -45,9 +45,9 @@ class Column(Generic[K]):
     priority: int = 0          # above 0: only with -o wide
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One call of a subresource that is more than a part of the object (log, exec, binding, eviction, token)."""
+class Action(msgspec.Struct, frozen=True):
+    """One call of a subresource that is more than a part of the object (log, exec, binding, eviction, token). `sent`:
+    what the request's body was decoded to, and admission has perhaps changed; None, if only the body is there."""
 
     request: Request
     server: ApiServer
@@ -55,6 +55,7 @@ class Action:
     name: str
     context: Context
     cause: Cause | None       # of what the action writes
+    sent: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Scale(Generic[K]):
     selector: Callable[[K], str]                  # as text
 
 
-def _nothing(*_: Any) -> None:
+def nothing(*_: Any) -> None:
     return None
 
 
@@ -96,7 +97,7 @@ def _no_errors(*_: Any) -> Iterable[FieldError]:
     return ()
 
 
-def _no_warnings(*_: Any) -> Iterable[str]:
+def no_warnings(*_: Any) -> Iterable[str]:
     return ()
 
 
@@ -113,13 +114,13 @@ class Resource(Generic[K]):
         "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
     )  # fmt: skip
     # Upstream's SetDefaults: applied to whatever was decoded, before anything else looks at it.
-    default: Callable[[K], None] = _nothing
+    default: Callable[[K], None] = nothing
     # Server-owned fields, on create and on update of the main resource (status is kept from `old`, …).
-    prepare_create: Callable[[K, Context], None] = _nothing
-    prepare_update: Callable[[K, K, Context], None] = _nothing       # (new, old, context)
+    prepare_create: Callable[[K, Context], None] = nothing
+    prepare_update: Callable[[K, K, Context], None] = nothing       # (new, old, context)
     validate_create: Callable[[K], Iterable[FieldError]] = _no_errors
     validate_update: Callable[[K, K], Iterable[FieldError]] = _no_errors     # (new, old)
-    warnings: Callable[[K, K | None], Iterable[str]] = _no_warnings
+    warnings: Callable[[K, K | None], Iterable[str]] = no_warnings
     # metadata.name's own rule: messages for a bad name (the default is a DNS-1123 subdomain).
     validate_name: Callable[[str], Iterable[str]] | None = None
     columns: tuple[Column[K], ...] = ()
@@ -134,7 +135,7 @@ class Resource(Generic[K]):
     # Seconds that a deletion waits for the object's agent (pods); None: it is removed at once.
     grace: Callable[[K, int | None], int | None] | None = None         # (object, asked for) -> seconds
     # When a deletion begins and the object lives on for a while (a namespace becomes Terminating): changes in place.
-    prepare_delete: Callable[[K, Context], None] = _nothing
+    prepare_delete: Callable[[K, Context], None] = nothing
     # What else than metadata.finalizers and the grace period keeps an object that is being deleted (a namespace's
     # spec.finalizers). It is removed by the write after which this is false.
     held: Callable[[K], bool] = _never

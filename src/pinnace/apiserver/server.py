@@ -38,7 +38,7 @@ from pinnace.apiserver.listing import Lister
 from pinnace.apiserver.metrics import Metrics
 from pinnace.apiserver.objects import CachedObjects
 from pinnace.apiserver.options import Query, flag, text
-from pinnace.apiserver.paths import Target, parse, verb_of
+from pinnace.apiserver.paths import VERBS, Target, parse, verb_of
 from pinnace.apiserver.registry import Registry
 from pinnace.apiserver.resource import Resource
 from pinnace.apiserver.routes import Routes
@@ -183,6 +183,8 @@ class ApiServer:
         try:
             if target is None:
                 verb = request.method.lower()
+            elif request.method in VERBS:
+                verb = VERBS[request.method]
             else:
                 verb = verb_of(request.method, target, "watch" in request.query and flag(request.query, "watch"))
             user = request.user
@@ -193,7 +195,8 @@ class ApiServer:
             else:
                 call = self._call(request, user, target, verb, encoded)
                 work = call.route.run(call)
-                response = await (within(_deadline(request.query), work) if call.route.timed else work)
+                seconds = _deadline(request.query) if request.query else REQUEST_SECONDS
+                response = await (within(seconds, work) if call.route.timed else work)
         except errors.StatusError as error:
             response = responses.failure(error, request.headers.get("accept", ""))
         except TimeoutError:
@@ -244,8 +247,6 @@ class ApiServer:
 
 
 def _deadline(query: Query) -> float:
-    if not query:
-        return REQUEST_SECONDS
     asked = text(query, "timeout")
     if asked.endswith("s") and asked[:-1].isdigit() and len(asked) < 6:
         return min(REQUEST_SECONDS, float(asked[:-1]) or REQUEST_SECONDS)

@@ -14,6 +14,7 @@ from pinnace.apiserver.access import Operation
 from pinnace.apiserver.calls import Call
 from pinnace.apiserver.negotiation import Format, media_type
 from pinnace.apiserver.options import write_options
+from pinnace.apiserver.registry import Write
 from pinnace.apiserver.resource import Action, Resource, Scale, Subresource
 from pinnace.client.transport import Response
 
@@ -57,26 +58,31 @@ async def _act(call: Call) -> Response:
         dry_run = write_options(call.request.query, _OPTIONS[call.verb]).dry_run
         if call.request.body:
             call.request.body = bodies.as_json(call.request, part.kind or call.registry.kind)
+    sent = None
     if call.verb != "get" or part.name in _STREAMS:
-        await _admit(call, part, dry_run)
-    context = call.context(dry_run)
-    action = Action(call.request, call.server, call.namespace, call.name, context, call.cause(context.now))
-    return await part.act(action)
+        write, sent = await _admit(call, part, dry_run)
+        context, cause = write.context, write.cause
+    else:
+        context = call.context(dry_run)
+        cause = call.cause(context.now)
+    return await part.act(Action(call.request, call.server, call.namespace, call.name, context, cause, sent))
 
 
-async def _admit(call: Call, part: Subresource[Any], dry_run: bool) -> None:
-    """Admission sees what is sent to an action as it sees objects: token requests, bindings, evictions."""
+async def _admit(call: Call, part: Subresource[Any], dry_run: bool) -> tuple[Write, Any]:
+    """Admission sees what is sent to an action as it sees objects: token requests, bindings, evictions. Returns what
+    is known of the write, and that object."""
     operation: Operation = "CREATE" if call.verb == "create" else "UPDATE"
     obj = None
     if part.name in _STREAMS:
         operation = "CONNECT"
     elif part.kind is not None and part.kind.module and call.request.body:
-        obj = bodies.typed(call.request.body, part.kind)
+        obj = bodies.typed(call.request.body, part.kind, compact=not call.encoded)
     write = call.write(dry_run, operation)
-    await write.mutate(obj, None)
-    await write.validate(obj, None)
-    if obj is not None:
-        call.request.body = codec.encode(obj)
+    if write.mutating:
+        await write.mutate(obj, None)
+    if write.validating:
+        await write.validate(obj, None)
+    return write, obj
 
 
 async def _scale(call: Call) -> Response:

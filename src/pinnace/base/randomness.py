@@ -8,6 +8,10 @@ import random
 # Kubernetes' alphabet for generated names: no vowels, and none of 0, 1, 3, so that no words appear.
 NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
+# Bits of a UUID that are not random, and what they are in version 4 (RFC 9562).
+_FIXED = 0xF << 76 | 0b11 << 62
+_VERSION_4 = 4 << 76 | 0b10 << 62
+
 
 class Randomness:
     """A seeded source. Without a seed it draws one from the system.
@@ -22,13 +26,14 @@ class Randomness:
 
     def uid(self) -> str:
         """A version 4 UUID in its usual form."""
-        digits = f"{self._random.getrandbits(128):032x}"
-        variant = "89ab"[int(digits[16], 16) & 3]
-        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+        bits = self._random.getrandbits(128)
+        digits = f"{bits & ~_FIXED | _VERSION_4:032x}"
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
     def suffix(self, length: int = 5) -> str:
         """What is appended to a `generateName`."""
-        return "".join(self._random.choices(NAME_ALPHABET, k=length))
+        draw = self._random.random
+        return "".join([NAME_ALPHABET[int(draw() * len(NAME_ALPHABET))] for _ in range(length)])
 
     def uniform(self, low: float, high: float) -> float:
         return self._random.uniform(low, high)

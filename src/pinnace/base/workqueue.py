@@ -55,8 +55,11 @@ class WorkQueue(Generic[K]):
         """Work on the key in so many seconds; of several delays for one key the shortest counts."""
         if seconds <= 0:
             self.add(key)
-            return
-        due = self._clock.monotonic() + seconds
+        else:
+            self.add_at(key, self._clock.monotonic() + seconds)
+
+    def add_at(self, key: K, due: float) -> None:
+        """The same at a time of the monotonic clock."""
         known = self._due.get(key)
         if known is not None and known <= due:
             return
@@ -72,7 +75,8 @@ class WorkQueue(Generic[K]):
 
     def forget(self, key: K) -> None:
         """The key succeeded: forget its failures."""
-        self._backoff.forget(key)
+        if key in self._backoff.failed:
+            self._backoff.forget(key)
 
     async def get(self) -> K:
         """The next key; `done` must be called with it afterwards."""
@@ -81,9 +85,8 @@ class WorkQueue(Generic[K]):
         return self._take()
 
     def _take(self) -> K:
-        ready = self._ready
-        key = next(iter(ready))
-        del ready[key]
+        key = next(iter(self._ready))
+        del self._ready[key]
         self._active[key] = False
         return key
 

@@ -23,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-egress", action="store_true", help="let nothing out of this machine")
     parser.add_argument("--data-dir", type=Path, metavar="D", help="where this cluster's data lies")
     parser.add_argument("--store", choices=("sqlite", "memory"), help="where objects are kept (default: sqlite)")
+    parser.add_argument("--cluster-signing-duration", metavar="T", help="how long certificates last (default: 8760h)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings as YAML; flags win over them")
     parser.add_argument("--kubeconfig", metavar="FILE", help="where to put the context (default: as kubectl)")
 
@@ -50,7 +51,10 @@ def _wanted(options: argparse.Namespace, layout: Layout) -> Settings:
     changes = settings.read_file(options.config) if options.config else {}
     if changes.setdefault("name", options.name) != options.name:
         raise UserError(f"the configuration is for cluster {changes['name']!r}, not {options.name!r}")
-    for flag, field in (("nodes", "nodes"), ("simulated_nodes", "simulatedNodes"), ("store", "store")):
+    for flag, field in (
+        ("nodes", "nodes"), ("simulated_nodes", "simulatedNodes"), ("store", "store"),
+        ("cluster_signing_duration", "clusterSigningDuration"),
+    ):  # fmt: skip
         if getattr(options, flag) is not None:
             changes[field] = getattr(options, flag)
     if options.no_egress or os.environ.get("CI") == "true":

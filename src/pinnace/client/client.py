@@ -71,7 +71,9 @@ class Client:
 
     def acting_for(self, obj: Any) -> Client:
         """The same client, whose writes are recorded as made for an object (`None`: for nobody in particular)."""
-        return Client(self.transport, agent=self.agent, user=self.user, about=about(obj) if obj is not None else "")
+        client = Client(self.transport, agent=self.agent, user=self.user, about=about(obj) if obj is not None else "")
+        client._headers = self._headers
+        return client
 
     async def get(self, kind: type[K], name: str, namespace: str = "", *, subresource: str = "") -> K:
         path = object_path(kind_of(kind), namespace, name, subresource)
@@ -123,14 +125,17 @@ class Client:
         response = await self.call("POST", path, body=codec.encode(body), because=because)
         if isinstance(response.object, type(body)):
             return response.object
-        if json.loads(response.body).get("kind") == "Status":
+        answer = response.object if isinstance(response.object, dict) else json.loads(response.body)
+        if answer.get("kind") == "Status":
             return body
         return codec.decode(type(body), response.body)
 
     async def update(self, obj: K, *, subresource: str = "", because: tuple[int, ...] = ()) -> K:
+        of: Any = type(obj)
         meta = codec.metadata(obj)
-        path = object_path(kind_of(obj), meta.namespace or "", meta.name or "", subresource)
-        return self._object(type(obj), await self.call("PUT", path, body=codec.encode(obj), because=because))
+        path = object_path(kind_of_type(of), meta.namespace or "", meta.name or "", subresource)
+        response = await self.call("PUT", path, body=codec.encode(obj), because=because)
+        return self._object(type(obj), response)
 
     async def patch(
         self,

@@ -12,10 +12,9 @@ import asyncio
 import logging
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -60,83 +59,78 @@ def reference(obj: Any, field_path: str = "") -> core.ObjectReference:
     )
 
 
+K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _Recent(Generic[V]):
-    """At most so many entries; the one used longest ago goes first."""
+class _Recent(OrderedDict[K, V]):
+    """What is known, the one used longest ago first; `keep` bounds it."""
 
-    def __init__(self, capacity: int) -> None:
-        self._entries: OrderedDict[Hashable, V] = OrderedDict()
-        self._capacity = capacity
-
-    def get(self, key: Hashable) -> V | None:
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._entries.move_to_end(key)
-        return entry
-
-    def put(self, key: Hashable, value: V) -> None:
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
+    def keep(self, key: K, value: V) -> None:
+        """Take in what is new."""
+        self[key] = value
+        if len(self) > _REMEMBERED:
+            self.popitem(last=False)
 
 
-@dataclass(slots=True)
-class _Group:
+class _Group(msgspec.Struct):
     """Events that differ only in their message."""
 
-    messages: OrderedDict[str, None]
+    messages: dict[str, None]     # the oldest first
     last: datetime
 
 
-@dataclass(slots=True)
-class _Bucket:
+class _Bucket(msgspec.Struct):
     tokens: float
     filled: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Create the event, or raise the count of the one that is there by name."""
 
     event: core.Event
     repeated: bool
 
 
-@dataclass(slots=True)
+_About = tuple[str | None, ...]
+
+
 class Correlator:
     """Decides what becomes of an event: created, counted onto an earlier one, combined, or dropped."""
 
-    _counted: _Recent[core.Event] = field(default_factory=lambda: _Recent(_REMEMBERED))
-    _groups: _Recent[_Group] = field(default_factory=lambda: _Recent(_REMEMBERED))
-    _buckets: _Recent[_Bucket] = field(default_factory=lambda: _Recent(_REMEMBERED))
+    def __init__(self) -> None:
+        self._counted: _Recent[_About, core.Event] = _Recent()
+        self._groups: _Recent[_About, _Group] = _Recent()
+        self._buckets: _Recent[_About, _Bucket] = _Recent()
 
     def correlate(self, event: core.Event, now: datetime) -> Send | None:
         about = _about(event)
         if not self._admitted(about, now):
             return None
-        key: tuple[Hashable, ...] = (*about, event.type, event.reason)
+        key = (*about, event.type, event.reason)
         event, combined = self._combine(key, event, now)
         if not combined:
             key = (*key, event.message)
         earlier = self._counted.get(key)
-        if earlier is not None:
-            event = msgspec.structs.replace(
-                event,
-                metadata=earlier.metadata,
-                count=(earlier.count or 0) + 1,
-                firstTimestamp=earlier.firstTimestamp,
-            )
-        self._counted.put(key, event)
-        return Send(event, repeated=earlier is not None)
+        if earlier is None:
+            self._counted.keep(key, event)
+            return Send(event, repeated=False)
+        event = msgspec.structs.replace(
+            event,
+            metadata=earlier.metadata,
+            count=(earlier.count or 0) + 1,
+            firstTimestamp=earlier.firstTimestamp,
+        )
+        self._counted[key] = event
+        self._counted.move_to_end(key)
+        return Send(event, repeated=True)
 
-    def _admitted(self, about: Hashable, now: datetime) -> bool:
+    def _admitted(self, about: _About, now: datetime) -> bool:
         bucket = self._buckets.get(about)
         if bucket is None:
-            bucket = _Bucket(_BURST, now)
-            self._buckets.put(about, bucket)
+            self._buckets.keep(about, _Bucket(_BURST - 1.0, now))
+            return True
+        self._buckets.move_to_end(about)
         elapsed = max(0.0, (now - bucket.filled).total_seconds())
         bucket.tokens = min(_BURST, bucket.tokens + elapsed * _REFILL)
         bucket.filled = now
@@ -145,20 +139,24 @@ class Correlator:
         bucket.tokens -= 1.0
         return True
 
-    def _combine(self, key: Hashable, event: core.Event, now: datetime) -> tuple[core.Event, bool]:
+    def _combine(self, key: _About, event: core.Event, now: datetime) -> tuple[core.Event, bool]:
         group = self._groups.get(key)
-        if group is None or (now - group.last).total_seconds() > _ALIKE_SECONDS:
-            group = _Group(OrderedDict(), now)
-            self._groups.put(key, group)
-        group.last = now
-        group.messages[event.message or ""] = None
-        if len(group.messages) < _ALIKE:
+        if group is None:
+            self._groups.keep(key, _Group({event.message or "": None}, now))
             return event, False
-        group.messages.popitem(last=False)
+        self._groups.move_to_end(key)
+        messages = group.messages
+        if (now - group.last).total_seconds() > _ALIKE_SECONDS:
+            messages.clear()
+        group.last = now
+        messages[event.message or ""] = None
+        if len(messages) < _ALIKE:
+            return event, False
+        del messages[next(iter(messages))]
         return msgspec.structs.replace(event, message=_COMBINED + (event.message or "")), True
 
 
-def _about(event: core.Event) -> tuple[Hashable, ...]:
+def _about(event: core.Event) -> _About:
     """Source and object: what the token bucket is kept for."""
     source, obj = event.source or core.EventSource(), event.involvedObject
     return (
@@ -178,9 +176,11 @@ class EventRecorder:
         self._clock = clock
         self._randomness = randomness
         self._correlator = Correlator()
-        # What waits, by lane; together at most _QUEUE. A lane has a sender while something is in it.
-        self._lanes: dict[int, deque[tuple[core.Event, tuple[int, ...]]]] = {}
+        # What waits, by lane; together at most _QUEUE. A lane has a sender once something was in it, which rests
+        # (`_resting`) while it is empty.
+        self._lanes: tuple[deque[tuple[core.Event, tuple[int, ...]]], ...] = tuple([deque() for _ in range(_LANES)])
         self._senders: dict[int, asyncio.Task[None]] = {}
+        self._resting: dict[int, asyncio.Future[None]] = {}
         self._running = False
         self._unsent = 0
         self._last = 0
@@ -213,16 +213,17 @@ class EventRecorder:
         if not because and (obj.resourceVersion or "").isdecimal():
             because = (int(obj.resourceVersion or 0),)     # it tells of the object as it was then
         lane = zlib.crc32(f"{obj.namespace}/{obj.name}".encode()) % _LANES
-        self._lanes.setdefault(lane, deque()).append((event, because))
+        self._lanes[lane].append((event, because))
         if self._running:
-            self._begin(lane)
+            self._rouse(lane)
 
     async def run(self) -> None:
         """Send what is recorded until cancelled."""
         self._running = True
         try:
-            for lane in self._lanes:
-                self._begin(lane)
+            for lane, waiting in enumerate(self._lanes):
+                if waiting:
+                    self._rouse(lane)
             await asyncio.get_running_loop().create_future()
         finally:
             self._running = False
@@ -231,14 +232,18 @@ class EventRecorder:
                 sender.cancel()
             await asyncio.gather(*senders, return_exceptions=True)
             self._senders.clear()
+            self._resting.clear()
 
-    def _begin(self, lane: int) -> None:
-        if lane not in self._senders:
+    def _rouse(self, lane: int) -> None:
+        resting = self._resting.pop(lane, None)
+        if resting is not None:
+            resting.set_result(None)
+        elif lane not in self._senders:
             self._senders[lane] = asyncio.create_task(self._drain(lane), name=f"events of {self._component}")
 
     async def _drain(self, lane: int) -> None:
-        waiting = self._lanes[lane]
-        try:
+        waiting, loop = self._lanes[lane], asyncio.get_running_loop()
+        while True:
             while waiting:
                 event, because = waiting.popleft()
                 try:
@@ -249,10 +254,8 @@ class EventRecorder:
                     log.exception("event %s was not sent", event.reason)
                 finally:
                     self._unsent -= 1
-        finally:
-            self._senders.pop(lane, None)
-            if not waiting:
-                del self._lanes[lane]
+            resting = self._resting[lane] = loop.create_future()
+            await resting
 
     def _make(
         self,

@@ -50,7 +50,7 @@ def objects(settings: Settings) -> Iterator[Any]:
     made."""
     role, binding = dns_rights()
     yield from namespaces()
-    yield from (*roles.cluster_roles(), role, *roles.cluster_role_bindings(), binding)
+    yield from (*roles.cluster_roles(), role, *roles.cluster_role_bindings(), binding, renewal_rights())
     yield from (*roles.roles(), *roles.role_bindings())
     yield from (*priority_classes(), service_cidr(settings), *services(settings))
 
@@ -149,6 +149,19 @@ def dns_rights() -> tuple[rbac.ClusterRole, rbac.ClusterRoleBinding]:
     )
 
 
+def renewal_rights() -> rbac.ClusterRoleBinding:
+    """Nodes may have their client certificates renewed: what kubeadm binds, under the name of the documentation page
+    "TLS bootstrapping"."""
+    return rbac.ClusterRoleBinding(
+        metadata=meta.ObjectMeta(name="auto-approve-renewals-for-nodes"),
+        roleRef=rbac.RoleRef(
+            apiGroup=roles.GROUP, kind="ClusterRole",
+            name="system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        ),
+        subjects=[rbac.Subject(kind="Group", apiGroup=roles.GROUP, name="system:nodes")],
+    )  # fmt: skip
+
+
 def kubernetes_endpoints(address: str, port: int) -> tuple[core.Endpoints, discovery.EndpointSlice]:
     """Where the API server is, as Service default/kubernetes has it."""
     labels = {"endpointslice.kubernetes.io/skip-mirror": "true"}
@@ -180,7 +193,7 @@ async def _ensure_rbac(client: Client, *, cluster: bool) -> None:
     wanted: dict[type[Any], list[Any]] = (
         {
             rbac.ClusterRole: [*roles.cluster_roles(), role],
-            rbac.ClusterRoleBinding: [*roles.cluster_role_bindings(), binding],
+            rbac.ClusterRoleBinding: [*roles.cluster_role_bindings(), binding, renewal_rights()],
         }
         if cluster
         else {rbac.Role: list(roles.roles()), rbac.RoleBinding: list(roles.role_bindings())}

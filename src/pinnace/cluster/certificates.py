@@ -8,7 +8,7 @@ have a key of their own.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from pinnace.base.keys import REPEATABLE, new_key, private_pem, serial_number
+from pinnace.base.randomness import Randomness
 from pinnace.cluster.files import write_secret
 
 _CA_LIFE = timedelta(days=3650)
@@ -50,11 +52,15 @@ class Authority:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ValueError("the authority's key is not an elliptic curve key")
         self._key = key
+        self.not_after = self._certificate.not_valid_after_utc
 
     @classmethod
-    def create(cls, name: str, now: datetime, *, life: timedelta = _CA_LIFE) -> KeyPair:
-        """A new self-signed authority."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def create(
+        cls, name: str, now: datetime, *, life: timedelta = _CA_LIFE, randomness: Randomness | None = None
+    ) -> KeyPair:
+        """A new self-signed authority, drawn from the system unless a seed is given."""
+        randomness = randomness or Randomness()
+        key = new_key(randomness)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         usage = _usage(sign_certificates=True)
         certificate = (
@@ -62,13 +68,13 @@ class Authority:
             .subject_name(subject)
             .issuer_name(subject)
             .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
+            .serial_number(serial_number(randomness))
             .not_valid_before(now - _SKEW)
             .not_valid_after(now + life)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
+            .sign(key, hashes.SHA256(), ecdsa_deterministic=REPEATABLE)
         )
         return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), private_pem(key))
 
@@ -82,35 +88,59 @@ class Authority:
         server: bool = False,
         client: bool = True,
         life: timedelta = _LEAF_LIFE,
+        randomness: Randomness | None = None,
     ) -> KeyPair:
         """A certificate for a user (`common_name`, with `organizations` as groups) or a server of `hosts`."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        randomness = randomness or Randomness()
+        key = new_key(randomness)
         names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in organizations]
         names.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
         purposes = [ExtendedKeyUsageOID.SERVER_AUTH] if server else []
         if client:
             purposes.append(ExtendedKeyUsageOID.CLIENT_AUTH)
-        issuer_key = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name(names))
-            .issuer_name(self._certificate.subject)
             .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
+            .serial_number(serial_number(randomness))
             .not_valid_before(now - _SKEW)
-            .not_valid_after(min(now + life, self._certificate.not_valid_after_utc))
+            .not_valid_after(min(now + life, self.not_after))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key), critical=False
-            )
         )
         alternatives = [_general_name(host) for host in dict.fromkeys(hosts)]
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        certificate = builder.sign(self._key, hashes.SHA256())
-        return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), private_pem(key))
+        return KeyPair(self.sign(builder).public_bytes(serialization.Encoding.PEM), private_pem(key))
+
+    def sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """What lacks but the issuer and its signature."""
+        own = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        whose = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+        builder = builder.issuer_name(self._certificate.subject).add_extension(whose, critical=False)
+        return builder.sign(self._key, hashes.SHA256(), ecdsa_deterministic=REPEATABLE)
+
+
+class NodeCertificates:
+    """The first certificates of simulated nodes, made by whichever authority there is once one is asked for. Its
+    keys and serial numbers come from the randomness."""
+
+    def __init__(self, authority: Callable[[], Authority], life: timedelta, randomness: Randomness) -> None:
+        self.randomness = randomness
+        self._authority = authority
+        self._life = life
+
+    def validity(self, since: datetime) -> tuple[datetime, datetime]:
+        since = since.replace(microsecond=0)       # as certificates have it
+        return since - _SKEW, since + self._life
+
+    def issue(self, node: str, since: datetime) -> tuple[bytes, bytes]:
+        pair = self._authority().issue(
+            f"system:node:{node}", organizations=["system:nodes"], now=since.replace(microsecond=0), life=self._life,
+            randomness=self.randomness,
+        )
+        return pair.certificate, pair.key
 
 
 def load_or_create_authority(directory: Path, name: str, now: datetime) -> Authority:
@@ -125,14 +155,8 @@ def load_or_create_authority(directory: Path, name: str, now: datetime) -> Autho
 def load_or_create_signing_key(path: Path) -> bytes:
     """The P-256 key (PEM) that service account tokens are signed with."""
     if not path.exists():
-        write_secret(path, private_pem(ec.generate_private_key(ec.SECP256R1())))
+        write_secret(path, private_pem(new_key(Randomness())))
     return path.read_bytes()
-
-
-def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
 
 
 def _usage(*, sign_certificates: bool) -> x509.KeyUsage:

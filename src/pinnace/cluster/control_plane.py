@@ -35,6 +35,7 @@ from pinnace.cluster import bootstrap, log, processes
 from pinnace.cluster.certificates import (
     Authority,
     KeyPair,
+    NodeCertificates,
     load_or_create_authority,
     load_or_create_signing_key,
 )
@@ -46,7 +47,8 @@ from pinnace.cluster.node_processes import NodeProcess
 from pinnace.cluster.progress import Progress
 from pinnace.cluster.readiness import wait_for_dns, wait_for_leases, wait_for_nodes
 from pinnace.cluster.security import secure
-from pinnace.cluster.settings import DOMAIN, Settings
+from pinnace.cluster.settings import DOMAIN, Settings, signing_duration
+from pinnace.controllers.certificates.signer import Signing
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.scheduler.scheduler import Scheduler
 from pinnace.store import Store, StoreFailure, open_store
@@ -285,7 +287,10 @@ class ControlPlane:
     def _credentials(self, ground: _Ground, network: NodeNetwork, pod_cidr: str) -> Credentials:
         settings, authority, now = ground.settings, ground.authority, self._clock.now()
         layout = self._layout.node(network.name)
-        kubelet = authority.issue(f"system:node:{network.name}", organizations=["system:nodes"], now=now)
+        kubelet = authority.issue(
+            f"system:node:{network.name}", organizations=["system:nodes"], now=now,
+            life=signing_duration(settings.cluster_signing_duration),
+        )  # fmt: skip
         proxy = authority.issue("system:kube-proxy", organizations=["system:node-proxier"], now=now)
         serving = authority.issue(
             f"system:node:{network.name}", organizations=["system:nodes"], hosts=[network.name, network.ip], now=now,
@@ -319,6 +324,7 @@ class ControlPlane:
 
     def _start_loops(self, parts: Supervisor, server: ApiServer, ground: _Ground) -> SimulatedNodes | None:
         settings, clock = ground.settings, self._clock
+        duration = signing_duration(settings.cluster_signing_duration)
 
         def client(agent: str, user: User | None) -> Client:
             return Client(InProcessTransport(server), agent=agent, user=user or _MANAGER)
@@ -327,7 +333,10 @@ class ControlPlane:
             client,
             clock,
             self._randomness.fork(),
-            Options(root_ca=ground.authority.certificate.decode(), cluster_cidr=settings.pod_cidr),
+            Options(
+                root_ca=ground.authority.certificate.decode(), cluster_cidr=settings.pod_cidr,
+                signing=Signing(lambda: ground.authority, self._randomness.fork(), duration),
+            ),
         )
         scheduling = client("kube-scheduler", _SCHEDULER)
         informers = Informers(scheduling, clock, self._randomness.fork())
@@ -345,7 +354,10 @@ class ControlPlane:
         server.kubelets = kubelets = SimulatedKubelets(server.kubelets)
         # Events of what goes well would be most of what thousands of nodes write.
         life = Life(quiet=len(names) > _TALKATIVE)
-        simulated = SimulatedNodes(nodes, names, clock=clock, randomness=chance, life=life, kubelets=kubelets)
+        issuer = NodeCertificates(lambda: ground.authority, duration, self._randomness.fork())
+        simulated = SimulatedNodes(
+            nodes, names, clock=clock, randomness=chance, life=life, kubelets=kubelets, issuer=issuer
+        )
         parts.start("simulated nodes", simulated.run)
         return simulated
 

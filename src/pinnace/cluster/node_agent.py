@@ -18,6 +18,7 @@ from pinnace.client.https import HttpsTransport, client_context
 from pinnace.client.informer import Informers
 from pinnace.cluster import log
 from pinnace.cluster.credentials import Credentials, Identity
+from pinnace.kubelet.certificates import CertificateManager, Pair, newest, stored
 from pinnace.kubelet.config import KubeletConfig
 from pinnace.kubelet.kubelet import Kubelet
 from pinnace.kubelet.server.server import KubeletServer
@@ -61,12 +62,14 @@ async def run(credentials: Credentials) -> None:
         [credentials.pod_cidr], [credentials.cluster_cidr], Path(credentials.network_root), nft=nft
     )
     proxy = Client(_transport(credentials, credentials.proxy), agent="kube-proxy")
-    kubelet = Client(_transport(credentials, credentials.kubelet), agent="kubelet")
+    certificates = _certificates(credentials, clock, randomness, stop)
+    kubelet = certificates.client
     async with Supervisor(clock) as parts:
         await asyncio.gather(runtime.open(), network.setup())
         try:
             _start_proxy(parts, credentials, proxy, clock, randomness, nft)
             _start_kubelet(parts, credentials, kubelet, clock, randomness, runtime, network)
+            parts.start("certificates", certificates.run)
             await stop.wait()
         finally:
             await parts.close()
@@ -74,6 +77,27 @@ async def run(credentials: Credentials) -> None:
             network.close()
             for client in (proxy, kubelet):
                 await client.transport.close()
+
+
+def _certificates(
+    credentials: Credentials, clock: Clock, randomness: Randomness, stop: asyncio.Event
+) -> CertificateManager:
+    """The kubelet's client, and what renews the certificate that it shows. If that cannot be done in time the process
+    ends: the next one begins with what the server hands over then."""
+    directory = Path(credentials.kubelet_root) / "pki"
+    pair = newest(_pair(credentials.kubelet), stored(directory))
+    context = client_context(ca=credentials.ca)
+    _load_identity(context, pair)
+    transport = HttpsTransport(credentials.server, context)
+
+    async def use(pair: Pair) -> None:
+        _load_identity(context, pair)
+        await transport.close()       # it opens connections anew, which show the new one
+
+    client = Client(transport, agent="kubelet")
+    return CertificateManager(
+        client, credentials.node, pair, directory, use, stop.set, clock=clock, randomness=randomness.fork()
+    )
 
 
 def _start_proxy(
@@ -130,7 +154,7 @@ def _start_kubelet(
 
 def _transport(credentials: Credentials, identity: Identity) -> HttpsTransport:
     context = client_context(ca=credentials.ca)
-    _load_identity(context, identity)
+    _load_identity(context, _pair(identity))
     return HttpsTransport(credentials.server, context)
 
 
@@ -138,13 +162,17 @@ def _serving_context(credentials: Credentials) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=credentials.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
-    _load_identity(context, credentials.serving)
+    _load_identity(context, _pair(credentials.serving))
     return context
 
 
-def _load_identity(context: ssl.SSLContext, identity: Identity) -> None:
+def _pair(identity: Identity) -> Pair:
+    return Pair(identity.certificate.encode(), identity.key.encode())
+
+
+def _load_identity(context: ssl.SSLContext, pair: Pair) -> None:
     """The ssl module reads certificates from files only: one that has no name and is gone when closed."""
-    with tempfile.NamedTemporaryFile("w", suffix=".pem", dir="/dev/shm") as file:   # memory, 0600
-        file.write(identity.certificate + identity.key)
+    with tempfile.NamedTemporaryFile("wb", suffix=".pem", dir="/dev/shm") as file:   # memory, 0600
+        file.write(pair.certificate + pair.key)
         file.flush()
         context.load_cert_chain(file.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ DOMAIN = "cluster.local"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 _MOST_NODES = 32               # real nodes on one machine: each is a process
 _MOST_SIMULATED = 10_000
+SIGNING_DURATION = "8760h"     # a year, as upstream's controller manager has it
+_SHORTEST_SIGNING = timedelta(minutes=10)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -31,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     service_cidr: str = "10.96.0.0/16"
     node_subnet: str = ""          # chosen free at the first start if empty
     api_port: int = 0              # chosen at the first start if 0, and kept
+    cluster_signing_duration: str = SIGNING_DURATION
 
     @property
     def context(self) -> str:
@@ -54,6 +58,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return tuple(f"{self.name}-simulated-{number}" for number in range(1, self.simulated_nodes + 1))
 
 
+def signing_duration(text: str) -> timedelta:
+    """How long certificates last, in Go's notation ("4h", "1h30m"). Raises ValueError."""
+    from pinnace.api import times  # which most commands need not load
+
+    duration = timedelta(seconds=times.parse_duration(text))
+    if duration < _SHORTEST_SIGNING:
+        raise ValueError(f"certificates must last for 10 minutes at least, not {text}")
+    return duration
+
+
 def check_name(name: str) -> None:
     """Raises UserError for what cannot name a cluster. Names become parts of paths, links and namespaces."""
     if not _NAME.fullmatch(name):
@@ -71,6 +85,11 @@ def check(settings: Settings) -> None:
         raise UserError(f"--store must be sqlite or memory, not {settings.store!r}")
     if not 0 <= settings.api_port <= 65535:
         raise UserError("apiPort must be from 0 to 65535")
+    if settings.cluster_signing_duration != SIGNING_DURATION:
+        try:
+            signing_duration(settings.cluster_signing_duration)
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"--cluster-signing-duration: {error}") from error
     networks = {}
     for field in ("pod_cidr", "service_cidr", "node_subnet"):
         text = getattr(settings, field)

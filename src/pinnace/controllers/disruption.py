@@ -90,12 +90,16 @@ class DisruptionController:
         return found
 
     def _of_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
-        if not self.primary.cache:
-            return
+        budgets = self.primary.cache.list()
+        if not budgets:
+            return ()
         versions = [pod for pod in (event.old, event.new) if pod is not None]
-        for budget in self.primary.cache.list(versions[0].metadata.namespace or ""):
-            if any(_selects(budget, pod) for pod in versions):
-                yield Ref(budget.metadata.namespace or "", budget.metadata.name or "")
+        namespace = versions[0].metadata.namespace or ""
+        return [
+            Ref(namespace, budget.metadata.name or "")
+            for budget in budgets
+            if budget.metadata.namespace == namespace and any(_selects(budget, pod) for pod in versions)
+        ]
 
     def _of_scale(self, event: Event[Any]) -> Iterable[Ref]:
         old, new = event.old, event.new

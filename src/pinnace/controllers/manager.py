@@ -14,6 +14,9 @@ from pinnace.client.client import Client
 from pinnace.client.events import EventRecorder
 from pinnace.client.informer import Informers
 from pinnace.client.transport import User
+from pinnace.controllers.certificates.approver import CsrApprover
+from pinnace.controllers.certificates.cleaner import CsrCleaner
+from pinnace.controllers.certificates.signer import CsrSigner, Signing
 from pinnace.controllers.cluster_dns import ClusterDnsController
 from pinnace.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from pinnace.controllers.cronjob import CronJobController
@@ -46,7 +49,8 @@ class Options:
 
     `root_ca`: PEM text for kube-root-ca.crt (empty: not published). `cluster_cidr`: the pods' addresses, of which
     each node gets a /`node_cidr_mask` (empty: nodes bring their own). `cluster_dns`: nodes answer for kube-dns.
-    `disabled`: names of controllers that are not run.
+    `signing`: what requests for certificates are signed with (None: they are not). `disabled`: names of controllers
+    that are not run.
     """
 
     root_ca: str = ""
@@ -55,6 +59,7 @@ class Options:
     cluster_dns: bool = True
     node_monitor_grace: float = GRACE
     terminated_pods: int = THRESHOLD
+    signing: Signing | None = None
     disabled: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -122,6 +127,11 @@ def _cluster_dns(parts: Parts) -> Loop | None:
     return parts.runner(ClusterDnsController(parts.informers)) if parts.options.cluster_dns else None
 
 
+def _csr_signing(parts: Parts) -> Loop | None:
+    signing = parts.options.signing
+    return parts.runner(CsrSigner(parts.informers, signing)) if signing is not None else None
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A controller: its name, the service account (in kube-system) that it acts as, and how to make it.
@@ -160,6 +170,9 @@ TABLE: tuple[Entry, ...] = (
     Entry("podgc", "pod-garbage-collector", _pod_gc),
     Entry("garbagecollector", "generic-garbage-collector",
           lambda p: GarbageCollector(p.informers, p.client, p.recorder, p.clock)),
+    Entry("csrapproving", "certificate-controller", lambda p: CsrApprover(p.informers, p.client, p.clock)),
+    Entry("csrsigning", "certificate-controller", _csr_signing),
+    Entry("csrcleaner", "certificate-controller", _plain(CsrCleaner)),
 )  # fmt: skip
 
 

@@ -11,9 +11,11 @@ from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
 from pinnace.client.informer import Event, Handler, Informer, revision_number
 from pinnace.controllers.plan import Patch, Ref, Wake
+from pinnace.controllers.selectors import matcher
 
 K = TypeVar("K")
 
+_UNLABELLED: dict[str, str] = {}
 CONTROLLER = "controller"   # index: the controller's uid, or ("", namespace) for objects that have none
 
 
@@ -126,24 +128,33 @@ class Claim(Generic[K]):
     patches: tuple[Patch, ...]
 
 
-def claim(owner: Any, matches: Callable[[Any], bool], objects: Iterable[K], *, finalizer: str = "") -> Claim[K]:
+def claim(
+    owner: Any, selector: meta.LabelSelector | None, objects: Iterable[K], *, finalizer: str = ""
+) -> Claim[K]:
     """Sort objects into those owned, those to adopt (they match, nobody controls them), those to release.
 
     An owner that is being deleted neither adopts nor releases, and keeps only what it has.
     """
     data = codec.metadata(owner)
+    going = data.deletionTimestamp is not None
+    matches = matcher(selector)
     owned: list[K] = []
     patches: list[Patch] = []
     for obj in objects:
-        controller = controller_of(obj)
-        if controller is not None:
-            if controller.uid != data.uid:
+        item: meta.ObjectMeta = codec.metadata(obj)
+        controller = ""
+        for reference in item.ownerReferences or ():
+            if reference.controller:
+                controller = reference.uid
+                break
+        if controller:
+            if controller != data.uid:
                 continue
-            if matches(obj):
+            if matches(item.labels or _UNLABELLED):
                 owned.append(obj)
-            elif data.deletionTimestamp is None:
+            elif not going:
                 patches.append(_release(owner, obj))
-        elif data.deletionTimestamp is None and codec.metadata(obj).deletionTimestamp is None and matches(obj):
+        elif not going and item.deletionTimestamp is None and matches(item.labels or _UNLABELLED):
             patches.append(_adopt(owner, obj, finalizer))
     return Claim(owned, tuple(patches))
 

@@ -15,9 +15,9 @@ from pinnace.api import codec
 from pinnace.api.core import v1 as core
 from pinnace.api.times import format as format_time
 from pinnace.base.clock import Clock
-from pinnace.client.informer import Event, Informers
+from pinnace.client.informer import Event, Handler, Informer, Informers, revision_number
 from pinnace.controllers import pods as podlib
-from pinnace.controllers.plan import NOTHING, Action, Delete, Patch, Plan, Ref, Related
+from pinnace.controllers.plan import NOTHING, Action, Delete, Patch, Plan, Ref, Related, Wake
 
 THRESHOLD = 12500
 _QUARANTINE = timedelta(seconds=40)   # a node that vanished may come back under its name
@@ -37,6 +37,47 @@ class Seen:
     surplus: tuple[core.Pod, ...] = ()
 
 
+class _Finished:
+    """The finished pods, of which only so many are kept. Whatever makes them too many wakes the key of them all."""
+
+    def __init__(self, pods: Informer[core.Pod], threshold: int) -> None:
+        self.informer = pods
+        self._threshold = threshold
+        self._refs: dict[Ref, None] = {}
+
+    def handler(self, wake: Wake) -> Handler[core.Pod]:
+        self._refs.clear()      # it is about to be told of all that there are
+
+        def changed(event: Event[core.Pod]) -> None:
+            old, new = event.old, event.new
+            before, after = old is not None and _counts(old), new is not None and _counts(new)
+            if before == after:
+                return
+            data = codec.metadata(old if new is None else new)
+            ref = Ref(data.namespace or "", data.name or "")
+            if not after:
+                self._refs.pop(ref, None)
+                return
+            self._refs[ref] = None
+            if len(self._refs) > self._threshold:
+                wake(_FINISHED, revision_number(data.resourceVersion))
+
+        return changed
+
+    def surplus(self) -> tuple[core.Pod, ...]:
+        """The oldest beyond those that are kept."""
+        count = len(self._refs) - self._threshold
+        if count <= 0:
+            return ()
+        pods = [pod for ref in self._refs if (pod := self.informer.cache.get(*ref)) is not None]
+        pods.sort(key=lambda pod: (pod.metadata.creationTimestamp or "", pod.metadata.name or ""))
+        return tuple(pods[:count])
+
+
+def _counts(pod: core.Pod) -> bool:
+    return pod.status.phase in ("Succeeded", "Failed") and pod.metadata.deletionTimestamp is None
+
+
 class PodGarbageCollector:
     """`threshold`: so many finished pods are kept."""
 
@@ -46,16 +87,14 @@ class PodGarbageCollector:
         self._clock = clock
         self.primary = informers.of(core.Pod)
         self._nodes = informers.of(core.Node)
-        self._threshold = threshold
+        self._finished = _Finished(self.primary, threshold)
         self._gone: dict[str, datetime] = {}   # nodes that were missed, and since when
-        self._finished: dict[Ref, None] = {}
         podlib.index_by_node(self.primary)
-        self.primary.subscribe(self._count_finished)
-        self.watches = (Related(self._nodes, self._of_node), Related(self.primary, self._of_finished))
+        self.watches = (Related(self._nodes, self._of_node), self._finished)
 
     def observe(self, ref: Ref) -> Seen | None:
         if ref == _FINISHED:
-            return Seen(surplus=self._surplus())
+            return Seen(surplus=self._finished.surplus())
         pod = self.primary.cache.get(*ref)
         if pod is None or not self._is_in_doubt(pod):
             return None
@@ -86,33 +125,6 @@ class PodGarbageCollector:
             self._gone[name] = self._clock.now()
         return self._gone[name]
 
-    def _surplus(self) -> tuple[core.Pod, ...]:
-        count = len(self._finished) - self._threshold
-        if count <= 0:
-            return ()
-        pods = [pod for ref in self._finished if (pod := self.primary.cache.get(*ref)) is not None]
-        pods.sort(key=lambda pod: (pod.metadata.creationTimestamp or "", pod.metadata.name or ""))
-        return tuple(pods[:count])
-
-    def _count_finished(self, event: Event[core.Pod]) -> None:
-        old, new = event.old, event.new
-        if old is not None and new is not None and old.status.phase == new.status.phase and (
-            old.metadata.deletionTimestamp == new.metadata.deletionTimestamp
-        ):
-            return
-        before, after = old is not None and _counts(old), new is not None and _counts(new)
-        if before == after:
-            return
-        data = codec.metadata(old if new is None else new)
-        ref = Ref(data.namespace or "", data.name or "")
-        if after:
-            self._finished[ref] = None
-        else:
-            self._finished.pop(ref, None)
-
-    def _of_finished(self, event: Event[core.Pod]) -> Iterable[Ref]:
-        return (_FINISHED,) if len(self._finished) > self._threshold else ()
-
     def _of_node(self, event: Event[core.Node]) -> Iterable[Ref]:
         node = event.old if event.new is None else event.new
         name = node.metadata.name or ""
@@ -122,11 +134,6 @@ class PodGarbageCollector:
                 return
         for pod in self.primary.cache.by_index("node", name):
             yield Ref(pod.metadata.namespace or "", pod.metadata.name or "")
-
-
-def _counts(pod: core.Pod) -> bool:
-    """Whether it is one of the finished pods of which only so many are kept."""
-    return pod.metadata.deletionTimestamp is None and podlib.is_finished(pod)
 
 
 def decide(seen: Seen, now: datetime) -> Plan:

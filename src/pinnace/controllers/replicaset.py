@@ -6,7 +6,7 @@ pkg/controller/replicaset and https://kubernetes.io/docs/concepts/workloads/cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ import msgspec
 
 from pinnace.api.apps import v1 as apps
 from pinnace.api.core import v1 as core
+from pinnace.api.meta import v1 as meta
 from pinnace.api.times import format as format_time
 from pinnace.client.informer import Informers
 from pinnace.controllers import pods as podlib
@@ -50,7 +51,7 @@ class Seen:
     """
 
     owner: Any
-    matches: Callable[[Any], bool]
+    selector: meta.LabelSelector | None
     template: core.PodTemplateSpec
     pods: tuple[core.Pod, ...]
     related: tuple[core.Pod, ...] = ()
@@ -72,10 +73,8 @@ class ReplicaSetController:
         rs = self.primary.cache.get(*ref)
         if rs is None or rs.spec is None:
             return None
-        selector = rs.spec.selector
         template = rs.spec.template or core.PodTemplateSpec()
-        pods = tuple(candidates(self._pods, rs))
-        seen = Seen(rs, lambda pod: selects(selector, pod.metadata.labels), template, pods)
+        seen = Seen(rs, rs.spec.selector, template, tuple(candidates(self._pods, rs)))
         if len(_active(_claim(seen).owned)) <= (rs.spec.replicas or 0):
             return seen
         return replace(seen, related=tuple(self._related(rs)))
@@ -119,12 +118,11 @@ class ReplicationControllerController:
         rc = self.primary.cache.get(*ref)
         if rc is None or rc.spec is None:
             return None
-        wanted = rc.spec.selector or {}
         template = rc.spec.template or core.PodTemplateSpec()
         pods = tuple(candidates(self._pods, rc))
         active = tuple(pod for pod in self._pods.cache.by_index("controller", rc.metadata.uid or "")
                        if podlib.is_active(pod))
-        return Seen(rc, lambda pod: _covers(wanted, pod.metadata.labels or {}), template, pods, active)
+        return Seen(rc, meta.LabelSelector(matchLabels=rc.spec.selector), template, pods, active)
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
@@ -176,7 +174,7 @@ def report(seen: Seen, failures: tuple[Failure, ...], now: datetime) -> Plan:
 
 def _claim(seen: Seen) -> Claim[core.Pod]:
     pods = [p for p in seen.pods if not podlib.is_finished(p) or controller_of(p) is not None]
-    return claim(seen.owner, seen.matches, pods)
+    return claim(seen.owner, seen.selector, pods)
 
 
 def _active(pods: Iterable[core.Pod]) -> list[core.Pod]:

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, assert_never, cast
 
@@ -65,20 +65,26 @@ class _Deleted:
         return bool(meta.deletionTimestamp) or bool(self.uid and meta.uid != self.uid)
 
 
-@dataclass(slots=True)
 class _Deed:
     """A plan while it is carried out: for which object and because of what, what it wrote, what was refused."""
 
-    client: Client
-    primary: Any
-    because: tuple[int, ...]
-    written: dict[informers.Cache[Any], int] = field(default_factory=dict)
-    revisions: set[int] = field(default_factory=set)       # of everything written
-    deleted: list[_Deleted] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    overtaken: errors.Conflict | None = None     # a deletion met another object of that name, or lost a race
-    unsure: dict[tuple[type[Any], str], None] = field(default_factory=dict)   # kind and namespace of lost creations
-    writes: int = 0
+    __slots__ = (
+        "because", "behind", "client", "deleted", "failures", "overtaken", "primary", "revisions", "unsure", "writes",
+        "written",
+    )  # fmt: skip
+
+    def __init__(self, client: Client, primary: Any, because: tuple[int, ...]) -> None:
+        self.client = client
+        self.primary = primary
+        self.because = because
+        self.written: dict[informers.Cache[Any], int] = {}
+        self.revisions: set[int] = set()      # of everything written
+        self.behind = False                   # a cache did not show it at once
+        self.deleted: list[_Deleted] = []     # … nor these deletions
+        self.failures: list[Failure] = []
+        self.overtaken: errors.Conflict | None = None    # a deletion met another object of that name, or lost a race
+        self.unsure: dict[tuple[type[Any], str], None] = {}     # kind and namespace of lost creations
+        self.writes = 0
 
 
 class Runner(Generic[Seen]):
@@ -138,14 +144,13 @@ class Runner(Generic[Seen]):
                 end()
             self.queue.close()
 
-    def wake(self, ref: Ref, because: int = 0) -> None:
-        """Decide about an object soon."""
-        if because:
-            causes = self._because.get(ref)
-            if causes is None:
-                self._because[ref] = [because]
-            elif len(causes) < _CAUSES and because not in causes:
-                causes.append(because)
+    def wake(self, ref: Ref, because: int) -> None:
+        """Decide about an object soon, because of a revision."""
+        causes = self._because.get(ref)
+        if causes is None:
+            self._because[ref] = [because]
+        elif len(causes) < _CAUSES and because not in causes:
+            causes.append(because)
         if self._pause:
             self._add(ref)
         else:
@@ -164,47 +169,79 @@ class Runner(Generic[Seen]):
         if self._started and self._concerns is not None and not self._concerns(event):
             return
         meta = codec.metadata(event.old if event.new is None else event.new)
-        self.wake(Ref(meta.namespace or "", meta.name or ""), informers.revision_number(meta.resourceVersion))
+        ref = Ref(meta.namespace or "", meta.name or "")
+        if event.new is None and self._started and self.controller.observe(ref) is None:
+            self._let_go(ref)      # nothing is left of it to be looked at
+        else:
+            self.wake(ref, informers.revision_number(meta.resourceVersion))
+
+    def _let_go(self, ref: Ref) -> None:
+        self.queue.forget(ref)
+        self._because.pop(ref, None)
+        self._resting.pop(ref, None)
+        self._alarms.pop(ref, None)
 
     async def _work(self, ref: Ref) -> None:
+        because: tuple[int, ...] = ()
+        done = False
         try:
-            await self._reconcile(ref)
+            if ref in self._unsure:
+                await self._find_out(ref)
+            causes = self._because.pop(ref, ())
+            seen = self.controller.observe(ref)
+            if seen is None:
+                self._let_go(ref)
+            else:
+                because = tuple(causes) if causes and ref not in self._alarms else self._causes_of(ref, causes)
+                await self._reconcile(ref, seen, because)
+            done = True
         except (errors.StatusError, OSError, TimeoutError) as error:
             seconds = self.queue.retry(ref)
             log.log(_severity(error), "%s: %s/%s: %s; again in %.3g s", self.name, *ref, error, seconds)
         except Exception:
             self.queue.retry(ref)
             log.exception("%s: %s/%s", self.name, *ref)
+        finally:
+            if not done:
+                self._remember(ref, because)     # whenever it is tried again, it is for the same reasons
 
-    async def _reconcile(self, ref: Ref) -> None:
-        if ref in self._unsure:
-            await self._find_out(ref)
-        causes = self._because.pop(ref, [])
-        seen = self.controller.observe(ref)
-        if seen is None:
-            self.queue.forget(ref)
-            self._resting.pop(ref, None)
-            self._alarms.pop(ref, None)
-            return
-        because = self._causes_of(ref, causes)
+    async def _reconcile(self, ref: Ref, seen: Seen, because: tuple[int, ...]) -> None:
         if self._pause:
             self._resting[ref] = self._clock.monotonic() + self._pause
+        now = self._clock.now()
+        plan = self.controller.decide(seen, now)
+        if not plan.actions and plan.status is None:
+            if plan.again is not None:
+                self._set_alarm(ref, plan.again, because)
+            self.queue.forget(ref)
+            return
+        primary = self.controller.primary.cache.get(*ref)
+        deed = _Deed(self._client.acting_for(primary), primary, because)
         try:
-            now = self._clock.now()
-            plan = self.controller.decide(seen, now)
-            if plan.actions or plan.status is not None:
-                await self._carry_out(ref, seen, plan, because, now)
-            else:
-                if plan.again is not None:
-                    self._set_alarm(ref, plan.again, because)
-                self.queue.forget(ref)
-        except BaseException:
-            self._remember(ref, because)     # whenever it is tried again, it is for the same reasons
-            raise
+            if plan.actions:
+                await self._perform(plan.actions, deed)
+            if deed.failures:
+                # The plan's status spoke of what was to be done; only a report may speak of what was refused.
+                plan = self._reported(seen, plan, deed, now)
+                await self._perform(plan.actions, _Deed(deed.client, primary, because))
+            if plan.status is not None:
+                await self._write(Update(plan.status, subresource="status"), deed)
+        finally:
+            if deed.unsure:
+                self._unsure[ref] = deed.unsure
+            if deed.behind or deed.deleted:
+                await self._caught_up(ref, deed)
+        if plan.again is not None:
+            self._set_alarm(ref, plan.again, because)
+        if deed.failures or deed.overtaken is not None:
+            self._raise_refused(deed)
+        self.queue.forget(ref)
+        if deed.writes:
+            self._follow_up(ref, deed, plan.final)
 
     def _causes_of(self, ref: Ref, revisions: Sequence[int]) -> tuple[int, ...]:
         """Why an object is decided about now: what woke it; an alarm that was due; else the object as it is."""
-        if self._alarms and self._is_due(ref):
+        if self._is_due(ref):
             alarm = self._alarms.pop(ref)
             revisions = tuple(dict.fromkeys((TIMER, *revisions, *alarm[1])))
         if not any(revisions):
@@ -220,31 +257,10 @@ class Runner(Generic[Seen]):
 
     def _set_alarm(self, ref: Ref, again: timedelta, because: tuple[int, ...]) -> None:
         seconds = again.total_seconds()
-        self.queue.add_after(ref, seconds)
         due = self._clock.monotonic() + seconds
+        self.queue.add_at(ref, due)
         if ref not in self._alarms or due < self._alarms[ref][0]:
             self._alarms[ref] = due, because
-
-    async def _carry_out(self, ref: Ref, seen: Seen, plan: Plan, because: tuple[int, ...], now: datetime) -> None:
-        primary = self.controller.primary.cache.get(*ref)
-        client = self._client.acting_for(primary)
-        deed = _Deed(client, primary, because)
-        try:
-            if plan.actions:
-                await self._perform(plan.actions, deed)
-            if deed.failures:
-                # The plan's status spoke of what was to be done; only a report may speak of what was refused.
-                plan = self._reported(seen, plan, deed, now)
-                await self._perform(plan.actions, _Deed(client, primary, because))
-            if plan.status is not None:
-                await self._write(Update(plan.status, subresource="status"), deed)
-        finally:
-            if deed.unsure:
-                self._unsure[ref] = deed.unsure
-            await self._caught_up(ref, deed)
-        if plan.again is not None:
-            self._set_alarm(ref, plan.again, because)
-        self._settle(ref, deed, plan.final)
 
     def _reported(self, seen: Seen, plan: Plan, deed: _Deed, now: datetime) -> Plan:
         if not hasattr(self.controller, "report"):
@@ -253,20 +269,20 @@ class Runner(Generic[Seen]):
         report = reporting.report(seen, plan, tuple(deed.failures), now)
         return Plan(report.actions, report.status, report.again or plan.again)
 
-    def _settle(self, ref: Ref, deed: _Deed, final: bool) -> None:
-        """Forget earlier failures, or have the key decided again: at once after writes, later after refusals."""
-        if deed.failures or deed.overtaken is not None:
-            refused = [failure.error for failure in deed.failures if not _final(failure.error)]
-            if deed.overtaken is not None:
-                refused.append(deed.overtaken)
-            if refused:
-                raise next((e for e in refused if not isinstance(e, errors.Conflict)), refused[0])
-        self.queue.forget(ref)
-        if not deed.writes:
-            return
+    def _raise_refused(self, deed: _Deed) -> None:
+        """Have it tried again later, if that has any prospect."""
+        refused: list[errors.StatusError] = [f.error for f in deed.failures if not _final(f.error)]
+        if deed.overtaken is not None:
+            refused.append(deed.overtaken)
+        if refused:
+            raise next((e for e in refused if not isinstance(e, errors.Conflict)), refused[0])
+
+    def _follow_up(self, ref: Ref, deed: _Deed, final: bool) -> None:
+        """Have the key decided again after what was written, if need be."""
         if final and not self._is_due(ref):
             woken = self._because.pop(ref, ())
-            if deed.revisions.issuperset(woken):
+            # Of more than are remembered there may be others among them.
+            if len(woken) < _CAUSES and deed.revisions.issuperset(woken):
                 self.queue.dismiss(ref)      # nothing is left to be done, and nothing has happened but this
                 return
             self._remember(ref, woken)
@@ -275,6 +291,9 @@ class Runner(Generic[Seen]):
         self._add(ref)
 
     async def _perform(self, actions: Sequence[Action], deed: _Deed) -> None:
+        if len(actions) == 1 and not isinstance(actions[0], Emit):
+            await self._attempt(actions[0], deed)
+            return
         for _, alike in itertools.groupby(actions, sort_of):
             batch = tuple(alike)
             if isinstance(batch[0], Emit):
@@ -333,7 +352,9 @@ class Runner(Generic[Seen]):
                     propagation=write.propagation, resource_version=write.resource_version, because=because,
                 )  # fmt: skip
                 if kind in self._caches:
-                    deed.deleted.append(_Deleted(self._caches[kind], namespace, name, uid))
+                    deleted = _Deleted(self._caches[kind], namespace, name, uid)
+                    if not deleted.shown():
+                        deed.deleted.append(deleted)
             case _:
                 assert_never(write)
         deed.writes += 1
@@ -341,8 +362,10 @@ class Runner(Generic[Seen]):
             revision = informers.revision_number(codec.metadata(result).resourceVersion)
             deed.revisions.add(revision)
             cache = self._caches.get(type(result))
-            if cache is not None and revision > deed.written.get(cache, 0):
-                deed.written[cache] = revision
+            if cache is not None:
+                if cache not in deed.written or revision > deed.written[cache]:
+                    deed.written[cache] = revision
+                deed.behind = deed.behind or cache.revision < revision
         if write.then is not None:
             name = write.name if isinstance(write, Delete | Patch) else codec.metadata(result).name or ""
             self._emit(write.then, deed, name=name)
@@ -371,9 +394,6 @@ class Runner(Generic[Seen]):
 
     async def _caught_up(self, ref: Ref, deed: _Deed) -> None:
         """Return when the caches show what was written: the next decision rests on it."""
-        behind = [cache for cache, revision in deed.written.items() if cache.revision < revision]
-        if not behind and not deed.deleted:
-            return
         try:
             await within(_CATCH_UP_SECONDS, _shown(deed))
         except TimeoutError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pinnace.api import labels
 from pinnace.api.labels import Selector
@@ -24,3 +24,11 @@ def selects(selector: meta.LabelSelector | None, having: Mapping[str, str] | Non
     if selector.matchExpressions:
         return selector_of(selector).matches(having)
     return not selector.matchLabels or (having is not None and selector.matchLabels.items() <= having.items())
+
+
+def matcher(selector: meta.LabelSelector | None) -> Callable[[Mapping[str, str]], bool]:
+    """The same, for many labels."""
+    if selector is None or selector.matchExpressions:
+        return selector_of(selector).matches
+    wanted = (selector.matchLabels or {}).items()
+    return lambda having: wanted <= having.items()

@@ -225,12 +225,14 @@ def plan(seen: Seen) -> Plan:
     if sandbox is None:
         return _without_sandbox(draft)
     mine = _latest(seen, sandbox.id)
-    _debug(draft)
-    verdict = _init(draft, mine)
-    if verdict == "wait":
-        return draft.done()
-    if verdict == "failed":
-        return _wind_down(draft, mine)
+    if seen.pod.spec.ephemeralContainers:
+        _debug(draft)
+    if seen.pod.spec.initContainers:
+        verdict = _init(draft, mine)
+        if verdict == "wait":
+            return draft.done()
+        if verdict == "failed":
+            return _wind_down(draft, mine)
     alive = _apps(draft, mine)
     if not alive:
         return _wind_down(draft, mine)
@@ -256,8 +258,8 @@ def latest_of(containers: Iterable[Container], name: str) -> Container | None:
 def _latest(seen: Seen, sandbox: str) -> dict[str, Container]:
     out: dict[str, Container] = {}
     for container in seen.containers:
-        if container.sandbox_id == sandbox:
-            out.setdefault(container.name, container)
+        if container.sandbox_id == sandbox and container.name not in out:
+            out[container.name] = container
     return out
 
 
@@ -362,8 +364,6 @@ def _init(draft: _Draft, mine: Mapping[str, Container]) -> str:
     """Bring the init containers on, in order: "done", "wait", or "failed" for good."""
     seen = draft.seen
     spec = seen.pod.spec
-    if not spec.initContainers:
-        return "done"
     initialized = any(container.name in mine for container in spec.containers or ())
     if not initialized and _init_failed_for_good(spec, mine):
         return "failed"       # before the sidecars, which would be started again
@@ -404,16 +404,16 @@ def _apps(draft: _Draft, mine: Mapping[str, Container]) -> bool:
     alive = False
     for container in spec.containers or ():
         last = mine.get(container.name)
-        if _running(last):
-            assert last is not None
+        if last is not None and last.state is ContainerState.RUNNING:
             alive = True
             _kill_if_failed(draft, container, last, restart=restarts(container, spec, 1))
             continue
         before = last or latest_of(seen.containers, container.name)
-        if _ended(before):
-            assert before is not None
-            if not restarts(container, spec, before.exit_code):
-                continue
+        if (
+            before is not None and before.state is ContainerState.EXITED
+            and not restarts(container, spec, before.exit_code)
+        ):  # fmt: skip
+            continue
         alive = True
         _start(draft, container, before)
     return alive
@@ -574,6 +574,8 @@ def _end(seen: Seen, doom: Doom) -> Plan:
 def _collect_garbage(draft: _Draft) -> None:
     """Drop dead containers beyond the last of each name, and lost sandboxes that hold nothing any more."""
     seen = draft.seen
+    if len(seen.containers) <= DEAD_KEPT and len(seen.sandboxes) <= 1:
+        return
     dead: dict[str, int] = {}
     kept: set[str] = set()
     for container in seen.containers:

@@ -296,7 +296,8 @@ def _phase(
     spec: core.PodSpec, inits: Sequence[core.ContainerStatus], apps: Sequence[core.ContainerStatus], facts: Facts
 ) -> str:
     pending_init = failed_init = 0
-    for container, status in zip(init_containers(spec), inits, strict=True):
+    policy = restart_policy(spec)
+    for container, status in zip(init_containers(spec), inits, strict=True) if inits else ():
         terminated = status.state.terminated or (
             status.lastState.terminated if status.state.waiting is not None else None
         )
@@ -314,11 +315,10 @@ def _phase(
         if s.state.running is None and (s.state.terminated or s.lastState.terminated)
     ]
     waiting = len(apps) - running - len(stopped)
-    never = restart_policy(spec) == "Never"
-    if failed_init and never:
+    if failed_init and policy == "Never":
         return "Failed"
     if facts.doom is not None or facts.terminal:
-        sidecars = any(
+        sidecars = bool(inits) and any(
             is_sidecar(c) and s.state.running is not None for c, s in zip(init_containers(spec), inits, strict=True)
         )
         if not running and not sidecars and stopped and not waiting:
@@ -330,7 +330,7 @@ def _phase(
     if running:
         return "Running"
     succeeded = all(t is not None and t.exitCode == 0 for t in stopped)
-    match restart_policy(spec):
+    match policy:
         case "Always":
             return "Running"
         case "Never":
@@ -351,7 +351,7 @@ def _conditions(
 ) -> list[core.PodCondition]:
     spec = pod.spec
     old = {c.type: c for c in pod.status.conditions or ()}
-    generation = pod.metadata.generation
+    generation, now = pod.metadata.generation, timestamp(facts.now)
     out: list[core.PodCondition] = []
 
     def put(type: str, good: bool, reason: str = "", message: str = "") -> None:
@@ -361,7 +361,7 @@ def _conditions(
         out.append(
             core.PodCondition(
                 type=type, status=status, reason=reason or None, message=message or None,
-                lastTransitionTime=since or timestamp(facts.now),
+                lastTransitionTime=since or now,
                 observedGeneration=generation,
             )
         )  # fmt: skip
@@ -394,6 +394,8 @@ def _initialized_condition(
 ) -> tuple[bool, str, str]:
     if phase == "Succeeded":
         return True, "PodCompleted", ""
+    if not inits:
+        return True, "", ""
     bad = []
     for container, status in zip(init_containers(spec), inits, strict=True):
         if is_sidecar(container):
@@ -415,7 +417,7 @@ def _containers_ready(
         return False, "PodCompleted", ""
     if phase == "Failed":
         return False, "PodFailed", ""
-    sidecars = [s for c, s in zip(init_containers(spec), inits, strict=True) if is_sidecar(c)]
+    sidecars = [s for c, s in zip(init_containers(spec), inits, strict=True) if is_sidecar(c)] if inits else []
     unready = [s.name for s in (*sidecars, *apps) if not s.ready]
     if unready:
         return False, _NOT_READY, f"containers with unready status: [{' '.join(unready)}]"

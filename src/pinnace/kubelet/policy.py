@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from pinnace.api.core import v1 as core
@@ -13,10 +13,9 @@ def init_containers(spec: core.PodSpec) -> Sequence[core.Container]:
     return spec.initContainers or ()
 
 
-def all_containers(spec: core.PodSpec) -> Iterator[core.Container]:
+def all_containers(spec: core.PodSpec) -> Sequence[core.Container]:
     """Init containers first, as they run."""
-    yield from spec.initContainers or ()
-    yield from spec.containers or ()
+    return [*spec.initContainers, *spec.containers] if spec.initContainers else spec.containers or ()
 
 
 def ephemeral_containers(spec: core.PodSpec) -> Sequence[core.Container]:
@@ -24,10 +23,10 @@ def ephemeral_containers(spec: core.PodSpec) -> Sequence[core.Container]:
     return cast("Sequence[core.Container]", spec.ephemeralContainers or ())
 
 
-def every_container(spec: core.PodSpec) -> Iterator[core.Container]:
+def every_container(spec: core.PodSpec) -> Sequence[core.Container]:
     """The pod's own containers, and those that were added to look into it."""
-    yield from all_containers(spec)
-    yield from ephemeral_containers(spec)
+    own = all_containers(spec)
+    return [*own, *ephemeral_containers(spec)] if spec.ephemeralContainers else own
 
 
 def list_of(spec: core.PodSpec, name: str) -> str:

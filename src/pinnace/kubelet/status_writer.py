@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,25 +29,26 @@ _MERGED = frozenset({"podIPs", "hostIPs", "addresses"})     # lists that a strat
 def patch_of(old: S, new: S) -> dict[str, Any]:
     """A strategic merge patch of a pod's or node's status: only what differs; conditions by type."""
     patch: dict[str, Any] = {}
-    for (name, before), after in zip(
-        msgspec.structs.asdict(old).items(), msgspec.structs.asdict(new).values(), strict=True
-    ):
+    wanted: dict[str, Any] = msgspec.structs.asdict(new)
+    for name, before in msgspec.structs.asdict(old).items():
+        after: Any = wanted[name]
         if before == after:
             continue
-        was: Any = codec.to_dict(before)
-        now: Any = codec.to_dict(after)
         if name == "conditions":
-            known = {c["type"]: c for c in was or ()}
-            patch[name] = [_condition(c) for c in now or () if known.get(c["type"]) != c]
-            left = {c["type"] for c in now or ()}
-            patch[name] += [{"$patch": "delete", "type": type} for type in known if type not in left]
-            if not patch[name]:
-                del patch[name]
-        elif name in _MERGED and was and now:
-            patch[name] = [{"$patch": "replace"}, *now]
+            if changed := _conditions(before or (), after or ()):
+                patch[name] = changed
+        elif name in _MERGED and before and after:
+            patch[name] = [{"$patch": "replace"}, *codec.to_dict(after)]
         else:
-            patch[name] = now
+            patch[name] = codec.to_dict(after)
     return patch
+
+
+def _conditions(before: Sequence[Any], after: Sequence[Any]) -> list[dict[str, Any]]:
+    known = {condition.type: condition for condition in before}
+    changed = [_condition(codec.to_dict(c)) for c in after if known.get(c.type) != c]
+    left = {condition.type for condition in after}
+    return changed + [{"$patch": "delete", "type": type} for type in known if type not in left]
 
 
 def _condition(condition: dict[str, Any]) -> dict[str, Any]:

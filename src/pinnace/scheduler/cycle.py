@@ -4,13 +4,13 @@ for what it remembers to be quick."""
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pinnace.base.randomness import Randomness
 from pinnace.scheduler.nodes import NodeInfo, Nodes
-from pinnace.scheduler.plugins.framework import Misfit, Plugin, filters
+from pinnace.scheduler.plugins.framework import EVERY_POD, Misfit, Plugin, filters, selective
 from pinnace.scheduler.podinfo import PodInfo
 
 # Of many nodes only some are looked at once enough fit, as with upstream's percentageOfNodesToScore.
@@ -54,6 +54,35 @@ class _Prepared(NamedTuple):
     scorers: list[tuple[Plugin, Any]]
 
 
+class _Group:
+    """Plugins that are asked together, in their order."""
+
+    def __init__(self, plugins: Sequence[Plugin]) -> None:
+        self._plugins = [(plugin, selective(plugin), filters(plugin)) for plugin in plugins]
+        self._plain = self._with({})
+
+    def prepared(self, pod: PodInfo, nodes: Nodes) -> _Prepared:
+        states: dict[Plugin, Any] = {}
+        for plugin, choosy, _ in self._plugins:
+            if choosy:
+                state = plugin.prepare(pod, nodes)
+                if state is not None:
+                    states[plugin] = state
+        return self._with(states) if states else self._plain
+
+    def _with(self, states: Mapping[Plugin, Any]) -> _Prepared:
+        prepared = _Prepared([], [])
+        for plugin, choosy, filtering in self._plugins:
+            if choosy and plugin not in states:
+                continue
+            entry = plugin, states[plugin] if choosy else EVERY_POD
+            if filtering:
+                prepared.filters.append(entry)
+            if plugin.weight:
+                prepared.scorers.append(entry)
+        return prepared
+
+
 # Pods that local plugins judge alike: their own shape, and the controller whose other pods they are spread from.
 _Shape = tuple[bytes, str]
 
@@ -68,12 +97,15 @@ class _Verdict:
     relative: Sequence[float]     # those that count in comparison with the other nodes only
 
 
+_UNKNOWN = _Verdict(-2, (), 0.0, ())     # of no generation
+
+
 class Cycle:
     """Finds a node for one pod at a time."""
 
     def __init__(self, plugins: Sequence[Plugin], randomness: Randomness) -> None:
-        self._local = [(plugin, filters(plugin)) for plugin in plugins if plugin.local]
-        self._global = [(plugin, filters(plugin)) for plugin in plugins if not plugin.local]
+        self._local = _Group([plugin for plugin in plugins if plugin.local])
+        self._global = _Group([plugin for plugin in plugins if not plugin.local])
         self._randomness = randomness
         self._start = 0
         self._shapes: OrderedDict[_Shape, dict[str, _Verdict]] = OrderedDict()
@@ -81,19 +113,22 @@ class Cycle:
     def schedule(self, pod: PodInfo, nodes: Nodes) -> Placement | Unschedulable:
         """The best node for the pod."""
         listed = nodes.all()
-        local = self._prepared(self._local, pod, nodes)
-        wide = self._prepared(self._global, pod, nodes)
+        local, wide = self._local.prepared(pod, nodes), self._global.prepared(pod, nodes)
         remembered = self._remembered(_shape(pod, nodes))
         count = len(listed)
         wanted = _enough(count)
-        feasible: list[tuple[NodeInfo, _Verdict]] = []
+        feasible: list[NodeInfo] = []
+        verdicts: list[_Verdict] = []
         misfits: dict[str, Sequence[Misfit]] = {}
         evaluated = 0
         for position in range(count):
             node = listed[(self._start + position) % count]
             evaluated += 1
-            verdict = remembered.get(node.name)
-            if verdict is None or verdict.generation != node.generation:
+            try:
+                verdict = remembered[node.name]
+            except KeyError:
+                verdict = _UNKNOWN
+            if verdict.generation != node.generation:
                 verdict = remembered[node.name] = _judge(local, pod, node)
             found: Sequence[Misfit] = verdict.misfits
             if not found and wide.filters:
@@ -101,18 +136,20 @@ class Cycle:
             if found:
                 misfits[node.name] = found
                 continue
-            feasible.append((node, verdict))
-            if len(feasible) >= wanted:
+            feasible.append(node)
+            verdicts.append(verdict)
+            wanted -= 1
+            if not wanted:
                 break
         if not feasible:
             return Unschedulable(misfits)
         self._start = (self._start + evaluated) % count
-        best = self._best(pod, local, wide, feasible)
+        best = self._best(pod, local, wide, feasible, verdicts)
         return Placement(best, evaluated, len(feasible))
 
     def refusals(self, pod: PodInfo, nodes: Nodes) -> dict[str, Sequence[Misfit]]:
         """What each node has against the pod now; nothing where it would fit. Remembers and moves nothing."""
-        local, wide = self._prepared(self._local, pod, nodes), self._prepared(self._global, pod, nodes)
+        local, wide = self._local.prepared(pod, nodes), self._global.prepared(pod, nodes)
         remembered = self._shapes.get(_shape(pod, nodes), {})
         found: dict[str, Sequence[Misfit]] = {}
         for node in nodes.all():
@@ -124,22 +161,7 @@ class Cycle:
 
     def fits(self, pod: PodInfo, node: NodeInfo, nodes: Nodes) -> bool:
         """Whether the pod fits one node as it is given (for preemption's what-ifs)."""
-        for plugins in (self._local, self._global):
-            if _first_misfits(self._prepared(plugins, pod, nodes), pod, node):
-                return False
-        return True
-
-    def _prepared(self, plugins: list[tuple[Plugin, bool]], pod: PodInfo, nodes: Nodes) -> _Prepared:
-        prepared = _Prepared([], [])
-        for plugin, filtering in plugins:
-            state = plugin.prepare(pod, nodes)
-            if state is None:
-                continue
-            if filtering:
-                prepared.filters.append((plugin, state))
-            if plugin.weight:
-                prepared.scorers.append((plugin, state))
-        return prepared
+        return not any(_first_misfits(group.prepared(pod, nodes), pod, node) for group in (self._local, self._global))
 
     def _remembered(self, shape: _Shape) -> dict[str, _Verdict]:
         found = self._shapes.pop(shape, None)
@@ -155,20 +177,21 @@ class Cycle:
         pod: PodInfo,
         local: _Prepared,
         wide: _Prepared,
-        feasible: list[tuple[NodeInfo, _Verdict]],
+        feasible: list[NodeInfo],
+        verdicts: list[_Verdict],
     ) -> str:
         if len(feasible) == 1:
-            return feasible[0][0].name
-        totals = [verdict.fixed for _, verdict in feasible]
+            return feasible[0].name
+        totals = [verdict.fixed for verdict in verdicts]
         relative = [plugin for plugin, _ in local.scorers if plugin.relative]
         for position, plugin in enumerate(relative):
-            _add(totals, plugin, [verdict.relative[position] for _, verdict in feasible])
+            _add(totals, plugin, [verdict.relative[position] for verdict in verdicts])
         for plugin, state in wide.scorers:
-            _add(totals, plugin, [plugin.score(state, pod, node) for node, _ in feasible])
+            _add(totals, plugin, [plugin.score(state, pod, node) for node in feasible])
         top = max(totals) - 1e-9
         best = [index for index, total in enumerate(totals) if total >= top]
         chosen = best[self._randomness.below(len(best))] if len(best) > 1 else best[0]
-        return feasible[chosen][0].name
+        return feasible[chosen].name
 
 
 def _shape(pod: PodInfo, nodes: Nodes) -> _Shape:

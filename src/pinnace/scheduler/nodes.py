@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pinnace.api.core import v1 as core
 from pinnace.api.quantity import parse_quantity
-from pinnace.scheduler.podinfo import CPU, Key, PodInfo, Port, is_alike, pod_info
+from pinnace.scheduler.podinfo import CPU, MEMORY, Key, PodInfo, Port, is_alike, pod_info
 
 _UNPARSED = core.Node()
 
@@ -27,6 +27,8 @@ class NodeInfo:
     known: bool = False                                       # the Node object has been seen
     allocatable: dict[str, int] = field(default_factory=dict)
     requested: dict[str, int] = field(default_factory=dict)
+    cpu: int = 0                                              # of what is allocatable
+    memory: int = 0
     scored_cpu: int = 0
     scored_memory: int = 0
     ports: Counter[Port] = field(default_factory=Counter)
@@ -41,7 +43,10 @@ class NodeInfo:
 
     def without(self, uids: set[str]) -> NodeInfo:
         """The node as it would be without some of its pods."""
-        rest = NodeInfo(self.name, self.node, self.known, self.allocatable, images=self.images, generation=-1)
+        rest = NodeInfo(
+            self.name, self.node, self.known, self.allocatable, cpu=self.cpu, memory=self.memory, images=self.images,
+            generation=-1,
+        )  # fmt: skip
         for uid, info in self.pods.items():
             if uid not in uids:
                 rest.add(info)
@@ -120,6 +125,7 @@ class Nodes:
             name: parse_quantity(text).milli if name == CPU else parse_quantity(text).value
             for name, text in offered.items()
         }
+        info.cpu, info.memory = info.allocatable.get(CPU, 0), info.allocatable.get(MEMORY, 0)
         info.images = {
             name: image.sizeBytes or 0 for image in status.images or () for name in image.names or ()
         }
@@ -136,16 +142,17 @@ class Nodes:
         else:
             del self._nodes[name]
 
-    def set_pod(self, pod: core.Pod) -> None:
-        """A pod is bound to a node (confirming what was assumed), or has changed there."""
+    def set_pod(self, pod: core.Pod) -> bool:
+        """A pod is bound to a node (confirming what was assumed), or has changed there. Returns whether that is news
+        of where it is or of what it needs."""
         uid, node = pod.metadata.uid or "", pod.spec.nodeName or ""
-        self._assumed.pop(uid, None)
         there = self._where.get(uid)
-        known = there.pods[uid] if there is not None and there.name == node else None
-        if known is not None and is_alike(known.pod, pod):
-            known.pod = pod
-        else:
+        if there is None or there.name != node or not is_alike(there.pods[uid].pod, pod):
+            self._assumed.pop(uid, None)
             self._place(pod_info(pod), node)
+            return True
+        there.pods[uid].pod = pod
+        return self._assumed.pop(uid, None) is not None
 
     def has_pods_of(self, owner: str) -> bool:
         """Whether a controller has a pod on any node."""
@@ -161,10 +168,10 @@ class Nodes:
 
     def drop_pod(self, uid: str) -> bool:
         """A pod is gone. Returns whether it was anywhere."""
-        self._assumed.pop(uid, None)
         node = self._where.pop(uid, None)
         if node is None:
             return False
+        self._assumed.pop(uid, None)
         self._take_away(uid, node)
         self._with_anti_affinity.pop(uid, None)
         if not node.known and not node.pods:

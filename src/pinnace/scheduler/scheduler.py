@@ -114,12 +114,11 @@ class Scheduler:
         key = (pod.metadata.namespace or "", pod.metadata.name or "")
         finished = pod.status.phase in ("Succeeded", "Failed")
         if pod.spec.nodeName:
+            if not finished and not self._nodes.set_pod(pod):
+                return
             self._queue.drop(key)
-            if self._told:
-                self._told.pop(pod.metadata.uid or "", None)
-            if not finished:
-                self._nodes.set_pod(pod)
-            elif self._nodes.drop_pod(pod.metadata.uid or ""):
+            self._told.pop(pod.metadata.uid or "", None)
+            if finished and self._nodes.drop_pod(pod.metadata.uid or ""):
                 self._queue.retry_parked()
             return
         if (pod.spec.schedulerName or DEFAULT_SCHEDULER) != self._name:
@@ -297,4 +296,4 @@ def _deciding(node: core.Node) -> tuple[object, ...]:
 
 
 def _revisions(*objects: core.Pod | core.Node | None) -> tuple[int, ...]:
-    return tuple(int(found.metadata.resourceVersion or 0) for found in objects if found is not None)
+    return tuple([int(found.metadata.resourceVersion or 0) for found in objects if found is not None])

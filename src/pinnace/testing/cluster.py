@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,9 +22,12 @@ from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
 from pinnace.client.transport import Request, Response
-from pinnace.cluster.settings import Settings
+from pinnace.cluster.certificates import NodeCertificates
+from pinnace.cluster.settings import SIGNING_DURATION, Settings, signing_duration
+from pinnace.controllers.certificates.signer import Signing
 from pinnace.kubelet.simulated import LEASES, Life, Lives, SimulatedKubelets, SimulatedNodes
 from pinnace.store import Bounds, MemoryStore, Store, open_store
+from pinnace.testing import authority
 from pinnace.testing.control_plane import ControlPlane
 from pinnace.testing.faults import Faults
 from pinnace.testing.loop import VirtualLoop
@@ -80,7 +84,8 @@ class Cluster(Verbs):
 
     `time` is "virtual" (needs a `VirtualLoop`) or "real" (any other loop). `store` is "memory", or "sqlite" in real
     time: its data lies in a temporary directory, which goes with the cluster. `life` and `stages` say what becomes of
-    simulated pods (`pinnace.kubelet.simulated`). With `faults`, about that share of all requests of the cluster's own
+    simulated pods (`pinnace.kubelet.simulated`). `cluster_signing_duration` ("4h") is how long certificates last, those
+    of nodes among them. With `faults`, about that share of all requests of the cluster's own
     parts meets one, drawn from the seed; `cluster.faults` takes rules at any time.
     """
 
@@ -89,6 +94,7 @@ class Cluster(Verbs):
     def __init__(
         self, *, nodes: int = 1, seed: int = 0, time: Time = "virtual", store: Engine = "memory",
         life: Life | Lives | None = None, stages: Stages = (), faults: float = 0.0,
+        cluster_signing_duration: str = SIGNING_DURATION,
     ) -> None:
         if time not in ("virtual", "real"):
             raise ValueError(f'time must be "virtual" or "real", not {time!r}')
@@ -104,6 +110,7 @@ class Cluster(Verbs):
         self._life = life
         self._stages = stages
         self._rate = faults
+        self._signing_duration = signing_duration(cluster_signing_duration)
         self._settings = Settings(nodes=0, simulated_nodes=nodes, store=store)
         self._stack = AsyncExitStack()
         self._directory: Path | None = None
@@ -141,10 +148,15 @@ class Cluster(Verbs):
             self.store = await open_store(self._engine, self._directory_of_data(), clock)
         self._stack.push_async_callback(self.store.close)
         kubelets = SimulatedKubelets()
+        # Keys that real programs trust are secret; those of simulated time are a part of the run.
+        chance = Randomness(zlib.crc32(b"certificates %d" % self.seed) if self.time == "virtual" else None)
+        self._authority = authority.simulated if self.time == "virtual" else authority.real(clock)
+        signing = Signing(self._authority, chance.fork(), self._signing_duration)
+        issuer = NodeCertificates(self._authority, self._signing_duration, chance.fork())
         self.faults = Faults(randomness.fork())
         self.control_plane = ControlPlane(
             self.faults.store(self.store), self._settings, clock, randomness, kubelets=kubelets, wrap=self.faults.wrap,
-            given=given,
+            given=given, signing=signing,
         )
         self._stack.push_async_callback(self.control_plane.close)
         await self.control_plane.start()
@@ -152,10 +164,11 @@ class Cluster(Verbs):
         unit = "virtual seconds" if self.time == "virtual" else "seconds"
         super().__init__(user, clock, seed=self.seed, unit=unit)
         parts = await self._stack.enter_async_context(Supervisor(clock))
-        names, chance = self._settings.simulated_names(), randomness.fork()
+        names = self._settings.simulated_names()
         admin = Client(self.control_plane.transport("kubelet"), agent="simulated-nodes", user=ADMIN)
         self.nodes = SimulatedNodes(
-            admin, names, clock=clock, randomness=chance, life=self._life, stages=self._stages, kubelets=kubelets
+            admin, names, clock=clock, randomness=randomness.fork(), life=self._life, stages=self._stages,
+            kubelets=kubelets, issuer=issuer,
         )
         parts.start("simulated nodes", self.nodes.run)
         async with asyncio.timeout(_STARTING):
@@ -240,7 +253,7 @@ class Cluster(Verbs):
         if self._kubeconfig is None:
             from pinnace.testing.endpoint import Endpoint  # aiohttp's server side, which most tests need not load
 
-            endpoint = Endpoint(self.control_plane, self.clock, self.faults.wrap)
+            endpoint = Endpoint(self.control_plane, self._authority(), self.clock, self.faults.wrap)
             self._stack.push_async_callback(endpoint.close)
             self._kubeconfig = endpoint.open()
         return self._kubeconfig

@@ -17,8 +17,6 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from pinnace.apiserver.authentication.tokens import TokenIssuer
 from pinnace.apiserver.cache import Entry
 from pinnace.apiserver.inprocess import ADMIN
@@ -27,16 +25,17 @@ from pinnace.apiserver.resources.table import RESOURCES
 from pinnace.apiserver.server import ApiServer
 from pinnace.base.clock import Clock
 from pinnace.base.deadline import rest
+from pinnace.base.keys import new_key, private_pem
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
 from pinnace.client.informer import Informers
 from pinnace.client.transport import DirectWatch, Request, Response, Tell, Transport, User, WatchLine
 from pinnace.cluster import bootstrap
-from pinnace.cluster.certificates import private_pem
 from pinnace.cluster.explaining import explain
 from pinnace.cluster.security import secure
 from pinnace.cluster.settings import Settings
+from pinnace.controllers.certificates.signer import Signing
 from pinnace.controllers.manager import ControllerManager, Options
 from pinnace.scheduler.scheduler import Scheduler
 from pinnace.store.over import StoreOver
@@ -110,21 +109,6 @@ class _Life:
         finally:
             self._under_way.pop(under, None)
 
-    async def answered(self, work: Coroutine[Any, Any, Response]) -> Response:
-        """What a request gets out of this life. Nothing is set up for one that never waits, as nearly all."""
-        if self.dead:
-            work.close()
-            raise ConnectionResetError(_RESET)
-        try:
-            waiting = work.send(None)
-        except StopIteration as done:
-            response: Response = done.value
-            if self.dead:      # done in the very instant of the kill: the answer did not get out
-                raise ConnectionResetError(_RESET) from None
-            return response
-        with self.under_way(begun=True):
-            return await rest(work, waiting)
-
     def kill(self) -> None:
         """From here on nothing is read, written or answered. Also from within one of its own requests, whose next
         await is its last."""
@@ -196,11 +180,24 @@ class _Wire:
         self._server = server
 
     async def send(self, request: Request) -> Response:
-        if request.user is None:
+        life = self._life
+        if life.dead:
+            raise ConnectionResetError(_RESET)
+        if request.user is None and request.peer_certificate is None:
             request.user = ADMIN
-        response = await self._life.answered(self._server.handle(request, encoded=False))
+        # Nothing is set up for a request that never waits, as nearly all.
+        work = self._server.handle(request, encoded=False)
+        try:
+            waiting = work.send(None)
+        except StopIteration as done:
+            response: Response = done.value
+            if life.dead:      # done in the very instant of the kill: the answer did not get out
+                raise ConnectionResetError(_RESET) from None
+        else:
+            with life.under_way(begun=True):
+                response = await rest(work, waiting)
         if response.watch is not None and isinstance(response.watch, DirectWatch):
-            response.watch = _Followed(self._life, response.watch)
+            response.watch = _Followed(life, response.watch)
         return response
 
     async def close(self) -> None:
@@ -257,13 +254,15 @@ class ControlPlane:
     """`start`, perhaps `crash` or `kill` and `start` again, `close`. The store stays the caller's.
 
     `wrap` is asked for what lies between each component ("kube-controller-manager", "kube-scheduler", and whoever
-    calls `transport`) and the server: for faults. `given` is what the store has been filled with (see `prepared`). A
-    later start over the same store begins with what the earlier ones had acknowledged, and nothing else.
+    calls `transport`) and the server: for faults. `given` is what the store has been filled with (see `prepared`),
+    `signing` what requests for certificates are signed with. A later start over the same store begins with what the
+    earlier ones had acknowledged, and nothing else.
     """
 
     def __init__(
         self, store: Store, settings: Settings, clock: Clock, randomness: Randomness, *,
         kubelets: Kubelets | None = None, wrap: Wrap = plainly, given: Mapping[str, Entry] | None = None,
+        signing: Signing | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -272,6 +271,7 @@ class ControlPlane:
         self._kubelets = kubelets
         self._wrap = wrap
         self._given = given
+        self._signing = signing
         self._door = _Door()
         # Told of each server when it is there, and of none (None) when it is not any more.
         self.followers: list[Callable[[ApiServer | None], None]] = []
@@ -319,7 +319,7 @@ class ControlPlane:
 
     async def _start(self, life: _Life) -> None:
         if not _KEYS:
-            _KEYS.append(private_pem(ec.generate_private_key(ec.SECP256R1())))
+            _KEYS.append(private_pem(new_key(Randomness())))
         garbage.calm()
         life.stack.callback(garbage.resume)
         clock, randomness = self._clock, self._randomness
@@ -348,7 +348,7 @@ class ControlPlane:
             component = agent.partition("/")[0]
             return Client(self._wrap(wire, component), agent=agent, user=user or _MANAGER)
 
-        options = Options(cluster_cidr=self._settings.pod_cidr)
+        options = Options(cluster_cidr=self._settings.pod_cidr, signing=self._signing)
         manager = self.manager = ControllerManager(client, clock, randomness.fork(), options)
         scheduling = client("kube-scheduler", _SCHEDULER)
         informers = Informers(scheduling, clock, randomness.fork())

@@ -39,10 +39,14 @@ class _Present:
 class Endpoint:
     """`open`, on the loop that is to serve; `close`. Certificates live in a private directory until then."""
 
-    def __init__(self, control_plane: ControlPlane, clock: Clock, wrap: Wrap = plainly) -> None:
-        """`wrap`: what lies between whoever comes in, the component "client", and the server."""
+    def __init__(
+        self, control_plane: ControlPlane, authority: Authority, clock: Clock, wrap: Wrap = plainly
+    ) -> None:
+        """Who has a certificate of `authority` may come in. `wrap`: what lies between whoever comes in, the component
+        "client", and the server."""
         self._control_plane = control_plane
         self._transport = wrap(_Present(control_plane), "client")
+        self._authority = authority
         self._clock = clock
         self._directory: Path | None = None
         self._front: HttpFront | None = None
@@ -58,7 +62,7 @@ class Endpoint:
 
         self._directory = Path(tempfile.mkdtemp(prefix="pinnace-"))     # 0700
         now = self._clock.now()
-        authority = Authority(Authority.create("kubernetes", now))
+        authority = self._authority
         serving = authority.issue("kube-apiserver", hosts=[_HOST, "localhost"], now=now, server=True, client=False)
         admin = authority.issue("kubernetes-admin", organizations=["system:masters"], now=now)
         certificate, key = serving.write(self._directory, "apiserver")

@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pinnace.api import errors
-from pinnace.api.kinds import KINDS
 from pinnace.apiserver import responses
 from pinnace.apiserver.paths import Target, parse, verb_of
 from pinnace.apiserver.watching import error_line
@@ -31,6 +30,7 @@ from pinnace.base.randomness import Randomness
 from pinnace.client.transport import DirectWatch, Request, Response, Transport, WatchLine
 from pinnace.store.over import StoreOver
 from pinnace.store.store import Cause, Store
+from pinnace.testing.fault_rules import Done, Rule, kinds_named
 from pinnace.testing.watch_faults import DirectUnderRules
 
 _LOGGED = 2000                 # faults that the log remembers; older ones are forgotten
@@ -63,62 +63,6 @@ class Nodes(Protocol):
     def heal(self, name: str) -> None: ...
 
     def drift(self, name: str, seconds: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """One fault that happened. `at`: the loop's time, in seconds."""
-
-    at: float
-    fault: str
-    component: str
-    verb: str
-    path: str
-
-    def __str__(self) -> str:
-        return f"{self.at:10.3f} {self.fault:20} {self.component:32} {self.verb} {self.path}"
-
-
-@dataclass(eq=False, slots=True)
-class Rule:
-    """Which requests a fault meets, how often, and how it looks. Empty filters match everything.
-
-    `skip`: so many are spared first. `times`: so many, then never again (None: no end). `after`, `until`: only between
-    these seconds of the loop's time. `seconds`: how long it takes or lasts. `clean`: a cut watch ends as if its time
-    were up.
-    """
-
-    fault: str
-    component: str = ""
-    verb: str = ""
-    kinds: frozenset[tuple[str, str]] = frozenset()      # (group, plural)
-    subresource: str | None = None
-    namespace: str = ""
-    name: str = ""
-    probability: float = 1.0
-    times: int | None = None
-    skip: int = 0
-    after: float = 0.0
-    until: float = float("inf")
-    seconds: float = 0.0
-    clean: bool | None = None
-    spare: str = ""                    # a component that is never met
-
-    def open(self, now: float) -> bool:
-        return (self.times is None or self.times > 0) and self.after <= now < self.until
-
-    def matches(self, component: str, agent: str, verb: str, target: Target) -> bool:
-        if component == self.spare or (self.component and self.component not in (component, agent)):
-            return False
-        if self.verb and self.verb != verb:
-            return False
-        if self.kinds and (target.group, target.resource) not in self.kinds:
-            return False
-        if self.subresource is not None and self.subresource != target.subresource:
-            return False
-        if self.namespace and self.namespace != target.namespace:
-            return False
-        return not self.name or self.name == target.name
 
 
 @dataclass(slots=True)
@@ -243,7 +187,7 @@ class Faults:
 
     def _add(self, fault: str, where: Mapping[str, Any], **how: Any) -> Rule:
         given = dict(where)
-        kinds, subresource = _kinds(str(given.pop("kind", "")))
+        kinds, subresource = kinds_named(str(given.pop("kind", "")))
         rule = Rule(fault, kinds=kinds, subresource=subresource, **given, **how)
         self.rules.append(rule)
         for watch in self._direct:
@@ -508,22 +452,3 @@ class _Doomed(StoreOver):
 
 async def _only(line: WatchLine) -> AsyncGenerator[tuple[WatchLine, ...], None]:
     yield (line,)
-
-
-def _kinds(word: str) -> tuple[frozenset[tuple[str, str]], str | None]:
-    """(group, plural) of a kind in kubectl's words, and the subresource if it names one. What nobody knows is taken
-    as it stands: "plural.group", for custom resources."""
-    if not word:
-        return frozenset(), None
-    word, slash, subresource = word.lower().partition("/")
-    found = frozenset(_known(word))
-    if not found:
-        plural, _, group = word.partition(".")
-        found = frozenset({(group, plural)})
-    return found, subresource if slash else None
-
-
-def _known(word: str) -> Iterator[tuple[str, str]]:
-    for kind in KINDS:
-        if word in (kind.plural, kind.singular, kind.resource, *kind.short_names):
-            yield kind.group, kind.plural

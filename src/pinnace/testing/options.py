@@ -24,6 +24,7 @@ CONFIGURABLE = {
     "scope": "how long a cluster is reused, with a fresh namespace for each test: "
              "function, class, module, package, session (function)",
     "timeout": "seconds of the cluster's time that a coroutine test may take (31 days of simulated time)",
+    "cluster_signing_duration": "how long certificates last, such as 4h (8760h)",
     "threads": "what becomes of worker threads in simulated time: refuse or inline (refuse)",
 }  # fmt: skip
 
@@ -49,6 +50,7 @@ class Options:
     life: Any = None
     stages: Any = None
     faults: float | None = None
+    cluster_signing_duration: str | None = None
 
     def with_marker(self, args: tuple[object, ...], given: Mapping[str, Any]) -> Options:
         """What a marker says on top. Raises WrongOptions."""

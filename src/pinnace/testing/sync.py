@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pinnace.api.core import v1 as core
 from pinnace.client.client import PatchType, WatchEvent
+from pinnace.cluster.settings import SIGNING_DURATION
 from pinnace.kubelet.simulated import Life, Lives, SimulatedNodes
 from pinnace.testing.cluster import Cluster, Engine, Stages, Time
 from pinnace.testing.driving import Driver, drive
@@ -163,9 +164,11 @@ class SyncCluster(SyncVerbs):
     def __init__(
         self, *, nodes: int = 1, seed: int = 0, time: Time = "virtual", store: Engine = "memory",
         life: Life | Lives | None = None, stages: Stages = (), faults: float = 0.0,
+        cluster_signing_duration: str = SIGNING_DURATION,
     ) -> None:
         self.asynchronous = Cluster(
-            nodes=nodes, seed=seed, time=time, store=store, life=life, stages=stages, faults=faults
+            nodes=nodes, seed=seed, time=time, store=store, life=life, stages=stages, faults=faults,
+            cluster_signing_duration=cluster_signing_duration,
         )
 
     @classmethod

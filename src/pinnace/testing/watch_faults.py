@@ -12,9 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from pinnace.client.transport import DirectWatch, Tell, WatchLine
+from pinnace.testing.fault_rules import Rule
 
 if TYPE_CHECKING:
-    from pinnace.testing.faults import Faults, Rule
+    from pinnace.testing.faults import Faults
 
 
 class DirectUnderRules(DirectWatch):

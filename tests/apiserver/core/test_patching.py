@@ -9,6 +9,7 @@ import pytest
 
 from pinnace.api import codec, errors
 from pinnace.api.core import v1 as core
+from pinnace.api.meta import v1 as meta
 from pinnace.apiserver import patching
 from pinnace.client.transport import Request
 
@@ -75,3 +76,54 @@ async def test_a_patched_status_shares_nothing_with_the_patch_or_the_old_one(api
     assert made.status.conditions is not before.status.conditions
     assert made.metadata.labels is not before.metadata.labels
     assert made.status.conditions[0] is not before.status.conditions[0]
+
+
+METADATA: list[dict[str, Any]] = [
+    {"metadata": {"labels": {"a": None, "c": "d"}}},
+    {"metadata": {"finalizers": ["x/y"], "annotations": {"n": "1"}}},
+    {"metadata": {"labels": None}},
+    {"metadata": {"name": "other"}},
+    {"metadata": None},
+    {"kind": "Pod", "metadata": {"uid": "other"}},
+    {"kind": "Node", "metadata": {}},
+    {"metadata": {"unknown": 1}},
+    {"metadata": {"labels": 3}},
+    {},
+]
+
+
+@pytest.mark.parametrize("validation", ["Strict", "Warn", "Ignore"])
+@pytest.mark.parametrize("media", [patching.STRATEGIC, patching.MERGE])
+@pytest.mark.parametrize("patch", METADATA, ids=str)
+async def test_a_patch_of_metadata_makes_what_a_patch_of_all_makes(
+    api: Api, patch: dict[str, Any], media: str, validation: str
+) -> None:
+    registry = api.server.registry(core.Pod)
+    before = codec.from_dict(core.Pod, POD)
+    registry.resource.default(before)
+    stored = codec.to_dict(before)
+    outcomes: list[Any] = []
+    for asked in (patch, {**patch, "spec": {}}):
+        request = Request("PATCH", "", headers={"content-type": media}, body=msgspec.json.encode(asked))
+        warnings: list[str] = []
+        try:
+            change, pinned = patching.change_for(request, registry, validation, warnings)
+            made = change(before)
+            outcomes.append((codec.to_dict(made), pinned, warnings))
+            assert made.metadata is not before.metadata and made.spec is not before.spec
+        except errors.StatusError as error:
+            outcomes.append((error.code, error.message))
+    assert outcomes[0] == outcomes[1]
+    assert codec.to_dict(before) == stored, "the current object is untouched"
+
+
+async def test_labels_that_follow_from_the_template_do_so_after_a_patch_of_metadata(api: Api) -> None:
+    registry = api.server.registry(core.ReplicationController)
+    template = core.PodTemplateSpec(metadata=meta.ObjectMeta(labels={"a": "b"}))
+    before = core.ReplicationController(
+        metadata=meta.ObjectMeta(name="a"), spec=core.ReplicationControllerSpec(template=template)
+    )
+    body = msgspec.json.encode({"metadata": {"annotations": {"n": "1"}}})
+    request = Request("PATCH", "", headers={"content-type": patching.MERGE}, body=body)
+    change, _ = patching.change_for(request, registry, "Warn", [])
+    assert change(before).metadata.labels == {"a": "b"}

@@ -12,7 +12,7 @@ from pinnace.api.errors import Forbidden, NotFound
 from pinnace.api.meta import v1 as meta
 from pinnace.api.rbac import v1 as rbac
 from pinnace.api.scheduling import v1 as scheduling
-from pinnace.apiserver.access import AnyOf
+from pinnace.apiserver.access import AnyOf, Concern
 from pinnace.apiserver.admission.escalation import EscalationCheck
 from pinnace.apiserver.admission.lifecycle import NamespaceLifecycle
 from pinnace.apiserver.admission.priority import PriorityAdmission
@@ -326,3 +326,24 @@ async def test_tolerations_and_the_first_taint() -> None:
     for _ in range(2):
         await TaintNodesByCondition().mutate(admission(ANN, "CREATE", node))
     assert [(t.key, t.effect) for t in node.spec.taints or ()] == [("node.kubernetes.io/not-ready", "NoSchedule")]
+
+
+# ---------------------------------------------------------------------------------------------------------- concerns
+
+
+@pytest.mark.parametrize(
+    ("concern", "operation", "resource", "subresource", "covered"),
+    [
+        (Concern(), "DELETE", "pods", "", True),
+        (Concern(("CREATE",)), "CREATE", "pods", "binding", True),
+        (Concern(("CREATE",)), "UPDATE", "pods", "", False),
+        (Concern((), ("pods",), whole=True), "UPDATE", "pods", "", True),
+        (Concern((), ("pods",), whole=True), "UPDATE", "pods", "status", False),
+        (Concern((), ("pods",)), "UPDATE", "pods", "status", True),
+        (Concern((), ("roles.rbac.authorization.k8s.io",)), "UPDATE", "roles", "", False),
+    ],
+)
+def test_what_concerns_a_plugin(
+    concern: Concern, operation: Any, resource: str, subresource: str, covered: bool
+) -> None:
+    assert concern.covers(operation, resource, subresource) is covered

@@ -193,6 +193,8 @@ def _find(items: list[Any], key: str, value: Any) -> int | None:
 
 
 def _among(value: Any, values: list[Any]) -> bool:
+    if isinstance(value, str):
+        return value in values
     return any(same(value, other) for other in values)
 
 

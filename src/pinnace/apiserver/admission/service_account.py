@@ -52,8 +52,11 @@ class ServiceAccountAdmission(AdmissionPlugin):
 
     def _mount(self, pod: core.Pod) -> None:
         spec = pod.spec
-        volumes = spec.volumes or []
-        name = next((v.name for v in volumes if v.name.startswith(_VOLUME_PREFIX) and v.projected), "")
+        volumes, name = spec.volumes or [], ""
+        for volume in volumes:
+            if volume.projected and volume.name.startswith(_VOLUME_PREFIX):
+                name = volume.name
+                break
         fresh = not name
         if fresh:
             taken = {volume.name for volume in volumes}
@@ -63,7 +66,7 @@ class ServiceAccountAdmission(AdmissionPlugin):
         mounted = False
         for container in (*(spec.initContainers or ()), *(spec.containers or ())):
             mounts = container.volumeMounts or []
-            if any(mount.mountPath == MOUNT_PATH for mount in mounts):
+            if mounts and any(mount.mountPath == MOUNT_PATH for mount in mounts):
                 continue
             mounts.append(core.VolumeMount(name=name, readOnly=True, mountPath=MOUNT_PATH))
             container.volumeMounts = mounts

@@ -23,7 +23,7 @@ class DefaultTolerationSeconds(AdmissionPlugin):
             return
         given = pod.spec.tolerations or []
         for taint in (NOT_READY, UNREACHABLE):
-            if not any(_tolerates_eviction(toleration, taint) for toleration in given):
+            if not given or not any(_tolerates_eviction(toleration, taint) for toleration in given):
                 given.append(
                     core.Toleration(
                         key=taint, operator="Exists", effect="NoExecute", tolerationSeconds=_SECONDS

@@ -52,7 +52,8 @@ class RbacAuthorizer:
         self._decisions: dict[tuple[object, ...], frozenset[str] | None] = {}
 
     def authorize(self, attributes: Attributes) -> Decision:
-        index = self._current()
+        if self._objects.version(*_KINDS) != self._version:
+            self._renew()
         user = attributes.user
         key = (
             user.name, user.groups, attributes.verb, attributes.group, attributes.resource, attributes.subresource,
@@ -60,7 +61,7 @@ class RbacAuthorizer:
         )  # fmt: skip
         names = self._decisions.get(key, _UNKNOWN)
         if names is _UNKNOWN:
-            names = allowed_names(index.rules(user, attributes.namespace), attributes)
+            names = allowed_names(self._index.rules(user, attributes.namespace), attributes)
             if len(self._decisions) >= _MOST_REMEMBERED:
                 self._decisions.clear()
             self._decisions[key] = names
@@ -68,15 +69,14 @@ class RbacAuthorizer:
 
     def rules(self, user: User, namespace: str) -> tuple[rbac.PolicyRule, ...]:
         """Every rule that the user has in the namespace, as SelfSubjectRulesReview lists them."""
-        return tuple(self._current().rules(user, namespace))
+        if self._objects.version(*_KINDS) != self._version:
+            self._renew()
+        return tuple(self._index.rules(user, namespace))
 
-    def _current(self) -> _Index:
-        version = self._objects.version(*_KINDS)
-        if version != self._version:
-            self._index = build(self._objects)
-            self._version = version
-            self._decisions.clear()
-        return self._index
+    def _renew(self) -> None:
+        self._index = build(self._objects)
+        self._version = self._objects.version(*_KINDS)
+        self._decisions.clear()
 
 
 def build(objects: Objects) -> _Index:

@@ -28,7 +28,7 @@ def write(action: Action) -> Write:
 
 def body(action: Action, kind: type[K]) -> K:
     """What was sent. Raises BadRequest."""
-    return codec.decode(kind, action.request.body or b"{}")
+    return action.sent if isinstance(action.sent, kind) else codec.decode(kind, action.request.body or b"{}")
 
 
 def refuse(kind: Kind | str, name: str, findings: Iterable[FieldError], group: str = "") -> None:
@@ -47,4 +47,4 @@ def answer(thing: Any, status: int = 200) -> Response:
 def success(status: int = 201) -> Response:
     """The Status of an action that has no object to show."""
     thing = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": status}
-    return Response(status, JSON, codec.encode(thing), thing)
+    return answer(thing, status)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from pinnace.api import times
 from pinnace.api.certificates import v1 as certificates
@@ -26,6 +27,7 @@ USAGES = frozenset(
         "ipsec user", "timestamping", "ocsp signing", "microsoft sgc", "netscape sgc",
     )
 )  # fmt: skip
+_LEGACY = "kubernetes.io/legacy-unknown"
 DECISIONS = ("Approved", "Denied", "Failed")
 
 
@@ -72,10 +74,16 @@ def validate(request: certificates.CertificateSigningRequest) -> Iterator[FieldE
 
 def _request(text: str) -> Iterator[FieldError]:
     try:
-        pem = base64.b64decode(text)
-        x509.load_pem_x509_csr(pem)
+        asked = x509.load_pem_x509_csr(base64.b64decode(text))
     except (ValueError, binascii.Error):
         yield invalid("spec.request", text, "PEM block type must be CERTIFICATE REQUEST")
+        return
+    try:
+        signed = asked.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        signed = False
+    if not signed:
+        yield invalid("spec.request", text, "x509: the signature is not of the key that it is for")
 
 
 def signer_name(path: str, name: str) -> Iterator[FieldError]:
@@ -86,6 +94,8 @@ def signer_name(path: str, name: str) -> Iterator[FieldError]:
     if len(parts) != 2:
         yield invalid(path, name, "must be a fully qualified domain and path of the form 'example.com/signer-name'")
         return
+    if name == _LEGACY:
+        yield invalid(path, name, "the legacy signerName is not allowed via this API version")
     domain, rest = parts
     for message in rules.subdomain_messages(domain):
         yield invalid(path, name, f"validating label \"{domain}\": {message}")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
 
 from pinnace.api import codec, names
 from pinnace.api.fields import FieldError, forbidden, invalid, required, too_long
@@ -16,23 +17,30 @@ ANNOTATIONS_LIMIT = 256 * 1024
 _PLAIN_FINALIZERS = frozenset(("kubernetes", "orphan", "foregroundDeletion"))
 _BANNED_OWNERS = {("v1", "Event"): "/v1, Kind=Event is disallowed from being an owner"}
 
+_IMMUTABLE = (
+    "name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+)  # fmt: skip
+_immutable = attrgetter(*_IMMUTABLE)
+_NOTHING_KNOWN = meta.ObjectMeta()
+
 NameRule = Callable[[str], Iterable[str]]
 
 
 def validate_object_meta(
-    meta_: meta.ObjectMeta, namespaced: bool, name_rule: NameRule | None = None, path: str = "metadata"
+    meta_: meta.ObjectMeta, namespaced: bool, name_rule: NameRule | None = None, path: str = "metadata",
+    *, known: meta.ObjectMeta = _NOTHING_KNOWN,
 ) -> list[FieldError]:
-    """`name_rule` gives messages about a bad name; None stands for a DNS subdomain."""
+    """`name_rule` gives messages about a bad name; None stands for a DNS subdomain. `known`: was found good before."""
     rule = name_rule or rules.subdomain_messages
     found: list[FieldError] = []
-    if meta_.generateName:
+    if meta_.generateName and meta_.generateName != known.generateName:
         # A generated name gets a suffix: what is there may end in a dash.
         prefix = meta_.generateName
         bare = names.without_trailing_dash(prefix)
         found += [invalid(f"{path}.generateName", prefix, message) for message in rule(bare)]
     if not meta_.name:
         found.append(required(f"{path}.name", "name or generateName is required"))
-    else:
+    elif meta_.name != known.name:
         for message in rule(meta_.name):
             found.append(invalid(f"{path}.name", meta_.name, message))
     if namespaced:
@@ -44,13 +52,13 @@ def validate_object_meta(
         found.append(forbidden(f"{path}.namespace", "not allowed on this type"))
     if meta_.generation is not None and meta_.generation < 0:
         found += rules.non_negative(f"{path}.generation", meta_.generation)
-    if meta_.labels:
+    if meta_.labels and meta_.labels != known.labels:
         found += validate_labels(meta_.labels, f"{path}.labels")
-    if meta_.annotations:
+    if meta_.annotations and meta_.annotations != known.annotations:
         found += validate_annotations(meta_.annotations, f"{path}.annotations")
-    if meta_.ownerReferences:
+    if meta_.ownerReferences and meta_.ownerReferences != known.ownerReferences:
         found += _owners(meta_.ownerReferences, f"{path}.ownerReferences")
-    if meta_.finalizers:
+    if meta_.finalizers and meta_.finalizers != known.finalizers:
         found += validate_finalizers(meta_.finalizers, f"{path}.finalizers")
     return found
 
@@ -69,14 +77,10 @@ def validate_object_meta_update(
                 "no new finalizers can be added if the object is being deleted, found new finalizers "
                 f"[]string{{{quoted}}}",
             )
-    yield from rules.immutable(f"{path}.name", new.name, old.name)
-    yield from rules.immutable(f"{path}.namespace", new.namespace, old.namespace)
-    yield from rules.immutable(f"{path}.uid", new.uid, old.uid)
-    yield from rules.immutable(f"{path}.creationTimestamp", new.creationTimestamp, old.creationTimestamp)
-    yield from rules.immutable(f"{path}.deletionTimestamp", new.deletionTimestamp, old.deletionTimestamp)
-    yield from rules.immutable(
-        f"{path}.deletionGracePeriodSeconds", new.deletionGracePeriodSeconds, old.deletionGracePeriodSeconds
-    )
+    after, before = _immutable(new), _immutable(old)
+    if after != before:
+        for name, value, was in zip(_IMMUTABLE, after, before, strict=True):
+            yield from rules.immutable(f"{path}.{name}", value, was)
     if (new.generation or 0) < (old.generation or 0):
         yield invalid(f"{path}.generation", new.generation or 0, "must not be decremented")
     if new.resourceVersion in (None, ""):

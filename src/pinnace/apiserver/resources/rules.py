@@ -15,9 +15,10 @@ from pinnace.api import names
 from pinnace.api.fields import FieldError, invalid, required, too_long
 
 _NOTHING: tuple[FieldError, ...] = ()
-_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\Z")
-_SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*\Z")
-_NAME_PART = re.compile(r"(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]\Z")
+# Written so that nothing is ever tried twice.
+_LABEL = re.compile(r"[a-z0-9]+(?:-+[a-z0-9]+)*\Z")
+_SUBDOMAIN = re.compile(r"[a-z0-9]+(?:(?:-+|\.)[a-z0-9]+)*\Z")
+_NAME_PART = re.compile(r"[A-Za-z0-9]+(?:[-_.]+[A-Za-z0-9]+)*\Z")
 _ENV = re.compile(r"[ -<>-~]+\Z")
 _SEARCH = re.compile(r"[a-z0-9_](?:[-_a-z0-9]*[a-z0-9_])?(?:\.[a-z0-9_](?:[-_a-z0-9]*[a-z0-9_])?)*\Z")
 MAX_ID = (1 << 31) - 1

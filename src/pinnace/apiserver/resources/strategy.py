@@ -35,7 +35,9 @@ def status_part(
 
 def non_negative_counts(part: Any, path: str, *words: str) -> Iterator[FieldError]:
     for word in words:
-        yield from rules.non_negative(f"{path}.{word}", getattr(part, word) or 0)
+        count = getattr(part, word)
+        if count is not None and count < 0:
+            yield from rules.non_negative(f"{path}.{word}", count)
 
 
 def percent(path: str, value: int | str) -> Iterator[FieldError]:

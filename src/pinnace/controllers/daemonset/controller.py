@@ -108,8 +108,7 @@ class _Place:
 def decide(seen: Seen, now: datetime) -> Plan:
     """One step: adopt; revision; one pod a node; roll; clean up; status."""
     daemon_set = seen.daemon_set
-    selector = daemon_set.spec.selector
-    claimed = claim(daemon_set, lambda pod: selects(selector, pod.metadata.labels), seen.pods)
+    claimed = claim(daemon_set, daemon_set.spec.selector, seen.pods)
     if claimed.patches:
         return Plan(claimed.patches)
     if daemon_set.metadata.deletionTimestamp is not None:

@@ -129,12 +129,11 @@ def decide(seen: Seen, now: datetime) -> Plan:
     """One step: adopt, or the new replica set, or sizes, or clean-up; with nothing of these to do, the status."""
     deployment = seen.deployment
     assert deployment.spec is not None
-    selector = deployment.spec.selector
-    claimed = claim(deployment, lambda rs: selects(selector, rs.metadata.labels), seen.sets)
+    claimed = claim(deployment, deployment.spec.selector, seen.sets)
     if claimed.patches:
         return Plan(claimed.patches)
     new = revisions.find_new(deployment, claimed.owned)
-    rollout = _Rollout(deployment, new, tuple(rs for rs in claimed.owned if rs is not new))
+    rollout = _Rollout(deployment, new, tuple([rs for rs in claimed.owned if rs is not new]))
     if deployment.metadata.deletionTimestamp is not None:
         return _status(rollout, state.counted(deployment, new, rollout.sets, now), now)
     flagged = state.paused_or_resumed(deployment, now)
@@ -192,12 +191,13 @@ def _resize(rollout: _Rollout, now: datetime) -> Plan:
 
 def _roll(rollout: _Rollout, now: datetime) -> Plan:
     deployment, new, old = rollout.deployment, rollout.new, rollout.old
+    running = scaling.active(old)
     if new is None:
-        return Plan(tuple(_make_new(rollout, scaling.new_size(deployment, scaling.total(old), 0))))
+        return Plan(tuple(_make_new(rollout, scaling.new_size(deployment, scaling.total(running), 0))))
     actions = (
         _update_new(rollout)
-        or _scale(rollout, scaling.roll_up(deployment, new, old))
-        or _scale(rollout, scaling.roll_down(deployment, new, old))
+        or _scale(rollout, scaling.roll_up(deployment, new, running))
+        or _scale(rollout, scaling.roll_down(deployment, new, running))
     )
     return _rest(rollout, actions, now)
 
@@ -302,6 +302,8 @@ def _own_revision(deployment: apps.Deployment, rs: apps.ReplicaSet) -> list[Acti
 def _scale(rollout: _Rollout, sizes: scaling.Sizes) -> list[Action]:
     """Updates that give replica sets their sizes, and remember the deployment's in their annotations."""
     actions: list[Action] = []
+    if not sizes:
+        return actions
     remembered = revisions.size_annotations(rollout.deployment)
     for rs in rollout.sets:
         size = sizes.get(scaling.name_of(rs))

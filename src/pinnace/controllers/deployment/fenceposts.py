@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 from pinnace.api.apps import v1 as apps
@@ -37,11 +38,17 @@ def _resolved(deployment: apps.Deployment) -> tuple[int, int]:
     strategy = deployment.spec.strategy if deployment.spec is not None else None
     rolling = strategy.rollingUpdate if strategy is not None else None
     wanted = replicas_of(deployment)
-    surge = scaled(rolling.maxSurge if rolling is not None else "25%", wanted, up=True)
-    unavailable = scaled(rolling.maxUnavailable if rolling is not None else "25%", wanted, up=False)
-    if surge == 0 and unavailable == 0:
-        unavailable = 1   # validation forbids zero for both; percentages may still round to it
-    return surge, unavailable
+    if rolling is None:
+        return _bounds("25%", "25%", wanted)
+    return _bounds(rolling.maxSurge, rolling.maxUnavailable, wanted)
+
+
+@lru_cache(maxsize=1024)
+def _bounds(surge: int | str | None, unavailable: int | str | None, wanted: int) -> tuple[int, int]:
+    more, fewer = scaled(surge, wanted, up=True), scaled(unavailable, wanted, up=False)
+    if more == 0 and fewer == 0:
+        fewer = 1   # validation forbids zero for both; percentages may still round to it
+    return more, fewer
 
 
 def max_surge(deployment: apps.Deployment) -> int:

@@ -102,11 +102,11 @@ def new_annotations(
     deployment: apps.Deployment, rs: apps.ReplicaSet | None, old: Sequence[apps.ReplicaSet]
 ) -> dict[str, str]:
     """The new replica set's annotations: the deployment's, its revision, and the revisions it was before."""
-    own = dict((rs.metadata.annotations if rs is not None else None) or {})
+    own = (rs.metadata.annotations if rs is not None else None) or {}
     annotations = own | {
         key: value for key, value in (deployment.metadata.annotations or {}).items() if key not in _NOT_COPIED
     }
-    number = max((revision(other) for other in old), default=0) + 1
+    number = 1 + max([revision(other) for other in old], default=0)
     before = revision(rs) if rs is not None else 0
     if before < number:
         annotations[REVISION] = str(number)

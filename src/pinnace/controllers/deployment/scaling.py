@@ -33,7 +33,7 @@ def total(sets: Iterable[apps.ReplicaSet]) -> int:
 
 
 def active(sets: Iterable[apps.ReplicaSet]) -> list[apps.ReplicaSet]:
-    return [rs for rs in sets if replicas_of(rs) > 0]
+    return [rs for rs in sets if rs.spec is not None and rs.spec.replicas != 0]
 
 
 def new_size(deployment: apps.Deployment, others: int, current: int) -> int:

@@ -71,18 +71,24 @@ def counted(
     deployment: apps.Deployment, new: apps.ReplicaSet | None, sets: Sequence[apps.ReplicaSet], now: datetime
 ) -> apps.DeploymentStatus:
     """Counts and the condition Available; other conditions as they were."""
-    states = [rs.status or apps.ReplicaSetStatus(replicas=0) for rs in sets]
-    available = sum(state.availableReplicas or 0 for state in states)
+    wanted = replicas = ready = available = terminating = 0
+    for rs in sets:
+        wanted += replicas_of(rs)
+        if rs.status is not None:
+            replicas += rs.status.replicas or 0
+            ready += rs.status.readyReplicas or 0
+            available += rs.status.availableReplicas or 0
+            terminating += rs.status.terminatingReplicas or 0
     old = deployment.status or apps.DeploymentStatus()
     status = msgspec.structs.replace(
         old,
         observedGeneration=deployment.metadata.generation,
-        replicas=sum(state.replicas or 0 for state in states) or None,
+        replicas=replicas or None,
         updatedReplicas=(new.status.replicas if new is not None and new.status is not None else 0) or None,
-        readyReplicas=sum(state.readyReplicas or 0 for state in states) or None,
+        readyReplicas=ready or None,
         availableReplicas=available or None,
-        unavailableReplicas=max(0, sum(map(replicas_of, sets)) - available) or None,
-        terminatingReplicas=sum(state.terminatingReplicas or 0 for state in states),
+        unavailableReplicas=max(0, wanted - available) or None,
+        terminatingReplicas=terminating,
     )
     if available >= replicas_of(deployment) - max_unavailable(deployment):
         return set_condition(status, "Available", "True", "MinimumReplicasAvailable",

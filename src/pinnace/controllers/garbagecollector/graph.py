@@ -59,10 +59,12 @@ class Work(NamedTuple):
 
 
 def owners_of(data: meta.ObjectMeta) -> tuple[Owner, ...]:
-    return tuple(
+    if not data.ownerReferences:
+        return ()
+    return tuple([
         Owner(owner.apiVersion, owner.kind, owner.name, owner.uid, bool(owner.blockOwnerDeletion))
-        for owner in data.ownerReferences or ()
-    )
+        for owner in data.ownerReferences
+    ])
 
 
 class Graph:

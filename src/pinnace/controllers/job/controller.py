@@ -6,7 +6,7 @@ Each pod carries a finalizer until it is counted in the job's status, so that no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -60,7 +60,9 @@ class JobController:
         self._pods = informers.of(core.Pod)
         index_by_controller(self._pods)
         self._pods.add_index(_TRACKED, _tracked_for)
-        self.watches = (Owned(self._pods, "Job", "batch", self._adopters, same=_counts_alike),)
+        self.watches = (
+            Owned(self._pods, "Job", "batch", self._adopters, same=_counts_alike, without=self._is_forsaken),
+        )
 
     def observe(self, ref: Ref) -> Seen | None:
         job = self.primary.cache.get(*ref)
@@ -73,6 +75,10 @@ class JobController:
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
+
+    def _is_forsaken(self, pod: core.Pod) -> bool:
+        owner = controller_of(pod)
+        return owner is not None and self.primary.cache.get(pod.metadata.namespace or "", owner.name) is None
 
     def _adopters(self, pod: core.Pod) -> Iterable[Ref]:
         if not pod.metadata.labels:
@@ -130,33 +136,31 @@ def decide(seen: Seen, now: datetime) -> Plan:
         return Plan(tuple(map(_let_go, seen.left)))
     if job is None or job.spec.selector is None:
         return Plan()
-    selector = job.spec.selector
-    claimed = claim(job, lambda pod: selects(selector, pod.metadata.labels), seen.pods, finalizer=FINALIZER)
+    claimed = claim(job, job.spec.selector, seen.pods, finalizer=FINALIZER)
     if claimed.patches:
         return Plan(claimed.patches)
     pods = claimed.owned
-    if is_finished(job) or job.metadata.deletionTimestamp is not None:
+    conditions = tally.conditions(job)
+    if "Complete" in conditions or "Failed" in conditions or job.metadata.deletionTimestamp is not None:
         return Plan(tuple([_let_go(pod) for pod in pods if tally.is_tracked(pod)]), final=True)
-    noted = tally.recorded(job.status)
-    held = [pod for pod in pods if pod.metadata.uid in noted and tally.is_tracked(pod)] if noted else ()
+    told = tally.tell_apart(job, pods)
+    held = [pod for pod in pods if pod.metadata.uid in told.noted and tally.is_tracked(pod)] if told.noted else ()
     if held:
         return Plan(tuple(map(_let_go, held)))
-    told = tally.tell_apart(job, pods)
-    status = tally.current(_started(job, now), told)
-    ending = _ending(job, told, now)
+    status = tally.current(_started(job, "Suspended" in conditions, now), told)
+    ending = _ending(job, conditions, told, now)
     if ending is not None:
         return _end(job, status, told, ending, now)
     return _go_on(job, status, told, pods, now)
 
 
 def is_finished(job: batch.Job) -> bool:
-    return tally.condition(job, "Complete") is not None or tally.condition(job, "Failed") is not None
+    return not tally.conditions(job).keys().isdisjoint(("Complete", "Failed"))
 
 
-def _started(job: batch.Job, now: datetime) -> batch.JobStatus:
+def _started(job: batch.Job, suspended: bool, now: datetime) -> batch.JobStatus:
     """The status with its start, and with Suspended as `spec.suspend` has it."""
     status = job.status or batch.JobStatus()
-    suspended = tally.condition(job, "Suspended") is not None
     if job.spec.suspend:
         status = tally.set_condition(status, "Suspended", "True", "JobSuspended", "Job suspended", now)
         return msgspec.structs.replace(status, startTime=None)
@@ -168,9 +172,11 @@ def _started(job: batch.Job, now: datetime) -> batch.JobStatus:
     return status
 
 
-def _ending(job: batch.Job, told: Tally, now: datetime) -> _Ending | None:
+def _ending(
+    job: batch.Job, conditions: Mapping[str, batch.JobCondition], told: Tally, now: datetime
+) -> _Ending | None:
     for interim, final in (("FailureTarget", "Failed"), ("SuccessCriteriaMet", "Complete")):
-        settled = tally.condition(job, interim)
+        settled = conditions.get(interim)
         if settled is not None:
             return _Ending(final, settled.reason or "", settled.message or "")
     if told.failure:
@@ -263,19 +269,19 @@ def _count(job: batch.Job, status: batch.JobStatus, told: Tally) -> Plan | None:
     loose = _loose(told)
     if told.succeeded or told.failed:
         return _note(job, status, told)
-    if not (loose or tally.recorded(job.status)):
+    if not (loose or told.noted):
         return None
     return Plan(loose, _changed(job, _counted(job, status, told)))
 
 
 def _loose(told: Tally) -> tuple[Action, ...]:
     """Pods that count for nothing are let go."""
-    return tuple(_let_go(pod) for pod in told.ignored if tally.is_tracked(pod))
+    return tuple([_let_go(pod) for pod in told.ignored if tally.is_tracked(pod)]) if told.ignored else ()
 
 
 def _counted(job: batch.Job, status: batch.JobStatus, told: Tally) -> batch.JobStatus:
     """What was noted and let go is counted; what has ended since is noted."""
-    if tally.recorded(job.status):
+    if told.noted:
         status = tally.count(job, status)
     return tally.note(job, status, told) if told.succeeded or told.failed else status
 

@@ -31,6 +31,7 @@ class Tally:
     failure: str = ""              # what the failure policy ends the job for
     ignored: tuple[core.Pod, ...] = ()
     failed_indexes: frozenset[int] = frozenset()
+    noted: frozenset[str] = frozenset()          # uids of finished pods that the status has noted, but not counted
 
 
 def is_tracked(pod: core.Pod) -> bool:
@@ -47,10 +48,12 @@ def replaces_only_failed(job: batch.Job) -> bool:
     return policy == "Failed" or (not policy and job.spec.podFailurePolicy is not None)
 
 
-def recorded(status: batch.JobStatus | None) -> set[str]:
+def recorded(status: batch.JobStatus | None) -> frozenset[str]:
     """The uids of finished pods that are noted, but not yet counted."""
     noted = status.uncountedTerminatedPods if status is not None else None
-    return {*(noted.succeeded or ()), *(noted.failed or ())} if noted is not None else set()
+    if noted is None or not (noted.succeeded or noted.failed):
+        return frozenset()
+    return frozenset((*(noted.succeeded or ()), *(noted.failed or ())))
 
 
 def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
@@ -59,10 +62,10 @@ def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
     active, terminating, succeeded, failed, ignored = [], [], [], [], []   # type: ignore[var-annotated]  # five of a kind
     failure = ""
     for pod in pods:
-        if podlib.is_active(pod):
-            active.append(pod)
-            continue
-        if podlib.is_terminating(pod):
+        if not podlib.is_finished(pod):
+            if pod.metadata.deletionTimestamp is None:
+                active.append(pod)
+                continue
             terminating.append(pod)
         if not is_tracked(pod) or (pod.metadata.uid or "") in known:
             continue
@@ -77,7 +80,7 @@ def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
             (failed if verdict.counts else ignored).append(pod)
     return Tally(
         tuple(active), tuple(terminating), tuple(succeeded), tuple(failed), failure, tuple(ignored),
-        failed_indexes(job, pods),
+        failed_indexes(job, pods), known,
     )  # fmt: skip
 
 
@@ -154,7 +157,7 @@ def current(status: batch.JobStatus, tally: Tally) -> batch.JobStatus:
     return msgspec.structs.replace(
         status,
         active=len(tally.active) or None,
-        ready=sum(map(podlib.is_ready, tally.active)),
+        ready=len([pod for pod in tally.active if podlib.is_ready(pod)]),
         terminating=len(tally.terminating),
         failedIndexes=indexes.format(tally.failed_indexes) if tally.failed_indexes else status.failedIndexes,
         uncountedTerminatedPods=status.uncountedTerminatedPods or batch.UncountedTerminatedPods(),
@@ -184,11 +187,10 @@ def set_condition(
     return msgspec.structs.replace(status, conditions=conditions)
 
 
-def condition(job: batch.Job, type: str) -> batch.JobCondition | None:
-    for condition in (job.status.conditions if job.status is not None else None) or ():
-        if condition.type == type and condition.status == "True":
-            return condition
-    return None
+def conditions(job: batch.Job) -> dict[str, batch.JobCondition]:
+    """Those that hold, by type."""
+    found = job.status.conditions if job.status is not None else None
+    return {condition.type: condition for condition in found if condition.status == "True"} if found else {}
 
 
 def backoff_left(pods: Sequence[core.Pod], now: datetime) -> timedelta:

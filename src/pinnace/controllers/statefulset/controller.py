@@ -39,7 +39,6 @@ from pinnace.controllers.plan import (
     Related,
     Update,
 )
-from pinnace.controllers.selectors import selects
 from pinnace.controllers.statefulset import identity
 
 
@@ -129,8 +128,7 @@ class _Set:
 def decide(seen: Seen, now: datetime) -> Plan:
     """One step: adopt; revision; a place to fill; a pod to let go; one to replace; then the status."""
     stateful = seen.stateful
-    selector = stateful.spec.selector
-    claimed = claim(stateful, lambda pod: selects(selector, pod.metadata.labels), seen.pods)
+    claimed = claim(stateful, stateful.spec.selector, seen.pods)
     if claimed.patches:
         return Plan(claimed.patches)
     past = history.present(stateful, seen.revisions, stateful.status.collisionCount or 0)

@@ -62,6 +62,7 @@ class Machine:
     host_ip: str
     up: bool = True
     reachable: bool = True
+    expired: bool = False         # its client certificate: the server does not let it in
     drift: float = 0.0
     boots: int = 1
     images: dict[str, bool] = field(default_factory=dict)     # whether the status shows them
@@ -73,7 +74,7 @@ class Machine:
 
     @property
     def connected(self) -> bool:
-        return self.up and self.reachable
+        return self.up and self.reachable and not self.expired
 
     @property
     def boot_id(self) -> str:

@@ -27,6 +27,7 @@ from pinnace.kubelet.policy import list_of
 from pinnace.kubelet.simulated import pods
 from pinnace.kubelet.simulated.course import Exit
 from pinnace.kubelet.simulated.heartbeats import TRANSIENT, Heartbeats
+from pinnace.kubelet.simulated.identities import Identities, Identity, Issuer
 from pinnace.kubelet.simulated.life import Life, Lives
 from pinnace.kubelet.simulated.logs import SimulatedKubelets, tell_readers
 from pinnace.kubelet.simulated.machines import Machine, SimulatedNode, Tracked
@@ -46,8 +47,9 @@ class SimulatedNodes:
     """`run` registers the nodes and serves their pods until cancelled.
 
     `life` is a life for all pods, or `Lives` with rules; `stages` are kwok's Stages (mappings, or YAML), which lead
-    the pods and nodes that they select. Nodes are lost and found by `lose`, `restore`, `partition`, `heal`, `drift`,
-    `add` and `remove`; those that name a node raise KeyError for one that is not there.
+    the pods and nodes that they select. With an `issuer` nodes have client certificates, and renew them. Nodes are lost
+    and found by `lose`, `restore`, `partition`, `heal`, `drift`, `add`, `remove` and `renew`; those that name a node
+    raise KeyError for one that is not there.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class SimulatedNodes:
         life: Life | Lives | None = None, node: SimulatedNode | None = None,
         stages: Sequence[Mapping[str, Any] | str] | str = (),
         lease_every: float = 10.0, status_every: float = 300.0, parallel: int = 32,
-        informers: Informers | None = None, kubelets: SimulatedKubelets | None = None,
+        informers: Informers | None = None, kubelets: SimulatedKubelets | None = None, issuer: Issuer | None = None,
         pod_network: str = "10.128.0.0/9", host_network: str = "10.64.0.0/12",
     ) -> None:  # fmt: skip
         self.client = client.acting_as("kubelet")
@@ -75,6 +77,9 @@ class SimulatedNodes:
             self.client, clock, every=lease_every, status_every=status_every, parallel=parallel,
             own_status=lambda machine: self._staging is None or not self._staging.leads_node(machine.name),
         )  # fmt: skip
+        self._identities = (
+            Identities(self.client, issuer, self._machines, clock, self._let_in) if issuer is not None else None
+        )
         self._pods: dict[str, Tracked] = {}
         self._names: dict[tuple[str, str], Tracked] = {}
         self._wheel: list[tuple[float, int, Tracked]] = []
@@ -98,9 +103,13 @@ class SimulatedNodes:
             if not self.registered.is_set():
                 await self._hearts.each(self._machines.values(), self._hearts.register)
                 self._hearts.join(self._machines.values())
+                if self._identities is not None:
+                    self._identities.join(self._machines.values())
                 self.registered.set()
             unsubscribe = known.subscribe(self._pod_changed)
             parts.start("leases", self._hearts.run)
+            if self._identities is not None:
+                parts.start("certificates", self._identities.run)
             parts.start("events", self._recorder.run)
             if self._staging is not None:
                 parts.start("stages", self._staging.run)
@@ -159,7 +168,8 @@ class SimulatedNodes:
         if not machine.up:
             machine.up = True
             machine.boots += 1
-            if machine.reachable:
+            self._look_at_identity(machine)
+            if machine.connected:
                 self.spawn(self._come_back(machine, rebooted=True))
 
     def partition(self, name: str) -> None:
@@ -173,13 +183,15 @@ class SimulatedNodes:
         machine = self._machines[name]
         if not machine.reachable:
             machine.reachable = True
-            if machine.up:
+            self._look_at_identity(machine)
+            if machine.connected:
                 self.spawn(self._come_back(machine, rebooted=False))
 
     def drift(self, name: str, seconds: float) -> None:
         """The node's clock is so far ahead of the cluster's (behind, if negative); 0 sets it right."""
         machine = self._machines[name]
         machine.drift = seconds
+        self._look_at_identity(machine)
         for tracked in machine.pods.values():
             tracked.place = self._place(machine, tracked.place.pod_ip)
             self._look(tracked)
@@ -191,6 +203,8 @@ class SimulatedNodes:
         machine = self._machines[name] = Machine(name, node or SimulatedNode(), self._host_ip())
         await self._hearts.register(machine)
         self._hearts.join([machine])
+        if self._identities is not None:
+            self._identities.join([machine])
         await self._come_back(machine, rebooted=False)
 
     async def remove(self, name: str) -> None:
@@ -198,12 +212,23 @@ class SimulatedNodes:
         machine = self._machines.pop(name)
         machine.up = False
         self._hearts.leave(machine)
+        if self._identities is not None:
+            self._identities.leave(machine)
         for tracked in tuple(machine.pods.values()):
             self._forget(tracked)
         try:
             await self.client.delete(core.Node, name)
         except errors.NotFound:
             log.info("node %s was deleted already", name)
+
+    def identity(self, name: str) -> Identity:
+        """The node's client certificate: from when to when it is good, and when it is to be renewed. RuntimeError where
+        nodes have none."""
+        return self._identified().of(self._machines[name].name)
+
+    async def renew(self, name: str) -> None:
+        """Give the node a new client certificate by hand, as its owner would after the old one is over."""
+        await self._identified().renew(self._machines[name])
 
     # What the logs ask
 
@@ -249,6 +274,18 @@ class SimulatedNodes:
         if self._staging is not None:
             self._staging.look_at(machine)
 
+    async def _let_in(self, machine: Machine) -> None:
+        await self._come_back(machine, rebooted=False)
+
+    def _look_at_identity(self, machine: Machine) -> None:
+        if self._identities is not None:
+            self._identities.look_at(machine)
+
+    def _identified(self) -> Identities:
+        if self._identities is None:
+            raise RuntimeError("these nodes have no certificates: they were given no issuer")
+        return self._identities
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -259,7 +296,7 @@ class SimulatedNodes:
     def _pod_changed(self, event: Event[core.Pod]) -> None:
         pod = event.old if event.new is None else event.new
         machine = self._machines.get(pod.spec.nodeName or "")
-        if machine is None or not machine.connected:
+        if machine is None or not (machine.up and machine.reachable):
             return
         tracked = machine.pods.get(pod.metadata.uid or "")
         if event.new is None:
@@ -338,11 +375,12 @@ class SimulatedNodes:
             # One that is pulled again (imagePullPolicy Always) is nothing new.
             machine.news = machine.news or (shown and not machine.images.get(image))
             machine.images[image] = shown
-        if machine.reachable:
+        connected = machine.connected
+        if connected:
             for told in done.told:
                 self._tell(tracked, told)
         self.set_timer(tracked, done.again)
-        if write and machine.reachable and (done.again is None or done.again - now > SOON or done.state.finished):
+        if write and connected and (done.again is None or done.again - now > SOON or done.state.finished):
             self.queue(tracked)
         if tracked.readers:
             tell_readers(tracked)

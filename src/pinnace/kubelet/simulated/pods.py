@@ -239,14 +239,13 @@ class _Machine:
         self.terminal = state.terminal
         self.finished = state.finished
         self.now = 0.0
+        self.wall = 0.0        # by the node's own clock
         self.hashes = {c.name: c.image or "" for c in all_containers(pod.spec)}
         self.told: list[Told] = []
         self.pulled: list[tuple[str, bool]] = []
 
-    @property
-    def wall(self) -> float:
-        """The node's own clock."""
-        return self.now + self.place.drift
+    def _move(self, now: float) -> None:
+        self.now, self.wall = now, now + self.place.drift
 
     def run(self, now: float) -> Advanced:
         again: float | None = None
@@ -256,13 +255,13 @@ class _Machine:
                 due = min(due, again)
             if due > now:
                 break
-            self.now = due
+            self._move(due)
             self._happen()
             again = self._settle()
         else:
             return Advanced(self._state(), tuple(self.told), tuple(self.pulled), now)
         if self.now != now:
-            self.now = now
+            self._move(now)
             again = self._settle()
         due = self._due()
         again = due if again is None else min(due, again)
@@ -283,8 +282,9 @@ class _Machine:
         if self.starting is not None:
             due = self.starting.until if self.starting.pulled is None else self.starting.pulled
         for container in self.containers:
-            if (mark := self._next(container)) is not None:
-                due = min(due, container.created_at + mark.at)
+            mark = self._next(container)
+            if mark is not None and container.created_at + mark.at < due:
+                due = container.created_at + mark.at
         return min(due, *(e.at for e in self.endings.values())) if self.endings else due
 
     def _next(self, container: Container) -> Mark | None:
@@ -327,7 +327,7 @@ class _Machine:
         """Do what is to be done until nothing is; the true time at which the plan wants to be asked again."""
         self._note_end()
         for _ in range(MOMENTS):
-            if self._is_over():
+            if self.doom is not None and self.doom.deleted and self._is_over():
                 return None
             plan = pod_plan.plan(self._seen())
             if plan.doom is not None:
@@ -349,8 +349,6 @@ class _Machine:
 
     def _is_over(self) -> bool:
         """A deleted pod of which nothing runs: that sandbox and volumes go takes no time here."""
-        if self.doom is None or not self.doom.deleted:
-            return False
         if any(c.state is ContainerState.RUNNING for c in self.containers):
             return False
         self.starting, self.sandboxes = None, []

@@ -46,6 +46,9 @@ class Plugin(Protocol):
         ...
 
 
+EVERY_POD = True      # the state of a plugin that has something to say about each, and prepares nothing
+
+
 class Base:
     """What most plugins leave as it is."""
 
@@ -54,7 +57,7 @@ class Base:
     relative: ClassVar[bool] = False
 
     def prepare(self, pod: PodInfo, nodes: Nodes) -> Any:
-        return True
+        return EVERY_POD
 
     def filter(self, state: Any, pod: PodInfo, node: NodeInfo) -> Sequence[Misfit]:
         return ()
@@ -64,6 +67,11 @@ class Base:
 
     def normalize(self, scores: list[float]) -> list[float]:
         return scores
+
+
+def selective(plugin: Plugin) -> bool:
+    """Whether the plugin has nothing to say about some pods."""
+    return getattr(type(plugin), "prepare", None) is not Base.prepare
 
 
 def filters(plugin: Plugin) -> bool:

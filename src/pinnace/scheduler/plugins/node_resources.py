@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pinnace.scheduler.nodes import NodeInfo
 from pinnace.scheduler.plugins.framework import Base, Misfit
-from pinnace.scheduler.podinfo import CPU, MEMORY, PODS, PodInfo
+from pinnace.scheduler.podinfo import PODS, PodInfo
 
 
 class NodeResourcesFit(Base):
@@ -30,9 +30,11 @@ class NodeResourcesFit(Base):
 
     def score(self, state: Any, pod: PodInfo, node: NodeInfo) -> float:
         total = 0.0
-        for offered, used in _shares(pod, node):
-            if offered and used <= offered:
-                total += (offered - used) * 100.0 / offered
+        cpu, memory = node.scored_cpu + pod.scored[0], node.scored_memory + pod.scored[1]
+        if node.cpu and cpu <= node.cpu:
+            total += (node.cpu - cpu) * 100.0 / node.cpu
+        if node.memory and memory <= node.memory:
+            total += (node.memory - memory) * 100.0 / node.memory
         return total / 2
 
 
@@ -43,14 +45,8 @@ class NodeResourcesBalancedAllocation(Base):
     weight: ClassVar[int] = 1
 
     def score(self, state: Any, pod: PodInfo, node: NodeInfo) -> float:
-        (cpus, cpu), (bytes_, memory) = _shares(pod, node)
-        if not cpus or not bytes_:
+        if not node.cpu or not node.memory:
             return 100.0
-        return (1.0 - abs(min(1.0, cpu / cpus) - min(1.0, memory / bytes_)) / 2) * 100.0
-
-
-def _shares(pod: PodInfo, node: NodeInfo) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (
-        (node.allocatable.get(CPU, 0), node.scored_cpu + pod.scored[0]),
-        (node.allocatable.get(MEMORY, 0), node.scored_memory + pod.scored[1]),
-    )
+        cpu = min(1.0, (node.scored_cpu + pod.scored[0]) / node.cpu)
+        memory = min(1.0, (node.scored_memory + pod.scored[1]) / node.memory)
+        return (1.0 - abs(cpu - memory) / 2) * 100.0

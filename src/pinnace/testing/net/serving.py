@@ -6,7 +6,6 @@ import asyncio
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from ssl import SSLContext
 from types import TracebackType
@@ -23,12 +22,10 @@ from pinnace.client.client import Client
 from pinnace.client.kubeconfig import Access
 from pinnace.client.transport import Request, Response
 from pinnace.cluster.certificates import Authority, KeyPair
+from pinnace.testing.authority import LIFE, VALID_FROM, simulated
 from pinnace.testing.control_plane import ControlPlane, Wrap, plainly
 from pinnace.testing.loop import VirtualLoop
 
-# TLS looks at the machine's clock, the API server at the simulated one; what is issued here is valid by both.
-_VALID_FROM = datetime(2000, 1, 1, tzinfo=UTC)
-_LIFE = timedelta(days=365 * 200)
 _COMPONENT = "client"
 _YEAR = 365 * 86400
 
@@ -46,7 +43,7 @@ class _Pki:
         if found is not None:
             return found
         serving = self.authority.issue(
-            "kube-apiserver", hosts=hosts, now=_VALID_FROM, server=True, client=False, life=_LIFE
+            "kube-apiserver", hosts=hosts, now=VALID_FROM, server=True, client=False, life=LIFE
         )
         with tempfile.TemporaryDirectory(prefix="pinnace-") as directory:      # 0700; OpenSSL reads files only
             certificate, key = serving.write(Path(directory), "apiserver")
@@ -62,9 +59,9 @@ _PKI: list[_Pki] = []
 
 def _pki() -> _Pki:
     if not _PKI:
-        authority = Authority(Authority.create("kubernetes", _VALID_FROM, life=_LIFE))
+        authority = simulated()
         admin = authority.issue(
-            "kubernetes-admin", organizations=["system:masters"], now=_VALID_FROM, life=_LIFE
+            "kubernetes-admin", organizations=["system:masters"], now=VALID_FROM, life=LIFE
         )
         _PKI.append(_Pki(authority, admin, {}))
     return _PKI[0]

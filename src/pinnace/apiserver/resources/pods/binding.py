@@ -71,8 +71,7 @@ async def perform(action: Action, binding: core.Binding, name: str) -> Response:
     if binding.metadata.name and binding.metadata.name != name:
         raise BadRequest("name in URL does not match name in Binding object")
     actions.refuse(kind_of(core.Binding), name, validate_binding(binding))
-    registry = actions.registry(action, core.Pod)
-    await registry.update(
+    await action.server.registry(_POD).update(
         action.namespace, name, lambda pod: bind(pod, binding, action.context), actions.write(action), part=_BIND
     )
     return actions.success()
@@ -82,6 +81,7 @@ def _keep(*_: object) -> None:
     """`bind` has written what it may, spec and status both."""
 
 
+_POD = kind_of(core.Pod)
 _BIND: Subresource[core.Pod] = Subresource("binding", prepare=_keep, generation=False)
 BINDING: Subresource[core.Pod] = Subresource(
     "binding", verbs=("create",), kind=kind_of(core.Binding), act=_act
