@@ -37,6 +37,7 @@ class Route(msgspec.Struct):
     timed: bool
     part: Subresource[Any] | None
     # By what is done to an object, and whether by a node: plugins that change it on its way in, those that judge it.
+    # Nothing for what only reads.
     plugins: dict[tuple[Operation, bool], tuple[Plugins, Plugins]]
 
 
@@ -79,7 +80,8 @@ class Routes:
             _check_scope(registry, target, verb)
             run, part = calls.VERBS[verb], None
         timed = verb not in _UNTIMED and target.subresource not in _LONG_RUNNING
-        return Route(registry, run, timed, part, self._plugins(registry, target.subresource))
+        reads = verb in _UNTIMED and not target.subresource       # a subresource may be connected to by a GET
+        return Route(registry, run, timed, part, {} if reads else self._plugins(registry, target.subresource))
 
     def _plugins(
         self, registry: Registry, subresource: str
