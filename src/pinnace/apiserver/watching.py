@@ -160,7 +160,7 @@ class Watch:
 
     def _see(self, event: Event) -> None:
         """Put the event into the buffer."""
-        type = self._type_for(event)
+        type = event.type if self._match is None else self._type_for(event)
         if not type:
             return
         self._shown = event.revision
