@@ -199,7 +199,13 @@ def domain(value: str) -> list[str]:
     return [] if "." in bare else ["should be a domain with at least two segments separated by dots"]
 
 
+# What is no such address may still be one of version 6.
+_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!\Z)|\Z)){4}\Z")
+
+
 def ip(value: str) -> list[str]:
+    if _IPV4.match(value):
+        return []
     try:
         ipaddress.ip_address(value)
     except ValueError:

@@ -61,7 +61,7 @@ class Feed:
             self._task = None
 
     def announce(self, key: str, value: bytes, obj: Any) -> None:
-        """`value` is about to be committed, and this is what it means; `withdraw` when the commit is over. Of two
+        """`value` is about to be committed, and this is what it means; `withdraw` when the commit has failed. Of two
         that write the same key at once, one may be decoded all the same."""
         self._own[key] = (value, obj)
 
@@ -160,7 +160,7 @@ class Feed:
                 cache.apply(Event("DELETED", revision, at_revision(previous, revision), previous))
             return
         created = previous.created if previous is not None else revision
-        own = self._own.get(key)
+        own = self._own.pop(key, None)
         entry: Entry | None
         if own is not None and own[0] is value:
             obj = own[1]

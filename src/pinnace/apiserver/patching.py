@@ -41,15 +41,19 @@ def change_for(
     default = registry.resource.default
     # What else there is need not be taken apart and put together again: the spec is the greater part of an object.
     partial = media != JSON_PATCH and (_STATUS if status else _MAIN).issuperset(patch)
+    uid = _uid_alone(patch) if partial and status else None
 
     def change(current: Any) -> Any:
         whole = not partial or not (status or current.metadata.labels)
-        data = apply(codec.to_dict(current) if whole else _part(current, status))
+        data = apply(codec.to_dict(current) if whole else _part(current, status, uid is None))
         findings = strict.unknown_fields(kind.type, data) if validation != "Ignore" else []
         obj = bodies.from_dict(data, kind, partial=not whole)
         for text in bodies.judge(findings, kind, validation):
             if text not in warnings:
                 warnings.append(text)
+        if uid is not None:
+            obj.metadata = _own(current.metadata)
+            obj.metadata.uid = uid or obj.metadata.uid
         _check_identity(obj, current)
         default(obj)
         if whole:
@@ -75,9 +79,31 @@ def _with_metadata(current: Any, metadata: Any) -> Any:
     return new
 
 
-def _part(current: Any, status: bool) -> dict[str, Any]:
+def _uid_alone(patch: Any) -> str | None:
+    """The uid that a patch gives, if that is all that it says of metadata; "" if it says nothing. It need not be
+    patched then. None: it does more."""
+    metadata = patch.get("metadata", {})
+    if metadata == {}:
+        return ""
+    if isinstance(metadata, dict) and len(metadata) == 1 and isinstance(metadata.get("uid"), str):
+        return str(metadata["uid"])
+    return None
+
+
+def _own(metadata: Any) -> Any:
+    """A copy, with maps and lists of its own."""
+    new = msgspec.structs.replace(metadata)
+    new.labels, new.annotations = new.labels and {**new.labels}, new.annotations and {**new.annotations}
+    new.finalizers = new.finalizers and [*new.finalizers]
+    new.ownerReferences = new.ownerReferences and [*new.ownerReferences]
+    return new
+
+
+def _part(current: Any, status: bool, metadata: bool) -> dict[str, Any]:
     """Plain data of the object's metadata, and perhaps of its status."""
-    data = {"kind": current.kind, "apiVersion": current.apiVersion, "metadata": codec.to_dict(current.metadata)}
+    data: dict[str, Any] = {"kind": current.kind, "apiVersion": current.apiVersion}
+    if metadata:
+        data["metadata"] = codec.to_dict(current.metadata)
     if status:
         data["status"] = codec.to_dict(current.status)
     return data
@@ -121,7 +147,8 @@ def patcher(media: str, patch: Any, type: type[Any], text: bytes) -> Callable[[A
     if media == MERGE:
         return lambda data: merge_patch.apply(data, patch)
     plain = b'"$' not in text and b"\\u" not in text
-    return lambda data: _strategic(data, patch, type, plain)
+    nulls = b"null" in text
+    return lambda data: _strategic(data, patch, type, plain, nulls)
 
 
 def _json_patch(data: Any, patch: list[Any]) -> Any:
@@ -132,9 +159,9 @@ def _json_patch(data: Any, patch: list[Any]) -> Any:
         raise errors.Invalid(f"the server rejected our request due to an error in our request: {error}") from error
 
 
-def _strategic(data: Any, patch: dict[str, Any], type: type[Any], plain: bool) -> Any:
+def _strategic(data: Any, patch: dict[str, Any], type: type[Any], plain: bool, nulls: bool) -> Any:
     try:
-        return strategic.apply(data, patch, type, plain=plain)
+        return strategic.apply(data, patch, type, plain=plain, nulls=nulls)
     except PatchError as error:
         raise errors.BadRequest(str(error)) from error
 

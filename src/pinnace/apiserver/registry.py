@@ -280,15 +280,17 @@ class Registry:
             meta.resourceVersion = str(old.revision) if old is not None else None
             shown = self.view.form
             return Entry(key, obj, shown.value(obj), old.revision if old is not None else 0, 0, shown)
-        self._feed.announce(key, value, stored)
+        feed = self._feed
+        feed.announce(key, value, stored)
         try:
             revision = await self._store.commit(
                 key, value, expect=old.revision if old is not None else 0, cause=write.cause
             )
-            if self._feed.revision < revision:
-                await self._feed.reached(revision)
-        finally:
-            self._feed.withdraw(key)
+            if feed.revision < revision:
+                await feed.reached(revision)
+        except BaseException:
+            feed.withdraw(key)
+            raise
         entry = self.cache.entries.get(key)
         if entry is None or entry.revision != revision:      # by now somebody has changed it again
             stored.metadata.resourceVersion = str(revision)

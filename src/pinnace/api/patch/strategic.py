@@ -28,22 +28,26 @@ _NONE: frozenset[str] = frozenset()
 _SCALARS = frozenset({str, int, float, bool})
 
 
-def apply(document: Json, patch: Json, of: type[object] | str, *, plain: bool = False) -> Json:
-    """The patched document, of the type given as class or as the table's name. Raises PatchError.
+def apply(
+    document: Json, patch: Json, of: type[object] | str, *, plain: bool = False, nulls: bool = True
+) -> Json:
+    """The patched document, of the type given as class or as the table's name; it may share parts with both, which
+    stay what they were. Raises PatchError.
 
-    `plain`: it is known that there is no directive in the patch, so that none is looked for."""
-    return _object(document, patch, of if isinstance(of, str) else name_of(of), plain)
+    `plain`: it is known that there is no directive in the patch, so that none is looked for; without `nulls` also that
+    there is no null, so that what is new is taken as it stands."""
+    return _object(document, patch, of if isinstance(of, str) else name_of(of), plain, nulls or not plain)
 
 
-def _object(old: Json | None, patch: Json, of: str, plain: bool) -> Json:
+def _object(old: Json | None, patch: Json, of: str, plain: bool, nulls: bool) -> Json:
     if not plain and DIRECTIVE in patch:
         return _directed(patch)
-    new = dict(old or {})
+    new = {**old} if old else {}
     if not plain and RETAIN_KEYS in patch:
         new = _retain(new, patch)
     ordered = _NONE if plain else _ordered_lists(new, patch, of)
     for key, value in patch.items():
-        if key in ordered or (key[:1] == "$" and _directs(key)):
+        if not plain and (key in ordered or (key[:1] == "$" and _directs(key))):
             if key.startswith(DELETE_FROM_LIST) and key not in ordered:
                 _delete_from_list(new, key.removeprefix(DELETE_FROM_LIST), value)
         elif value is None:
@@ -51,9 +55,9 @@ def _object(old: Json | None, patch: Json, of: str, plain: bool) -> Json:
         elif value.__class__ in _SCALARS:
             new[key] = value
         elif key not in new:
-            new[key] = _without_directives(value)
+            new[key] = _without_directives(value) if nulls else value
         else:
-            new[key] = _value(new[key], value, field(of, key), plain)
+            new[key] = _value(new[key], value, field(of, key), plain, nulls)
     return new
 
 
@@ -67,11 +71,11 @@ def _directed(patch: Json) -> Json:
             raise PatchError(f"unknown patch type: {other} in map: {patch}")
 
 
-def _value(old: Any, patch: Any, held: Held, plain: bool) -> Any:
+def _value(old: Any, patch: Any, held: Held, plain: bool, nulls: bool) -> Any:
     if isinstance(patch, dict):
-        return _object(old, patch, held.of, plain) if isinstance(old, dict) and not held.replaces else patch
+        return _object(old, patch, held.of, plain, nulls) if isinstance(old, dict) and not held.replaces else patch
     if isinstance(patch, list) and isinstance(old, list) and held.merges:
-        return _list(old, patch, held, plain)
+        return _list(old, patch, held, plain, nulls)
     return patch
 
 
@@ -118,12 +122,12 @@ def _ordered_lists(new: Json, patch: Json, of: str) -> set[str]:
             merged = _without_directives(change)
         else:
             gone = patch.get(DELETE_FROM_LIST + key) or []
-            merged = [v for v in live if not _among(v, gone)] if change is None else _value(live, change, held, False)
+            merged = [v for v in live if not _among(v, gone)] if change is None else _value(live, change, held, False, True)
         new[key] = _in_order(merged, order, live or [], held.merge_key)
     return done
 
 
-def _list(old: list[Any], patch: list[Any], held: Held, plain: bool) -> list[Any]:
+def _list(old: list[Any], patch: list[Any], held: Held, plain: bool, nulls: bool) -> list[Any]:
     if not old and not patch:
         return old
     if not (patch and isinstance(patch[0], dict)) and not any(isinstance(item, dict) for item in (*old, *patch)):
@@ -145,11 +149,11 @@ def _list(old: list[Any], patch: list[Any], held: Held, plain: bool) -> list[Any
             steady = False
             if places is not None:
                 places[change[key]] = len(merged)
-            merged.append(_without_directives(change))
+            merged.append(_without_directives(change) if nulls else change)
         else:
             fresh, steady = False, steady and at > last
             last = at
-            merged[at] = _object(merged[at], change, of, plain)
+            merged[at] = _object(merged[at], change, of, plain, nulls)
     if steady:
         return merged        # what changes where it stands, one after the other, moves nothing
     if fresh:

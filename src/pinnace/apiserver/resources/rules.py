@@ -165,6 +165,8 @@ def local_descending_path(path: str, value: str) -> Sequence[FieldError]:
 
 
 def local_non_reserved_path(path: str, value: str) -> Sequence[FieldError]:
+    if value.isalnum():      # a plain name, as most are
+        return _NOTHING
     found = list(local_descending_path(path, value))
     if value.startswith("..") and not value.startswith("../"):
         found.append(invalid(path, value, "must not start with '..'"))
