@@ -15,7 +15,7 @@ from pinnace.apiserver import bodies, metadata, options, patching, responses
 from pinnace.apiserver.access import NODES, Admission, Operation
 from pinnace.apiserver.cache import Entry
 from pinnace.apiserver.listing import list_options
-from pinnace.apiserver.negotiation import PLAIN, Format, negotiate
+from pinnace.apiserver.negotiation import JSON, PLAIN, Format, negotiate
 from pinnace.apiserver.options import DeleteOptions, WriteOptions, flag
 from pinnace.apiserver.paths import Target
 from pinnace.apiserver.registry import Registry, Write
@@ -79,11 +79,11 @@ class Call(msgspec.Struct):
         within bounds, shown beside the user that was authenticated, and decide nothing."""
         request = self.request
         headers = request.headers
-        told = request.about
-        revisions = request.because[:MOST_BECAUSE]
+        told, revisions = request.about, request.because
         if self.encoded:
-            told = told or headers.get("pinnace-about", "")
-            revisions = because(request)
+            told, revisions = told or headers.get("pinnace-about", ""), because(request)
+        elif len(revisions) > MOST_BECAUSE:
+            revisions = revisions[:MOST_BECAUSE]
         return Cause(
             self.user.name, self.verb, revisions, agent(headers.get("user-agent", "")[:256]),
             printable(told[:_MOST_ABOUT]), self.target.subresource, int(now.timestamp() * 1000),
@@ -91,17 +91,20 @@ class Call(msgspec.Struct):
 
     def write(self, dry_run: bool, operation: Operation, *, name: str = "") -> Write:
         """What the registry needs to know, with admission bound to this call."""
-        target, kind, user, now = self.target, self.registry.kind, self.user, self.server.clock.now()
-        name = name or target.name
-        # As upstream: a namespace lies in itself.
-        namespace = name if kind.plural == "namespaces" and not kind.group else target.namespace
-        admission = Admission(
-            user, operation, self.verb, kind, kind.group, kind.version, kind.plural, target.subresource, namespace,
-            name, None, None, dry_run, self.request, self.warnings,
-        )  # fmt: skip
+        target, user, now = self.target, self.user, self.server.clock.now()
         mutating, validating = self.route.plugins[operation, NODES in user.groups]
+        admission = self._admission(operation, name or target.name, dry_run) if mutating or validating else None
         context = Context(user, now, dry_run, target.subresource)
         return Write(context, self.cause(now), self.warnings, admission, mutating, validating)
+
+    def _admission(self, operation: Operation, name: str, dry_run: bool) -> Admission:
+        target, kind = self.target, self.registry.kind
+        # As upstream: a namespace lies in itself.
+        namespace = name if kind.plural == "namespaces" and not kind.group else target.namespace
+        return Admission(
+            self.user, operation, self.verb, kind, kind.group, kind.version, kind.plural, target.subresource,
+            namespace, name, None, None, dry_run, self.request, self.warnings,
+        )  # fmt: skip
 
     def terms(self) -> tuple[Format, WriteOptions]:
         """How a write is to be answered, and what else was asked for. Raises NotAcceptable, Invalid."""
@@ -115,6 +118,16 @@ class Call(msgspec.Struct):
         if "fieldValidation" not in query:
             found = WriteOptions(found.dry_run, "Ignore", found.manager, found.force)
         return PLAIN, found
+
+    def sent(self, given: WriteOptions) -> Any:
+        """The object that was sent, a fresh one. Raises BadRequest, UnsupportedMediaType."""
+        request, kind = self.request, self.registry.kind
+        if given is _TRUSTED and request.body and request.headers.get("content-type") == JSON:
+            return bodies.typed(request.body, kind, compact=True)
+        obj, warnings = bodies.decode(request, kind, given.validation, ours=not self.encoded)
+        if warnings:
+            self.warnings.extend(warnings)
+        return obj
 
     def answer(self, entry: Entry, format: Format, *, status: int = 200) -> Response:
         if not self.encoded:
@@ -216,9 +229,7 @@ def _render(call: Call, format: Format) -> Any:
 async def create(call: Call) -> Response:
     registry, resource = call.registry, call.registry.resource
     format, given = call.terms()
-    obj, warnings = bodies.decode(call.request, registry.kind, given.validation, ours=not call.encoded)
-    if warnings:
-        call.warnings.extend(warnings)
+    obj = call.sent(given)
     metadata.take_namespace(obj, registry.kind, call.target.namespace)
     resource.default(obj)
     if resource.answer is not None:
@@ -243,9 +254,7 @@ async def update(call: Call) -> Response:
     format, given = call.terms()
     if part is not None and part.name == "status" and not call.encoded:
         return await _update_status(call, given, format, part)
-    obj, warnings = bodies.decode(call.request, registry.kind, given.validation, ours=not call.encoded)
-    if warnings:
-        call.warnings.extend(warnings)
+    obj = call.sent(given)
     metadata.take_namespace(obj, registry.kind, target.namespace)
     metadata.check_name(obj, target.name)
     resource.default(obj)

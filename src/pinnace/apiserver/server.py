@@ -195,8 +195,11 @@ class ApiServer:
             else:
                 call = self._call(request, user, target, verb, encoded)
                 work = call.route.run(call)
-                seconds = _deadline(request.query) if request.query else REQUEST_SECONDS
-                response = await (within(seconds, work) if call.route.timed else work)
+                if call.route.timed:
+                    seconds = _deadline(request.query) if request.query else REQUEST_SECONDS
+                    response = await within(seconds, work)
+                else:
+                    response = await work
         except errors.StatusError as error:
             response = responses.failure(error, request.headers.get("accept", ""))
         except TimeoutError:
