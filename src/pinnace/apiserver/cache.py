@@ -20,7 +20,9 @@ from pinnace.api.meta import v1 as meta
 from pinnace.client.transport import WatchLine
 from pinnace.store.keys import SortedKeys
 
-# Events that a resuming watch can still get; above it has to list again.
+# Events that a resuming watch can still get; above it has to list again. Each keeps two states of an object alive, so
+# that of what is older than the feed wants to keep only the fewest stay.
+_FEWEST_EVENTS = 128
 _MOST_EVENTS = 4096
 
 
@@ -179,7 +181,7 @@ class WatchCache:
         self.changed = 0                      # revision of the last change
         self._keys = SortedKeys()
         self._index: dict[tuple[str, str], dict[str, None]] = {}      # keys by field and value
-        self._events: deque[Event] = deque(maxlen=_MOST_EVENTS)
+        self._events: deque[Event] = deque()
         self._oldest = 0                      # a watch may resume after this revision
         self._sinks: dict[tuple[str, str], dict[int, Sink]] = {}
         self._of_all: tuple[Sink, ...] = ()   # those of everything
@@ -220,8 +222,8 @@ class WatchCache:
         self._oldest = self.changed = revision
         self.version += 1
 
-    def apply(self, event: Event) -> None:
-        """Take in one change and tell the watchers whom it concerns."""
+    def apply(self, event: Event, kept: int = 0) -> None:
+        """Take in one change and tell the watchers whom it concerns. Events up to revision `kept` are old."""
         entry, previous = event.entry, event.previous
         key = entry.key
         if event.type == "DELETED":
@@ -234,9 +236,12 @@ class WatchCache:
         if self.indexed:
             self._reindex(key, None if event.type == "DELETED" else entry, previous)
         events = self._events
-        if len(events) == events.maxlen:
-            self._oldest = events[0].revision       # which the next one pushes out
         events.append(event)
+        if len(events) > _FEWEST_EVENTS:
+            # Two go for each that comes, so that a window that has become too wide shrinks.
+            for _ in (1, 2):
+                if events[0].revision <= kept or len(events) > _MOST_EVENTS:
+                    self._oldest = events.popleft().revision
         self.version += 1
         self.changed = event.revision
         # In a fixed order, so that equal runs stay equal.

@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,10 @@ log = logging.getLogger("pinnace.apiserver")
 ROOT = "/registry/"
 _PAGE = 2000
 _MOST_PLACES = 4096
+# Watches can resume for as long as the store's history reaches back (upstream's watch cache: 75 seconds at least).
+_KEPT_SECONDS = 300.0
+_MARK_SECONDS = 10.0
+_MARK_REVISIONS = 64       # the clock is not read at each
 
 
 class Feed:
@@ -39,6 +44,8 @@ class Feed:
         self._clock = clock
         self._reset = reset            # called when the caches had to be filled anew: watches cannot go on
         self._own: dict[str, tuple[bytes, Any]] = {}      # by key: values being committed, with their objects
+        self._kept = 0                                    # events up to here are old
+        self._marks: deque[tuple[float, int]] = deque()   # (when, revision then)
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._task: asyncio.Task[None] | None = None      # fills the caches anew, after a failure
@@ -94,8 +101,17 @@ class Feed:
             self._task = asyncio.create_task(self._refill(), name="apiserver-feed")
             return
         self.revision = change.revision
+        if not change.revision % _MARK_REVISIONS:
+            self._mark(change.revision)
         if self._waiting:
             self._wake()
+
+    def _mark(self, revision: int) -> None:
+        now, marks = self._clock.monotonic(), self._marks
+        if not marks or now - marks[-1][0] >= _MARK_SECONDS:
+            marks.append((now, revision))
+        while now - marks[0][0] > _KEPT_SECONDS:
+            self._kept = marks.popleft()[1]
 
     def _stop(self) -> None:
         if self._unsubscribe is not None:
@@ -157,7 +173,7 @@ class Feed:
         previous = cache.entries.get(key)
         if value is None:
             if previous is not None:
-                cache.apply(Event("DELETED", revision, at_revision(previous, revision), previous))
+                cache.apply(Event("DELETED", revision, at_revision(previous, revision), previous), self._kept)
             return
         created = previous.created if previous is not None else revision
         own = self._own.pop(key, None)
@@ -169,7 +185,8 @@ class Feed:
         else:
             entry = readable(cache, Stored(key, value, created, revision))
         if entry is not None:
-            cache.apply(Event("MODIFIED" if previous is not None else "ADDED", revision, entry, previous))
+            type = "MODIFIED" if previous is not None else "ADDED"
+            cache.apply(Event(type, revision, entry, previous), self._kept)
 
     def _wake(self) -> None:
         """Those who wait for a revision that is in the caches now."""

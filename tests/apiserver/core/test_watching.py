@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +12,8 @@ import pytest
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import Expired
 from pinnace.api.meta import v1 as meta
-from pinnace.apiserver import watching
+from pinnace.apiserver import cache, watching
+from pinnace.base.clock import ManualClock
 
 from .conftest import CONFIGS, PODS, Api, config, pod
 
@@ -124,8 +124,9 @@ async def test_bookmarks_come_by_themselves(api: Api, monkeypatch: pytest.Monkey
     await seen.close()
 
 
-async def test_too_old_is_said_in_the_stream(api: Api) -> None:
-    api.server.registry(core.ConfigMap).cache._events = deque(maxlen=2)
+async def test_too_old_is_said_in_the_stream(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_FEWEST_EVENTS", 2)
+    monkeypatch.setattr(cache, "_MOST_EVENTS", 2)
     for name in "abcd":
         await api.ask("POST", CONFIGS, config(name))
     seen = await watch(api, CONFIGS, "resourceVersion=1")
@@ -187,3 +188,33 @@ async def test_tables_are_watched_too(api: Api) -> None:
     assert first["object"]["columnDefinitions"][0]["name"] == "Name"
     assert second["object"]["columnDefinitions"] is None
     await seen.close()
+
+
+async def test_what_watches_can_resume_from_goes_with_time_but_the_newest_stays(api: Api) -> None:
+    clock, server = api.server.clock, api.server
+    assert isinstance(clock, ManualClock)
+
+    async def write(number: int) -> int:
+        for i in range(number):
+            await api.client.patch(core.ConfigMap, "a", "default", {"data": {"a": f"{clock.monotonic()} {i}"}})
+        return server.current_revision()
+
+    quiet = await api.client.create(core.Secret(metadata=meta.ObjectMeta(name="s", namespace="default")))
+    await api.client.create(core.ConfigMap(metadata=meta.ObjectMeta(name="a", namespace="default")))
+    first = await write(200)
+    clock.advance(200)
+    second = await write(200)
+    found = server.registry(core.ConfigMap).cache
+    assert len(found.since(first)) == 200, "five minutes are kept"
+    clock.advance(200)
+    await write(300)
+    with pytest.raises(Expired):
+        found.since(20)
+    assert len(found.since(second)) == 300
+    clock.advance(1000)
+    newest = await write(300)
+    assert len(found.since(newest - 100)) == 100
+    assert found.since(newest - 100)[0].revision == newest - 99
+    with pytest.raises(Expired):
+        found.since(second)
+    assert server.registry(core.Secret).cache.since(int(quiet.metadata.resourceVersion or 0)) == []

@@ -122,7 +122,10 @@ def _ordered_lists(new: Json, patch: Json, of: str) -> set[str]:
             merged = _without_directives(change)
         else:
             gone = patch.get(DELETE_FROM_LIST + key) or []
-            merged = [v for v in live if not _among(v, gone)] if change is None else _value(live, change, held, False, True)
+            if change is None:
+                merged = [value for value in live if not _among(value, gone)]
+            else:
+                merged = _value(live, change, held, False, True)
         new[key] = _in_order(merged, order, live or [], held.merge_key)
     return done
 
