@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from pinnace.api import codec
 from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
@@ -120,8 +122,7 @@ def _is_new_here(old: Any, new: Any) -> bool:
     return bool(before.labels != after.labels or before.ownerReferences != after.ownerReferences)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim(Generic[K]):
+class Claim(msgspec.Struct, Generic[K], frozen=True):
     """What an owner controls, and the patches that put it in order first."""
 
     owned: list[K]

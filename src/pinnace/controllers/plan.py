@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -184,11 +184,10 @@ class Reporting(Protocol[Reported]):
     def report(self, seen: Reported, plan: Plan, failures: tuple[Failure, ...], now: datetime) -> Plan: ...
 
 
-@dataclass(slots=True)
-class Planner:
+class Planner(msgspec.Struct):
     """Collects actions while a decision is being made."""
 
-    actions: list[Action] = field(default_factory=list)
+    actions: list[Action] = msgspec.field(default_factory=list)
     again: timedelta | None = None
 
     def do(self, *actions: Action) -> None:

@@ -10,9 +10,10 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, assert_never, cast
+
+import msgspec
 
 from pinnace.api import codec, errors
 from pinnace.base.backoff import Backoff
@@ -49,8 +50,7 @@ _CAUSES = 16             # revisions remembered for a key that waits
 _CATCH_UP_SECONDS = 30.0 # safety net: a cache that does not show a write by then is no longer waited for
 
 
-@dataclass(frozen=True, slots=True)
-class _Deleted:
+class _Deleted(msgspec.Struct, frozen=True):
     cache: informers.Cache[Any]
     namespace: str
     name: str

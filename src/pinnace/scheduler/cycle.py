@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from pinnace.base.randomness import Randomness
 from pinnace.scheduler.nodes import NodeInfo, Nodes
@@ -19,15 +20,13 @@ _PERCENT = 5
 _MOST_SHAPES = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True):
     node: str
     evaluated: int
     feasible: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unschedulable:
+class Unschedulable(msgspec.Struct, frozen=True):
     """No node takes the pod. `misfits` says why, by node."""
 
     misfits: dict[str, Sequence[Misfit]]
@@ -87,8 +86,7 @@ class _Group:
 _Shape = tuple[bytes, str]
 
 
-@dataclass(slots=True)
-class _Verdict:
+class _Verdict(msgspec.Struct):
     """What the local plugins said of a node, for one generation of it."""
 
     generation: int

@@ -6,7 +6,6 @@ Source: https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Any
@@ -27,8 +26,7 @@ from pinnace.controllers.plan import NORMAL, WARNING, Create, Delete, Emit, Plan
 SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     cron_job: batch.CronJob
     jobs: tuple[batch.Job, ...]
 
@@ -68,8 +66,7 @@ def _is_over(job: batch.Job) -> bool:
     return _ended(job) is not None
 
 
-@dataclass(slots=True)
-class _Told:
+class _Told(msgspec.Struct):
     """The jobs told apart: those that run, and how the others ended."""
 
     running: list[batch.Job]

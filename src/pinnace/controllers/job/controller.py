@@ -7,7 +7,6 @@ Each pod carries a finalizer until it is counted in the job's status, so that no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
@@ -43,8 +42,7 @@ _AT_ONCE = 500
 _TRACKED = "tracked-for-job"   # index: namespace and name of the job that a pod's finalizer waits for
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """`job` is None when it is gone; `left` are tracked pods of a job of that name that is no longer there."""
 
     job: batch.Job | None
@@ -115,8 +113,7 @@ def _belongs(pod: core.Pod, uid: str | None) -> bool:
     return owner is not None and owner.uid == uid
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
+class _Ending(msgspec.Struct, frozen=True):
     """Why a job ends. Its interim condition comes first, while pods are still stopping."""
 
     type: str

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from pinnace.api.core import v1 as core
 from pinnace.kubelet.pod_plan import Verdict
@@ -19,15 +20,13 @@ from pinnace.kubelet.simulated.life import ENDING, FOREVER, Life, nth
 OOM_CODE = 137
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     code: int
     reason: str
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """A moment, in seconds after the start, from which on something is different."""
 
     at: float
@@ -36,8 +35,7 @@ class Mark:
     exit: Exit | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(msgspec.Struct, frozen=True):
     """The marks in their order, of which the first is the start itself."""
 
     life: Life
