@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -206,6 +206,6 @@ def written_kind(action: Write) -> type[Any]:
     return type(action.object) if isinstance(action, Create | Update) else action.kind
 
 
-def sort_of(action: Action) -> Hashable:
-    """Writes of the same sort may be performed side by side."""
-    return type(action), None if isinstance(action, Emit) else written_kind(action)
+def alike(write: Write, action: Action) -> bool:
+    """Whether both are writes of the same sort: such may be performed side by side."""
+    return type(write) is type(action) and written_kind(write) is written_kind(action)

@@ -11,8 +11,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import msgspec
-
 from pinnace.api import codec, errors
 from pinnace.api.core import v1 as core
 from pinnace.base.backoff import Backoff
@@ -29,10 +27,10 @@ _MERGED = frozenset({"podIPs", "hostIPs", "addresses"})     # lists that a strat
 def patch_of(old: S, new: S) -> dict[str, Any]:
     """A strategic merge patch of a pod's or node's status: only what differs; conditions by type."""
     patch: dict[str, Any] = {}
-    wanted: dict[str, Any] = msgspec.structs.asdict(new)
-    for name, before in msgspec.structs.asdict(old).items():
-        after: Any = wanted[name]
-        if before == after:
+    for name in new.__struct_fields__:
+        before: Any = getattr(old, name)
+        after: Any = getattr(new, name)
+        if before is after or before == after:
             continue
         if name == "conditions":
             if changed := _conditions(before or (), after or ()):

@@ -133,8 +133,8 @@ def _status(
         _tell_of_ended(known, jobs, planner)
     last = old.lastScheduleTime
     for job in jobs:
-        due = (job.metadata.annotations or {}).get(SCHEDULED)
-        if due:
+        due = job.metadata.annotations.get(SCHEDULED) if job.metadata.annotations else None
+        if due and due != last:
             due = _in_utc(due)
             if last is None or due > last:
                 last = due
@@ -170,7 +170,7 @@ def _in_utc(stamp: str) -> str:
 
 def _ended(job: batch.Job) -> batch.JobCondition | None:
     for condition in job.status.conditions or ():
-        if condition.type in ("Complete", "Failed") and condition.status == "True":
+        if condition.status == "True" and condition.type in ("Complete", "Failed"):
             return condition
     return None
 
