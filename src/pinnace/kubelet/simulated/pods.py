@@ -31,6 +31,7 @@ KILLED = 137
 LOST = Exit(255, "Unknown")  # of containers whose machine went down
 IMAGE_BYTES = 50 << 20
 _HASH = "io.kubernetes.container.hash"
+_STARTING, _IDLE = frozenset(("start",)), frozenset[str]()      # what is under way
 _PULL_BACKOFF = Backoff(initial=10.0, maximum=300.0)
 
 
@@ -371,7 +372,7 @@ class _Machine:
             pod=self.pod, now=self.wall, sandboxes=tuple(self.sandboxes), containers=tuple(self.containers),
             verdicts={id: c.marks[self.passed[id]].verdict for id, c in self.courses.items()},
             memory=self.memory, doom=self.doom, mounted=self.mounted and not (self.doom and self.doom.deleted),
-            busy=frozenset(("start",)) if self.starting is not None else frozenset(),
+            busy=_STARTING if self.starting is not None else _IDLE,
             killing={id: e.deadline for id, e in self.endings.items()} if self.endings else {},
             hashes=self.hashes,
         )  # fmt: skip
