@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import astuple
@@ -29,9 +29,8 @@ _MERGED = frozenset({"podIPs", "hostIPs", "addresses"})     # lists that a strat
 def patch_of(old: S, new: S) -> dict[str, Any]:
     """A strategic merge patch of a pod's or node's status: only what differs; conditions by type."""
     patch: dict[str, Any] = {}
-    fields: Iterable[tuple[str, Any, Any]] = zip(new.__struct_fields__, astuple(old), astuple(new), strict=True)
-    for name, was, now in fields:
-        if was is now or was == now:
+    for name, was, now in zip(new.__struct_fields__, astuple(old), astuple(new), strict=True):
+        if was == now:
             continue
         if name == "conditions":
             if changed := _conditions(was or (), now or ()):

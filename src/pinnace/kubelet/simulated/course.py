@@ -49,14 +49,19 @@ def course(pod: core.Pod, container: core.Container, life: Life, attempt: int) -
     """Of the container's start of that number."""
     probed = container.startupProbe or container.livenessProbe or container.readinessProbe
     end = _end(pod, container, life, attempt)
-    if probed is None and end is None and life.ready == 0 and not life.unready:
-        return Course(life, _PLAIN)
+    if probed is None and life.ready == 0 and not life.unready:
+        return Course(life, _PLAIN if end is None else _plain_until(*end))
     started, failed, kind, told = _startup(container.startupProbe, life)
     if kind == "":
         failed, unhealthy = _liveness(container.livenessProbe, life, started)
         kind, told = "liveness", told + unhealthy
     ready, unready = _readiness(container.readinessProbe, life, started)
     return Course(life, _marks(container, started, (failed, kind), ready, sorted(told + unready), end))
+
+
+def _plain_until(at: float, result: Exit) -> tuple[Mark, ...]:
+    last = Mark(at, _PLAIN[0].verdict, exit=result)
+    return (*_PLAIN, last) if at > 0 else (last,)
 
 
 def _marks(
