@@ -74,7 +74,8 @@ class ReplicaSetController:
             return None
         template = rs.spec.template or core.PodTemplateSpec()
         seen = Seen(rs, rs.spec.selector, template, tuple(candidates(self._pods, rs)))
-        if len(_active(_claim(seen).owned)) <= (rs.spec.replicas or 0):
+        wanted = rs.spec.replicas or 0
+        if len(seen.pods) <= wanted or len(_active(_claim(seen).owned)) <= wanted:
             return seen
         return replace(seen, related=tuple(self._related(rs)))
 

@@ -48,6 +48,7 @@ Seen = TypeVar("Seen")
 _WORKERS = 8
 _SIDE_BY_SIDE = 64       # writes of one plan under way at a time
 _CAUSES = 16             # revisions remembered for a key that waits
+_CLIENTS = 1000          # acting for an object, that are kept
 _CATCH_UP_SECONDS = 30.0 # safety net: a cache that does not show a write by then is no longer waited for
 
 
@@ -112,6 +113,7 @@ class Runner(Generic[Seen]):
         self._unsure: dict[Ref, dict[tuple[type[Any], str], None]] = {}
         self._pause: float = getattr(controller, "pause", 0.0)
         self._concerns: Callable[[informers.Event[Any]], bool] | None = getattr(controller, "concerns", None)
+        self._acting: dict[Ref, Client] = {}
         self._started = False
         self._resting: dict[Ref, float] = {}   # until when, on the monotonic clock
         watched = [controller.primary, *(watch.informer for watch in controller.watches)]
@@ -219,7 +221,7 @@ class Runner(Generic[Seen]):
             self.queue.forget(ref)
             return
         primary = self.controller.primary.cache.get(*ref)
-        deed = _Deed(self._client.acting_for(primary), primary, because)
+        deed = _Deed(self._client_for(ref, primary), primary, because)
         try:
             if plan.actions:
                 await self._perform(plan.actions, deed)
@@ -241,6 +243,17 @@ class Runner(Generic[Seen]):
         self.queue.forget(ref)
         if deed.writes:
             self._follow_up(ref, deed, plan.final)
+
+    def _client_for(self, ref: Ref, primary: Any) -> Client:
+        """One whose writes are recorded as made for the object: what it is called is put together once."""
+        client = self._acting.get(ref)
+        if client is None:
+            client = self._client.acting_for(primary)
+            if len(self._acting) >= _CLIENTS:
+                self._acting.clear()
+            if primary is not None:
+                self._acting[ref] = client
+        return client
 
     def _causes_of(self, ref: Ref, revisions: Sequence[int]) -> tuple[int, ...]:
         """Why an object is decided about now: what woke it; an alarm that was due; else the object as it is."""

@@ -29,6 +29,8 @@ _MERGED = frozenset({"podIPs", "hostIPs", "addresses"})     # lists that a strat
 def patch_of(old: S, new: S) -> dict[str, Any]:
     """A strategic merge patch of a pod's or node's status: only what differs; conditions by type."""
     patch: dict[str, Any] = {}
+    was: Any
+    now: Any
     for name, was, now in zip(new.__struct_fields__, astuple(old), astuple(new), strict=True):
         if was == now:
             continue
