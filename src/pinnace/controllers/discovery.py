@@ -105,4 +105,5 @@ async def get_json(client: Client, path: str) -> dict[str, Any]:
 def _plain(obj: Any) -> dict[str, Any]:
     if isinstance(obj, dict):
         return obj
-    return {"metadata": msgspec.to_builtins(codec.metadata(obj))}
+    about = msgspec.structs.replace(codec.metadata(obj), managedFields=None)     # the most of it, and nobody looks
+    return {"metadata": msgspec.to_builtins(about)}

@@ -26,6 +26,7 @@ from pinnace.kubelet.resizing import Allotment, Progress
 from pinnace.runtime.cri import Container, ContainerState
 
 _NOT_READY = "ContainersNotReady"
+_UNLIMITED = core.ResourceRequirements()
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -183,7 +184,7 @@ def _container_status(
         imageID=facts.image_ids.get(newest.id, newest.image_id),
         containerID=f"pinnace://{newest.id}",
         volumeMounts=_mounts(container),
-        resources=resources if running and resources != core.ResourceRequirements() else None,
+        resources=resources if running and resources != _UNLIMITED else None,
         allocatedResources=facts.granted.get(container.name, container.resources).requests if running else None,
     )
 
