@@ -38,7 +38,7 @@ _OURS = frozenset(_BY_CONDITION.values()) | {_UNSCHEDULABLE}
 _WATCHED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """A node, when it was last heard, its pods that still count as ready, and how the others do."""
 
     node: core.Node

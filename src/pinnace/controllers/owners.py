@@ -118,7 +118,7 @@ def _is_new_here(old: Any, new: Any) -> bool:
     return bool(before.labels != after.labels or before.ownerReferences != after.ownerReferences)
 
 
-class Claim(msgspec.Struct, Generic[K], frozen=True):
+class Claim(msgspec.Struct, Generic[K], frozen=True, gc=False):
     """What an owner controls, and the patches that put it in order first."""
 
     owned: list[K]

@@ -43,7 +43,7 @@ from pinnace.controllers.selectors import selects
 _BURST = 500   # pods made or deleted in one go
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """A replica set (or replication controller) and the pods that concern it.
 
     `related`: the active pods of all replica sets of the same deployment; read only when some must go.

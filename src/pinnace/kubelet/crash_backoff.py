@@ -14,7 +14,7 @@ CRASH_MAXIMUM = 300.0
 CRASH_RESET = 600.0          # a container that ran so long starts over
 
 
-class CrashBackoff(msgspec.Struct, frozen=True):
+class CrashBackoff(msgspec.Struct, frozen=True, gc=False):
     """`seconds` to wait after an exit; `at` is when the container was last started because of it."""
 
     seconds: float

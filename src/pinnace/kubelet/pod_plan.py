@@ -24,7 +24,7 @@ MIN_SIDECAR_GRACE = 2.0
 DEAD_KEPT = 1                # dead containers kept for each name, for `logs --previous`
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What the probes of one running container say; None where nothing was found out yet."""
 
     started: bool = True           # no startup probe, or it succeeded
@@ -33,7 +33,7 @@ class Verdict(msgspec.Struct, frozen=True):
     grace: float | None = None     # the failing probe's own terminationGracePeriodSeconds
 
 
-class StartFailure(msgspec.Struct, frozen=True):
+class StartFailure(msgspec.Struct, frozen=True, gc=False):
     """The last attempt to start a container failed before or while it was created."""
 
     reason: str                    # ErrImagePull, CreateContainerConfigError, RunContainerError …
@@ -43,7 +43,7 @@ class StartFailure(msgspec.Struct, frozen=True):
     image: str = ""                # set for a failed pull
 
 
-class Memory(msgspec.Struct, frozen=True):
+class Memory(msgspec.Struct, frozen=True, gc=False):
     """What the worker remembers about one container, beyond what the runtime knows."""
 
     crash: CrashBackoff | None = None
@@ -51,7 +51,7 @@ class Memory(msgspec.Struct, frozen=True):
     restart_count: int | None = None   # as the API had it, where the runtime has no trace of the container
 
 
-class Doom(msgspec.Struct, frozen=True):
+class Doom(msgspec.Struct, frozen=True, gc=False):
     """The pod must end. `deadline` is the epoch second by which all is to be over."""
 
     deadline: float
@@ -61,7 +61,7 @@ class Doom(msgspec.Struct, frozen=True):
     deleted: bool = False          # the object shall be deleted, or is gone: clean up everything
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     pod: core.Pod
     now: float
     sandboxes: tuple[Sandbox, ...] = ()          # the newest first
@@ -88,25 +88,25 @@ class Seen(msgspec.Struct, frozen=True):
 # ------------------------------------------------------------------------------------------------- the steps
 
 
-class MountVolumes(msgspec.Struct, frozen=True):
+class MountVolumes(msgspec.Struct, frozen=True, gc=False):
     key: str = "mount"
 
 
-class UnmountVolumes(msgspec.Struct, frozen=True):
+class UnmountVolumes(msgspec.Struct, frozen=True, gc=False):
     key: str = "mount"
 
 
-class CreateSandbox(msgspec.Struct, frozen=True):
+class CreateSandbox(msgspec.Struct, frozen=True, gc=False):
     attempt: int
     key: str = "sandbox"
 
 
-class StopSandbox(msgspec.Struct, frozen=True):
+class StopSandbox(msgspec.Struct, frozen=True, gc=False):
     id: str
     key: str = "sandbox"
 
 
-class RemoveSandbox(msgspec.Struct, frozen=True):
+class RemoveSandbox(msgspec.Struct, frozen=True, gc=False):
     id: str
 
     @property
@@ -114,7 +114,7 @@ class RemoveSandbox(msgspec.Struct, frozen=True):
         return f"remove:{self.id}"
 
 
-class StartContainer(msgspec.Struct, frozen=True):
+class StartContainer(msgspec.Struct, frozen=True, gc=False):
     """Pull, create, start and run the postStart hook of attempt `attempt`."""
 
     name: str
@@ -123,7 +123,7 @@ class StartContainer(msgspec.Struct, frozen=True):
     key: str = "start"
 
 
-class KillContainer(msgspec.Struct, frozen=True):
+class KillContainer(msgspec.Struct, frozen=True, gc=False):
     id: str
     name: str
     deadline: float
@@ -134,7 +134,7 @@ class KillContainer(msgspec.Struct, frozen=True):
         return f"kill:{self.id}"
 
 
-class RemoveContainer(msgspec.Struct, frozen=True):
+class RemoveContainer(msgspec.Struct, frozen=True, gc=False):
     """A dead container whose traces nobody needs any more."""
 
     id: str
@@ -144,7 +144,7 @@ class RemoveContainer(msgspec.Struct, frozen=True):
         return f"remove:{self.id}"
 
 
-class Finish(msgspec.Struct, frozen=True):
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """All is cleaned up: report the last status and delete the object."""
 
     key: str = "finish"
@@ -156,7 +156,7 @@ Step = (
 )  # fmt: skip
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """Why a container is not started, as its status says; `event` is told once, when it begins."""
 
     reason: str
@@ -164,7 +164,7 @@ class Waiting(msgspec.Struct, frozen=True):
     event: str = ""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     steps: tuple[Step, ...] = ()
     again: float | None = None                  # epoch seconds at which to ask again
     waiting: Mapping[str, Waiting] = msgspec.field(default_factory=dict)

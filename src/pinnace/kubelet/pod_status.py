@@ -29,7 +29,7 @@ _NOT_READY = "ContainersNotReady"
 _UNLIMITED = core.ResourceRequirements()
 
 
-class Facts(msgspec.Struct, frozen=True):
+class Facts(msgspec.Struct, frozen=True, gc=False):
     """What a status is made from. `containers` come the newest first, of all the pod's sandboxes."""
 
     now: float

@@ -21,7 +21,7 @@ Allotment = Mapping[str, core.ResourceRequirements]
 """Resources by container name."""
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Progress(msgspec.Struct, frozen=True, gc=False):
     """What the pod's status says of a resize."""
 
     pending: tuple[str, str] | None = None      # reason and message: Infeasible or Deferred

@@ -41,7 +41,7 @@ class SandboxState(enum.StrEnum):
     NOTREADY = "notready"
 
 
-class PodIdentity(msgspec.Struct, frozen=True):
+class PodIdentity(msgspec.Struct, frozen=True, gc=False):
     name: str
     namespace: str
     uid: str
@@ -81,7 +81,7 @@ class SandboxSpec:
     runtime_handler: str = ""
 
 
-class Sandbox(msgspec.Struct, frozen=True):
+class Sandbox(msgspec.Struct, frozen=True, gc=False):
     id: str
     identity: PodIdentity
     state: SandboxState
@@ -147,7 +147,7 @@ class ContainerSpec:
     target_pid_of: str = ""              # ephemeral containers: share that container's PID namespace
 
 
-class Container(msgspec.Struct, frozen=True):
+class Container(msgspec.Struct, frozen=True, gc=False):
     id: str
     sandbox_id: str
     name: str

@@ -21,13 +21,13 @@ _PERCENT = 5
 _MOST_SHAPES = 256
 
 
-class Placement(msgspec.Struct, frozen=True):
+class Placement(msgspec.Struct, frozen=True, gc=False):
     node: str
     evaluated: int
     feasible: int
 
 
-class Unschedulable(msgspec.Struct, frozen=True):
+class Unschedulable(msgspec.Struct, frozen=True, gc=False):
     """No node takes the pod. `misfits` says why, by node."""
 
     misfits: dict[str, Sequence[Misfit]]
@@ -87,7 +87,7 @@ class _Group:
 _Shape = tuple[bytes, str]
 
 
-class _Verdict(msgspec.Struct):
+class _Verdict(msgspec.Struct, gc=False):
     """What the local plugins said of a node, for one generation of it."""
 
     generation: int

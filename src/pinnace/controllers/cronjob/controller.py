@@ -26,7 +26,7 @@ from pinnace.controllers.plan import NORMAL, WARNING, Create, Delete, Emit, Plan
 SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     cron_job: batch.CronJob
     jobs: tuple[batch.Job, ...]
 
@@ -66,7 +66,7 @@ def _is_over(job: batch.Job) -> bool:
     return _ended(job) is not None
 
 
-class _Told(msgspec.Struct):
+class _Told(msgspec.Struct, gc=False):
     """The jobs told apart: those that run, and how the others ended."""
 
     running: list[batch.Job]

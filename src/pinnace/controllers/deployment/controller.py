@@ -42,7 +42,7 @@ from pinnace.controllers.plan import (
 from pinnace.controllers.selectors import selects
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """A deployment, the replica sets it owns or may adopt, and whether pods of old ones still run (only
     looked up for the Recreate strategy)."""
 
@@ -111,7 +111,7 @@ class DeploymentController:
         return (Ref(namespace, deployment.metadata.name or ""),)
 
 
-class _Rollout(msgspec.Struct, frozen=True):
+class _Rollout(msgspec.Struct, frozen=True, gc=False):
     """A deployment with its replica sets told apart."""
 
     deployment: apps.Deployment

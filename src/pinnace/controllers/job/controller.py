@@ -42,7 +42,7 @@ _AT_ONCE = 500
 _TRACKED = "tracked-for-job"   # index: namespace and name of the job that a pod's finalizer waits for
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """`job` is None when it is gone; `left` are tracked pods of a job of that name that is no longer there."""
 
     job: batch.Job | None
@@ -113,7 +113,7 @@ def _belongs(pod: core.Pod, uid: str | None) -> bool:
     return owner is not None and owner.uid == uid
 
 
-class _Ending(msgspec.Struct, frozen=True):
+class _Ending(msgspec.Struct, frozen=True, gc=False):
     """Why a job ends. Its interim condition comes first, while pods are still stopping."""
 
     type: str

@@ -8,7 +8,7 @@ from pinnace.api.batch import v1 as batch
 from pinnace.api.core import v1 as core
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """`counts`: the failure counts towards the backoff limit; `message`: it ends the job, for that reason;
     `fails_index`: it ends its index."""
 

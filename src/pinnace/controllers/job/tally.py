@@ -19,7 +19,7 @@ FINALIZER = "batch.kubernetes.io/job-tracking"
 _BACKOFF, _BACKOFF_MAXIMUM = 10.0, 600.0
 
 
-class Tally(msgspec.Struct, frozen=True):
+class Tally(msgspec.Struct, frozen=True, gc=False):
     """`succeeded` and `failed` are finished pods that the status does not know yet."""
 
     active: tuple[core.Pod, ...]

@@ -20,13 +20,13 @@ from pinnace.kubelet.simulated.life import ENDING, FOREVER, Life, nth
 OOM_CODE = 137
 
 
-class Exit(msgspec.Struct, frozen=True):
+class Exit(msgspec.Struct, frozen=True, gc=False):
     code: int
     reason: str
     message: str = ""
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """A moment, in seconds after the start, from which on something is different."""
 
     at: float
@@ -35,7 +35,7 @@ class Mark(msgspec.Struct, frozen=True):
     exit: Exit | None = None
 
 
-class Course(msgspec.Struct, frozen=True):
+class Course(msgspec.Struct, frozen=True, gc=False):
     """The marks in their order, of which the first is the start itself."""
 
     life: Life

@@ -35,7 +35,7 @@ _STARTING, _IDLE = frozenset(("start",)), frozenset[str]()      # what is under 
 _PULL_BACKOFF = Backoff(initial=10.0, maximum=300.0)
 
 
-class Told(msgspec.Struct, frozen=True):
+class Told(msgspec.Struct, frozen=True, gc=False):
     """An event about the pod."""
 
     type: Literal["Normal", "Warning"]
@@ -54,7 +54,7 @@ class Place(msgspec.Struct, frozen=True):
     drift: float = 0.0
 
 
-class Starting(msgspec.Struct, frozen=True):
+class Starting(msgspec.Struct, frozen=True, gc=False):
     """A container on its way: its image is pulled until `pulled`, it runs from `until` on."""
 
     name: str
@@ -65,7 +65,7 @@ class Starting(msgspec.Struct, frozen=True):
     until: float
 
 
-class Ending(msgspec.Struct, frozen=True):
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """A container that was told to stop."""
 
     at: float
@@ -73,7 +73,7 @@ class Ending(msgspec.Struct, frozen=True):
     exit: Exit
 
 
-class State(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True, gc=False):
     """What there is of the pod on its node. Times are true ones, but for what its containers' status shows."""
 
     since: float
@@ -92,7 +92,7 @@ class State(msgspec.Struct, frozen=True):
     finished: bool = False                                           # nothing is left: the object shall go
 
 
-class Advanced(msgspec.Struct, frozen=True):
+class Advanced(msgspec.Struct, frozen=True, gc=False):
     state: State
     told: tuple[Told, ...] = ()
     pulled: tuple[tuple[str, bool], ...] = ()     # images that the node has got, and whether its status shows them

@@ -16,7 +16,7 @@ from pinnace.scheduler.nodes import NodeInfo, Nodes
 from pinnace.scheduler.podinfo import PodInfo
 
 
-class Misfit(msgspec.Struct, frozen=True):
+class Misfit(msgspec.Struct, frozen=True, gc=False):
     """Why a pod cannot go to a node. `preemptible`: it could, if other pods left."""
 
     reason: str
