@@ -89,10 +89,10 @@ class JobController:
 def _tracked_for(pod: core.Pod) -> Iterable[Ref]:
     if not tally.is_tracked(pod):
         return ()
-    owner = controller_of(pod)
-    if owner is None or owner.kind != "Job" or not owner.apiVersion.startswith("batch/"):
-        return ()
-    return (Ref(pod.metadata.namespace or "", owner.name),)
+    for owner in pod.metadata.ownerReferences or ():
+        if owner.controller and owner.kind == "Job" and owner.apiVersion.startswith("batch/"):
+            return (Ref(pod.metadata.namespace or "", owner.name),)
+    return ()
 
 
 def _counts_alike(old: core.Pod, new: core.Pod) -> bool:

@@ -33,7 +33,7 @@ class Tally(msgspec.Struct, frozen=True, gc=False):
 
 
 def is_tracked(pod: core.Pod) -> bool:
-    return FINALIZER in (pod.metadata.finalizers or ())
+    return pod.metadata.finalizers is not None and FINALIZER in pod.metadata.finalizers
 
 
 def is_indexed(job: batch.Job) -> bool:
