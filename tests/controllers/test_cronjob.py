@@ -14,7 +14,7 @@ from pinnace.api.batch import v1 as batch
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
 from pinnace.controllers.cronjob.controller import SCHEDULED, Seen, decide
-from pinnace.controllers.cronjob.schedule import parse
+from pinnace.controllers.cronjob.schedule import around, parse
 from pinnace.controllers.plan import Create, Delete, Emit, Plan, Update
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)   # a Thursday
@@ -146,3 +146,12 @@ def test_history_is_kept_within_limits_and_completion_is_told() -> None:
 def test_an_unreadable_schedule_is_told() -> None:
     (event,) = decide(Seen(cron_job(schedule="nonsense"), ()), NOW).actions
     assert isinstance(event, Emit) and event.reason == "UnparseableSchedule"
+
+
+@given(st.lists(st.integers(0, 3 * 24 * 3600), min_size=1, max_size=20))
+def test_around_answers_alike_whatever_was_asked_before(offsets: list[int]) -> None:
+    text, zone = "*/20 3,4,17 * * *", ZoneInfo("Europe/Berlin")
+    for offset in offsets:
+        moment = datetime(2026, 3, 28, tzinfo=UTC) + timedelta(seconds=offset)      # clocks go forward on the 29th
+        minute = moment.replace(second=0)
+        assert around(text, zone, moment) == (parse(text, zone).latest(minute), parse(text, zone).after(minute))

@@ -7,10 +7,10 @@ import copy
 import itertools
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from pinnace.api.core import v1 as core
 from pinnace.base.clock import Clock

@@ -166,3 +166,9 @@ def test_a_patch_says_only_what_changed() -> None:
     moved = patch_of(new, msgspec.structs.replace(new, podIP="10.1.0.3", podIPs=[core.PodIP(ip="10.1.0.3")]))
     assert moved == {"podIP": "10.1.0.3", "podIPs": [{"$patch": "replace"}, {"ip": "10.1.0.3"}]}
     assert patch_of(new, msgspec.structs.replace(new, podIP=None)) == {"podIP": None}
+
+
+def test_a_patch_unsets_of_a_condition_only_what_was_set() -> None:
+    old = core.PodStatus(conditions=[core.PodCondition(type="Ready", status="False", reason="ContainersNotReady")])
+    new = core.PodStatus(conditions=[core.PodCondition(type="Ready", status="True")])
+    assert patch_of(old, new) == {"conditions": [{"type": "Ready", "status": "True", "reason": None}]}

@@ -8,8 +8,8 @@ import random
 # Kubernetes' alphabet for generated names: no vowels, and none of 0, 1, 3, so that no words appear.
 NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
-# Bits of a UUID that are not random, and what they are in version 4 (RFC 9562).
-_FIXED = 0xF << 76 | 0b11 << 62
+# The bits of a UUID that are random, and what the others are in version 4 (RFC 9562).
+_RANDOM = (1 << 128) - 1 ^ (0xF << 76 | 0b11 << 62)
 _VERSION_4 = 4 << 76 | 0b10 << 62
 
 
@@ -27,7 +27,7 @@ class Randomness:
     def uid(self) -> str:
         """A version 4 UUID in its usual form."""
         bits = self._random.getrandbits(128)
-        digits = f"{bits & ~_FIXED | _VERSION_4:032x}"
+        digits = (bits & _RANDOM | _VERSION_4).to_bytes(16, "big").hex()
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
     def suffix(self, length: int = 5) -> str:

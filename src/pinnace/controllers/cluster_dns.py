@@ -7,7 +7,6 @@ selector and its EndpointSlices list nodes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -31,8 +30,7 @@ _PORTS = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     service: core.Service
     nodes: tuple[core.Node, ...]
     slices: tuple[discovery.EndpointSlice, ...]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -14,8 +13,7 @@ from pinnace.controllers.plan import NOTHING, Plan, Ref, Related, Update
 from pinnace.controllers.selectors import selector_of
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """`chosen`: the roles that the selectors choose, by name, this one left out."""
 
     role: rbac.ClusterRole

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,8 +11,7 @@ from pinnace.api import codec, errors
 from pinnace.client.client import Client, ObjectList
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(msgspec.Struct, frozen=True):
     """A resource in its group's preferred version."""
 
     group: str
@@ -34,8 +32,7 @@ class Resource:
         return f"{root}{inside}/{self.plural}" + (f"/{name}" if name else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Discovered:
+class Discovered(msgspec.Struct, frozen=True):
     """All resources (no subresources), and the group versions that did not answer."""
 
     resources: tuple[Resource, ...]
@@ -108,4 +105,5 @@ async def get_json(client: Client, path: str) -> dict[str, Any]:
 def _plain(obj: Any) -> dict[str, Any]:
     if isinstance(obj, dict):
         return obj
-    return {"metadata": msgspec.to_builtins(codec.metadata(obj))}
+    about = msgspec.structs.replace(codec.metadata(obj), managedFields=None)     # the most of it, and nobody looks
+    return {"metadata": msgspec.to_builtins(about)}

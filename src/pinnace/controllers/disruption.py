@@ -7,7 +7,6 @@ counts and forgets. Source: https://kubernetes.io/docs/concepts/workloads/pods/d
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,8 +28,7 @@ from pinnace.controllers.selectors import selects
 _DELETION_SECONDS = 120.0   # an evicted pod that is still there by then was not deleted after all
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """`wanted`: how many pods each controller of the selected ones wants, by its uid; None if not known."""
 
     budget: policy.PodDisruptionBudget

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,8 +17,7 @@ from pinnace.controllers.plan import Action, Create, Delete, Patch
 HASH_LABEL = "controller-revision-hash"
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(msgspec.Struct, frozen=True):
     """The revision of the present template, and what must be written before it can be relied on."""
 
     name: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from pinnace.api.core import v1 as core
 from pinnace.client.informer import Event, Informers
@@ -13,8 +14,7 @@ from pinnace.controllers.plan import NORMAL, NOTHING, Emit, Patch, Plan, Ref, Wa
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """A node, and what is set aside for it (None: nothing is left)."""
 
     node: core.Node

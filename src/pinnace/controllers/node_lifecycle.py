@@ -7,9 +7,10 @@ would be overdue. Source: https://kubernetes.io/docs/concepts/architecture/nodes
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from pinnace.api.coordination import v1 as coordination
 from pinnace.api.core import v1 as core
@@ -37,8 +38,7 @@ _OURS = frozenset(_BY_CONDITION.values()) | {_UNSCHEDULABLE}
 _WATCHED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """A node, when it was last heard, its pods that still count as ready, and how the others do."""
 
     node: core.Node

@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from pinnace.api import codec
 from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
@@ -78,18 +80,14 @@ class Owned:
     def handler(self, wake: Wake) -> Handler[Any]:
         kind, group = self.kind, self.group
 
-        def named(owner: meta.OwnerReference | None) -> bool:
-            return owner is not None and owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group
+        def named(owner: meta.OwnerReference) -> bool:
+            return owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group
 
         def changed(event: Event[Any]) -> None:
             old, new = event.old, event.new
             obj: Any = old if new is None else new
             data = obj.metadata
-            owner: meta.OwnerReference | None = None
-            for reference in data.ownerReferences or ():
-                if reference.controller:
-                    owner = reference
-                    break
+            owner = controller_of(obj)
             if owner is None:
                 if new is not None and self.adopters is not None and _is_new_here(old, new):
                     for ref in self.adopters(new):
@@ -120,8 +118,7 @@ def _is_new_here(old: Any, new: Any) -> bool:
     return bool(before.labels != after.labels or before.ownerReferences != after.ownerReferences)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim(Generic[K]):
+class Claim(msgspec.Struct, Generic[K], frozen=True, gc=False):
     """What an owner controls, and the patches that put it in order first."""
 
     owned: list[K]

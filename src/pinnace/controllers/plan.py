@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -25,7 +25,7 @@ class Ref(NamedTuple):
     name: str
 
 
-class Emit(msgspec.Struct, frozen=True):
+class Emit(msgspec.Struct, frozen=True, gc=False):
     """An event about the primary object, or about another.
 
     As `then` or `otherwise` of an action the message may hold `{name}` (of the object acted on, as the server
@@ -38,7 +38,7 @@ class Emit(msgspec.Struct, frozen=True):
     about: Any = None
 
 
-class Create(msgspec.Struct, frozen=True):
+class Create(msgspec.Struct, frozen=True, gc=False):
     """Create an object. `then` and `otherwise` are emitted when that worked or failed."""
 
     object: Any
@@ -46,7 +46,7 @@ class Create(msgspec.Struct, frozen=True):
     otherwise: Emit | None = None
 
 
-class Update(msgspec.Struct, frozen=True):
+class Update(msgspec.Struct, frozen=True, gc=False):
     """Replace an object, under its resourceVersion."""
 
     object: Any
@@ -55,7 +55,7 @@ class Update(msgspec.Struct, frozen=True):
     otherwise: Emit | None = None
 
 
-class Patch(msgspec.Struct, frozen=True):
+class Patch(msgspec.Struct, frozen=True, gc=False):
     """Patch an object; `patch` is plain dicts and lists."""
 
     kind: type[Any]
@@ -68,7 +68,7 @@ class Patch(msgspec.Struct, frozen=True):
     otherwise: Emit | None = None
 
 
-class Delete(msgspec.Struct, frozen=True):
+class Delete(msgspec.Struct, frozen=True, gc=False):
     """Delete an object, if it is still the one with that uid."""
 
     kind: type[Any]
@@ -86,7 +86,7 @@ Write = Create | Update | Patch | Delete
 Action = Write | Emit
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """What should happen now, in order; neighbouring writes of the same sort are performed together.
 
     `status`: the primary object with its new status, written to the status subresource after the actions.
@@ -184,11 +184,10 @@ class Reporting(Protocol[Reported]):
     def report(self, seen: Reported, plan: Plan, failures: tuple[Failure, ...], now: datetime) -> Plan: ...
 
 
-@dataclass(slots=True)
-class Planner:
+class Planner(msgspec.Struct, gc=False):
     """Collects actions while a decision is being made."""
 
-    actions: list[Action] = field(default_factory=list)
+    actions: list[Action] = msgspec.field(default_factory=list)
     again: timedelta | None = None
 
     def do(self, *actions: Action) -> None:
@@ -207,6 +206,6 @@ def written_kind(action: Write) -> type[Any]:
     return type(action.object) if isinstance(action, Create | Update) else action.kind
 
 
-def sort_of(action: Action) -> Hashable:
-    """Writes of the same sort may be performed side by side."""
-    return type(action), None if isinstance(action, Emit) else written_kind(action)
+def alike(write: Write, action: Action) -> bool:
+    """Whether both are writes of the same sort: such may be performed side by side."""
+    return type(write) is type(action) and written_kind(write) is written_kind(action)

@@ -7,9 +7,10 @@ Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-ga
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from pinnace.api import codec
 from pinnace.api.core import v1 as core
@@ -27,8 +28,7 @@ _OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 _FINISHED = Ref("", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """One pod with its node (None if there is none of that name), or the surplus of finished pods."""
 
     pod: core.Pod | None = None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
@@ -120,8 +121,7 @@ def first_to_go(
     return [entry.pod for entry in ranked[:count]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Ranked:
+class _Ranked(msgspec.Struct, frozen=True):
     """A pod with what it is compared by."""
 
     pod: core.Pod

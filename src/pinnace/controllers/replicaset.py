@@ -7,11 +7,11 @@ pkg/controller/replicaset and https://kubernetes.io/docs/concepts/workloads/cont
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from pinnace.api.apps import v1 as apps
 from pinnace.api.core import v1 as core
@@ -43,8 +43,7 @@ from pinnace.controllers.selectors import selects
 _BURST = 500   # pods made or deleted in one go
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """A replica set (or replication controller) and the pods that concern it.
 
     `related`: the active pods of all replica sets of the same deployment; read only when some must go.
@@ -75,7 +74,8 @@ class ReplicaSetController:
             return None
         template = rs.spec.template or core.PodTemplateSpec()
         seen = Seen(rs, rs.spec.selector, template, tuple(candidates(self._pods, rs)))
-        if len(_active(_claim(seen).owned)) <= (rs.spec.replicas or 0):
+        wanted = rs.spec.replicas or 0
+        if len(seen.pods) <= wanted or len(_active(_claim(seen).owned)) <= wanted:
             return seen
         return replace(seen, related=tuple(self._related(rs)))
 

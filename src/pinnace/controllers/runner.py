@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar, assert_never, cast
+
+import msgspec
 
 from pinnace.api import codec, errors
 from pinnace.base.backoff import Backoff
@@ -36,7 +38,7 @@ from pinnace.controllers.plan import (
     Reporting,
     Update,
     Write,
-    sort_of,
+    alike,
 )  # fmt: skip
 
 log = logging.getLogger("pinnace.controllers")
@@ -46,11 +48,11 @@ Seen = TypeVar("Seen")
 _WORKERS = 8
 _SIDE_BY_SIDE = 64       # writes of one plan under way at a time
 _CAUSES = 16             # revisions remembered for a key that waits
+_CLIENTS = 1000          # acting for an object, that are kept
 _CATCH_UP_SECONDS = 30.0 # safety net: a cache that does not show a write by then is no longer waited for
 
 
-@dataclass(frozen=True, slots=True)
-class _Deleted:
+class _Deleted(msgspec.Struct, frozen=True):
     cache: informers.Cache[Any]
     namespace: str
     name: str
@@ -111,6 +113,7 @@ class Runner(Generic[Seen]):
         self._unsure: dict[Ref, dict[tuple[type[Any], str], None]] = {}
         self._pause: float = getattr(controller, "pause", 0.0)
         self._concerns: Callable[[informers.Event[Any]], bool] | None = getattr(controller, "concerns", None)
+        self._acting: dict[Ref, Client] = {}
         self._started = False
         self._resting: dict[Ref, float] = {}   # until when, on the monotonic clock
         watched = [controller.primary, *(watch.informer for watch in controller.watches)]
@@ -151,19 +154,21 @@ class Runner(Generic[Seen]):
             self._because[ref] = [because]
         elif len(causes) < _CAUSES and because not in causes:
             causes.append(because)
-        if self._pause:
-            self._add(ref)
-        else:
-            self.queue.add(ref)
+        self._add(ref)
 
     def _remember(self, ref: Ref, revisions: Iterable[int]) -> None:
-        causes = self._because.setdefault(ref, [])
+        causes = self._because.get(ref)
+        if causes is None:
+            causes = self._because[ref] = []
         for revision in revisions:
             if revision not in causes and len(causes) < _CAUSES:
                 causes.append(revision)
 
     def _add(self, ref: Ref) -> None:
-        self.queue.add_after(ref, self._resting.get(ref, 0.0) - self._clock.monotonic() if self._pause else 0.0)
+        if self._pause:
+            self.queue.add_after(ref, self._resting.get(ref, 0.0) - self._clock.monotonic())
+        else:
+            self.queue.add(ref)
 
     def _primary_changed(self, event: informers.Event[Any]) -> None:
         if self._started and self._concerns is not None and not self._concerns(event):
@@ -216,7 +221,7 @@ class Runner(Generic[Seen]):
             self.queue.forget(ref)
             return
         primary = self.controller.primary.cache.get(*ref)
-        deed = _Deed(self._client.acting_for(primary), primary, because)
+        deed = _Deed(self._client_for(ref, primary), primary, because)
         try:
             if plan.actions:
                 await self._perform(plan.actions, deed)
@@ -238,6 +243,17 @@ class Runner(Generic[Seen]):
         self.queue.forget(ref)
         if deed.writes:
             self._follow_up(ref, deed, plan.final)
+
+    def _client_for(self, ref: Ref, primary: Any) -> Client:
+        """One whose writes are recorded as made for the object: what it is called is put together once."""
+        client = self._acting.get(ref)
+        if client is None:
+            client = self._client.acting_for(primary)
+            if len(self._acting) >= _CLIENTS:
+                self._acting.clear()
+            if primary is not None:
+                self._acting[ref] = client
+        return client
 
     def _causes_of(self, ref: Ref, revisions: Sequence[int]) -> tuple[int, ...]:
         """Why an object is decided about now: what woke it; an alarm that was due; else the object as it is."""
@@ -287,26 +303,24 @@ class Runner(Generic[Seen]):
                 return
             self._remember(ref, woken)
         # What is decided next follows from what was just written, or from what that followed from.
-        self._remember(ref, sorted(set(deed.written.values())) or deed.because)
+        written = deed.written.values()
+        self._remember(ref, (written if len(written) == 1 else sorted(set(written))) or deed.because)
         self._add(ref)
 
     async def _perform(self, actions: Sequence[Action], deed: _Deed) -> None:
-        if len(actions) == 1 and not isinstance(actions[0], Emit):
-            await self._attempt(actions[0], deed)
-            return
-        for _, alike in itertools.groupby(actions, sort_of):
-            batch = tuple(alike)
-            if isinstance(batch[0], Emit):
-                for emit in cast("tuple[Emit, ...]", batch):
-                    self._emit(emit, deed)
-                continue
-            writes = cast("tuple[Write, ...]", batch)
-            if len(writes) == 1:
-                await self._attempt(writes[0], deed)
+        done = 0
+        while done < len(actions) and not deed.failures:
+            action = actions[done]
+            done += 1
+            if isinstance(action, Emit):
+                self._emit(action, deed)
+            elif done == len(actions) or not alike(action, actions[done]):
+                await self._attempt(action, deed)
             else:
-                await self._side_by_side(writes, deed)
-            if deed.failures:
-                return
+                rest = itertools.takewhile(partial(alike, action), actions[done:])
+                batch = (action, *cast("Iterator[Write]", rest))
+                done += len(batch) - 1
+                await self._side_by_side(batch, deed)
 
     async def _side_by_side(self, writes: Sequence[Write], deed: _Deed) -> None:
         # Upstream's slow start: creations that a quota or a webhook refuses are not tried a thousand times.

@@ -30,5 +30,8 @@ def matcher(selector: meta.LabelSelector | None) -> Callable[[Mapping[str, str]]
     """The same, for many labels."""
     if selector is None or selector.matchExpressions:
         return selector_of(selector).matches
-    wanted = (selector.matchLabels or {}).items()
-    return lambda having: wanted <= having.items()
+    wanted = selector.matchLabels or {}
+    if len(wanted) == 1:
+        ((key, value),) = wanted.items()
+        return lambda having: having.get(key) == value
+    return lambda having: wanted.items() <= having.items()

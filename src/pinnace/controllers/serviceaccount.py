@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
@@ -14,8 +15,7 @@ from pinnace.controllers.plan import NOTHING, Create, Plan, Ref, Related
 _NAME = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     namespace: core.Namespace
     account: core.ServiceAccount | None
 

@@ -6,8 +6,9 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-tolera
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from pinnace.api.core import v1 as core
 from pinnace.api.placement import tolerates
@@ -18,8 +19,7 @@ from pinnace.controllers import pods as podlib
 from pinnace.controllers.plan import NORMAL, NOTHING, Delete, Emit, Patch, Plan, Ref, Related
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """A pod with the NoExecute taints of its node, and since when these concern it."""
 
     pod: core.Pod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from pinnace.api.batch import v1 as batch
 from pinnace.api.times import parse as parse_time
@@ -11,8 +12,7 @@ from pinnace.client.informer import Event, Informers
 from pinnace.controllers.plan import NOTHING, Delete, Plan, Ref, Watch
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     job: batch.Job
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from pinnace.api.core import v1 as core
 
@@ -13,8 +14,7 @@ CRASH_MAXIMUM = 300.0
 CRASH_RESET = 600.0          # a container that ran so long starts over
 
 
-@dataclass(frozen=True, slots=True)
-class CrashBackoff:
+class CrashBackoff(msgspec.Struct, frozen=True, gc=False):
     """`seconds` to wait after an exit; `at` is when the container was last started because of it."""
 
     seconds: float

@@ -8,8 +8,10 @@ anything. The rules are upstream's (`computePodActions` and the pod life cycle d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+import msgspec
+from msgspec.structs import replace
 
 from pinnace.api.core import v1 as core
 from pinnace.kubelet.crash_backoff import CrashBackoff
@@ -22,8 +24,7 @@ MIN_SIDECAR_GRACE = 2.0
 DEAD_KEPT = 1                # dead containers kept for each name, for `logs --previous`
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What the probes of one running container say; None where nothing was found out yet."""
 
     started: bool = True           # no startup probe, or it succeeded
@@ -32,8 +33,7 @@ class Verdict:
     grace: float | None = None     # the failing probe's own terminationGracePeriodSeconds
 
 
-@dataclass(frozen=True, slots=True)
-class StartFailure:
+class StartFailure(msgspec.Struct, frozen=True, gc=False):
     """The last attempt to start a container failed before or while it was created."""
 
     reason: str                    # ErrImagePull, CreateContainerConfigError, RunContainerError …
@@ -43,8 +43,7 @@ class StartFailure:
     image: str = ""                # set for a failed pull
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(msgspec.Struct, frozen=True, gc=False):
     """What the worker remembers about one container, beyond what the runtime knows."""
 
     crash: CrashBackoff | None = None
@@ -52,8 +51,7 @@ class Memory:
     restart_count: int | None = None   # as the API had it, where the runtime has no trace of the container
 
 
-@dataclass(frozen=True, slots=True)
-class Doom:
+class Doom(msgspec.Struct, frozen=True, gc=False):
     """The pod must end. `deadline` is the epoch second by which all is to be over."""
 
     deadline: float
@@ -63,20 +61,19 @@ class Doom:
     deleted: bool = False          # the object shall be deleted, or is gone: clean up everything
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, gc=False):
     pod: core.Pod
     now: float
     sandboxes: tuple[Sandbox, ...] = ()          # the newest first
     containers: tuple[Container, ...] = ()       # of all sandboxes of the pod, the newest first
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)        # by container id
-    memory: Mapping[str, Memory] = field(default_factory=dict)           # by container name
-    hashes: Mapping[str, str] = field(default_factory=dict)              # wanted definition, by name
+    verdicts: Mapping[str, Verdict] = msgspec.field(default_factory=dict)        # by container id
+    memory: Mapping[str, Memory] = msgspec.field(default_factory=dict)           # by container name
+    hashes: Mapping[str, str] = msgspec.field(default_factory=dict)              # wanted definition, by name
     post_start: frozenset[str] = frozenset()     # ids whose postStart hook still runs
     doom: Doom | None = None
     mounted: bool = False
     busy: frozenset[str] = frozenset()           # operations under way, as `Step.key` names them
-    killing: Mapping[str, float] = field(default_factory=dict)           # container id → deadline
+    killing: Mapping[str, float] = msgspec.field(default_factory=dict)           # container id → deadline
     networked: bool = True                       # the newest sandbox has what it needs from the network
     blocked_until: float = 0.0                   # no new sandbox before this time
     finishing: bool = False
@@ -91,30 +88,25 @@ class Seen:
 # ------------------------------------------------------------------------------------------------- the steps
 
 
-@dataclass(frozen=True, slots=True)
-class MountVolumes:
+class MountVolumes(msgspec.Struct, frozen=True, gc=False):
     key: str = "mount"
 
 
-@dataclass(frozen=True, slots=True)
-class UnmountVolumes:
+class UnmountVolumes(msgspec.Struct, frozen=True, gc=False):
     key: str = "mount"
 
 
-@dataclass(frozen=True, slots=True)
-class CreateSandbox:
+class CreateSandbox(msgspec.Struct, frozen=True, gc=False):
     attempt: int
     key: str = "sandbox"
 
 
-@dataclass(frozen=True, slots=True)
-class StopSandbox:
+class StopSandbox(msgspec.Struct, frozen=True, gc=False):
     id: str
     key: str = "sandbox"
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveSandbox:
+class RemoveSandbox(msgspec.Struct, frozen=True, gc=False):
     id: str
 
     @property
@@ -122,8 +114,7 @@ class RemoveSandbox:
         return f"remove:{self.id}"
 
 
-@dataclass(frozen=True, slots=True)
-class StartContainer:
+class StartContainer(msgspec.Struct, frozen=True, gc=False):
     """Pull, create, start and run the postStart hook of attempt `attempt`."""
 
     name: str
@@ -132,8 +123,7 @@ class StartContainer:
     key: str = "start"
 
 
-@dataclass(frozen=True, slots=True)
-class KillContainer:
+class KillContainer(msgspec.Struct, frozen=True, gc=False):
     id: str
     name: str
     deadline: float
@@ -144,8 +134,7 @@ class KillContainer:
         return f"kill:{self.id}"
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveContainer:
+class RemoveContainer(msgspec.Struct, frozen=True, gc=False):
     """A dead container whose traces nobody needs any more."""
 
     id: str
@@ -155,8 +144,7 @@ class RemoveContainer:
         return f"remove:{self.id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """All is cleaned up: report the last status and delete the object."""
 
     key: str = "finish"
@@ -168,8 +156,7 @@ Step = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """Why a container is not started, as its status says; `event` is told once, when it begins."""
 
     reason: str
@@ -177,11 +164,10 @@ class Waiting:
     event: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, gc=False):
     steps: tuple[Step, ...] = ()
     again: float | None = None                  # epoch seconds at which to ask again
-    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = msgspec.field(default_factory=dict)
     doom: Doom | None = None                    # the pod's time is over: from now on it is doomed
     terminal: bool = False                      # every container has ended and none starts again
 

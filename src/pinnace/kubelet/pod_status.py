@@ -7,7 +7,6 @@ messages are upstream's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -27,10 +26,10 @@ from pinnace.kubelet.resizing import Allotment, Progress
 from pinnace.runtime.cri import Container, ContainerState
 
 _NOT_READY = "ContainersNotReady"
+_UNLIMITED = core.ResourceRequirements()
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, gc=False):
     """What a status is made from. `containers` come the newest first, of all the pod's sandboxes."""
 
     now: float
@@ -38,16 +37,16 @@ class Facts:
     sandbox_ips: tuple[str, ...] = ()
     sandbox_ready: bool = False
     containers: tuple[Container, ...] = ()
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    waiting: Mapping[str, Waiting] = field(default_factory=dict)   # by container name
-    messages: Mapping[str, str] = field(default_factory=dict)      # termination messages, by container id
-    image_ids: Mapping[str, str] = field(default_factory=dict)     # what status.imageID says, by container id
+    verdicts: Mapping[str, Verdict] = msgspec.field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = msgspec.field(default_factory=dict)   # by container name
+    messages: Mapping[str, str] = msgspec.field(default_factory=dict)      # termination messages, by container id
+    image_ids: Mapping[str, str] = msgspec.field(default_factory=dict)     # what status.imageID says, by container id
     doom: Doom | None = None
     terminal: bool = False
     start_time: float | None = None
-    granted: Allotment = field(default_factory=dict)               # resources by container name
-    in_force: Allotment = field(default_factory=dict)              # and those that apply, by container id
-    resize: Progress = field(default_factory=Progress)
+    granted: Allotment = msgspec.field(default_factory=dict)               # resources by container name
+    in_force: Allotment = msgspec.field(default_factory=dict)              # and those that apply, by container id
+    resize: Progress = msgspec.field(default_factory=Progress)
 
 
 def timestamp(seconds: float) -> str:
@@ -185,7 +184,7 @@ def _container_status(
         imageID=facts.image_ids.get(newest.id, newest.image_id),
         containerID=f"pinnace://{newest.id}",
         volumeMounts=_mounts(container),
-        resources=resources if running and resources != core.ResourceRequirements() else None,
+        resources=resources if running and resources != _UNLIMITED else None,
         allocatedResources=facts.granted.get(container.name, container.resources).requests if running else None,
     )
 

@@ -7,7 +7,6 @@ then brought into force container by container: in place, or where its `resizePo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -22,8 +21,7 @@ Allotment = Mapping[str, core.ResourceRequirements]
 """Resources by container name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True, gc=False):
     """What the pod's status says of a resize."""
 
     pending: tuple[str, str] | None = None      # reason and message: Infeasible or Deferred

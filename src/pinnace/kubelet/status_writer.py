@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import msgspec
+from msgspec.structs import astuple
 
 from pinnace.api import codec, errors
 from pinnace.api.core import v1 as core
@@ -29,31 +29,35 @@ _MERGED = frozenset({"podIPs", "hostIPs", "addresses"})     # lists that a strat
 def patch_of(old: S, new: S) -> dict[str, Any]:
     """A strategic merge patch of a pod's or node's status: only what differs; conditions by type."""
     patch: dict[str, Any] = {}
-    wanted: dict[str, Any] = msgspec.structs.asdict(new)
-    for name, before in msgspec.structs.asdict(old).items():
-        after: Any = wanted[name]
-        if before == after:
+    was: Any
+    now: Any
+    for name, was, now in zip(new.__struct_fields__, astuple(old), astuple(new), strict=True):
+        if was == now:
             continue
         if name == "conditions":
-            if changed := _conditions(before or (), after or ()):
+            if changed := _conditions(was or (), now or ()):
                 patch[name] = changed
-        elif name in _MERGED and before and after:
-            patch[name] = [{"$patch": "replace"}, *codec.to_dict(after)]
+        elif name in _MERGED and was and now:
+            patch[name] = [{"$patch": "replace"}, *codec.to_dict(now)]
         else:
-            patch[name] = codec.to_dict(after)
+            patch[name] = codec.to_dict(now)
     return patch
 
 
 def _conditions(before: Sequence[Any], after: Sequence[Any]) -> list[dict[str, Any]]:
     known = {condition.type: condition for condition in before}
-    changed = [_condition(codec.to_dict(c)) for c in after if known.get(c.type) != c]
-    left = {condition.type for condition in after}
-    return changed + [{"$patch": "delete", "type": type} for type in known if type not in left]
+    changed = [_condition(known.pop(c.type, None), c) for c in after]
+    return [*filter(None, changed), *[{"$patch": "delete", "type": type} for type in known]]
 
 
-def _condition(condition: dict[str, Any]) -> dict[str, Any]:
-    """Fields that are unset must be said to be, or the old ones would stay."""
-    return {"reason": None, "message": None, **condition}
+def _condition(before: Any, after: Any) -> dict[str, Any] | None:
+    """A condition that is not what it was; a field that is no longer set is said to be null, or it would stay."""
+    if before == after:
+        return None
+    condition: dict[str, Any] = codec.to_dict(after)
+    if before is not None:
+        condition |= {name: None for name in ("reason", "message") if getattr(before, name) and name not in condition}
+    return condition
 
 
 class StatusWriter:

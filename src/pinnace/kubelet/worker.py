@@ -12,8 +12,9 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Coroutine, Mapping
-from dataclasses import replace
 from typing import Any, Literal, assert_never, cast
+
+from msgspec.structs import replace
 
 from pinnace.api import errors
 from pinnace.api.core import v1 as core

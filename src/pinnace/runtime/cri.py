@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 
 class RuntimeFault(Exception):
     """The runtime could not do it; the message is fit for an event."""
@@ -39,8 +41,7 @@ class SandboxState(enum.StrEnum):
     NOTREADY = "notready"
 
 
-@dataclass(frozen=True, slots=True)
-class PodIdentity:
+class PodIdentity(msgspec.Struct, frozen=True, gc=False):
     name: str
     namespace: str
     uid: str
@@ -80,8 +81,7 @@ class SandboxSpec:
     runtime_handler: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Sandbox:
+class Sandbox(msgspec.Struct, frozen=True, gc=False):
     id: str
     identity: PodIdentity
     state: SandboxState
@@ -147,8 +147,7 @@ class ContainerSpec:
     target_pid_of: str = ""              # ephemeral containers: share that container's PID namespace
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(msgspec.Struct, frozen=True, gc=False):
     id: str
     sandbox_id: str
     name: str

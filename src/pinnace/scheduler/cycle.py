@@ -3,10 +3,12 @@ for what it remembers to be quick."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from pinnace.base.randomness import Randomness
 from pinnace.scheduler.nodes import NodeInfo, Nodes
@@ -19,15 +21,13 @@ _PERCENT = 5
 _MOST_SHAPES = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True, gc=False):
     node: str
     evaluated: int
     feasible: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unschedulable:
+class Unschedulable(msgspec.Struct, frozen=True, gc=False):
     """No node takes the pod. `misfits` says why, by node."""
 
     misfits: dict[str, Sequence[Misfit]]
@@ -87,17 +87,13 @@ class _Group:
 _Shape = tuple[bytes, str]
 
 
-@dataclass(slots=True)
-class _Verdict:
+class _Verdict(msgspec.Struct, gc=False):
     """What the local plugins said of a node, for one generation of it."""
 
     generation: int
     misfits: Sequence[Misfit]
     fixed: float                  # the weighted sum of the scores that stand for themselves
     relative: Sequence[float]     # those that count in comparison with the other nodes only
-
-
-_UNKNOWN = _Verdict(-2, (), 0.0, ())     # of no generation
 
 
 class Cycle:
@@ -115,35 +111,27 @@ class Cycle:
         listed = nodes.all()
         local, wide = self._local.prepared(pod, nodes), self._global.prepared(pod, nodes)
         remembered = self._remembered(_shape(pod, nodes))
-        count = len(listed)
-        wanted = _enough(count)
+        wanted, first = _enough(len(listed)), self._start
+        stretches = (first, first + wanted), (first + wanted, len(listed)), (0, first)
         feasible: list[NodeInfo] = []
         verdicts: list[_Verdict] = []
         misfits: dict[str, Sequence[Misfit]] = {}
-        evaluated = 0
-        for position in range(count):
-            node = listed[(self._start + position) % count]
-            evaluated += 1
-            try:
-                verdict = remembered[node.name]
-            except KeyError:
-                verdict = _UNKNOWN
-            if verdict.generation != node.generation:
+        for node in itertools.chain.from_iterable(listed[begin:end] for begin, end in stretches):
+            verdict = remembered.get(node.name)
+            if verdict is None or verdict.generation != node.generation:
                 verdict = remembered[node.name] = _judge(local, pod, node)
-            found: Sequence[Misfit] = verdict.misfits
-            if not found and wide.filters:
-                found = _first_misfits(wide, pod, node)
+            found = verdict.misfits or (wide.filters and _first_misfits(wide, pod, node))
             if found:
                 misfits[node.name] = found
                 continue
             feasible.append(node)
             verdicts.append(verdict)
-            wanted -= 1
-            if not wanted:
+            if len(feasible) == wanted:
                 break
         if not feasible:
             return Unschedulable(misfits)
-        self._start = (self._start + evaluated) % count
+        evaluated = len(feasible) + len(misfits)
+        self._start = (first + evaluated) % len(listed)
         best = self._best(pod, local, wide, feasible, verdicts)
         return Placement(best, evaluated, len(feasible))
 

@@ -8,6 +8,8 @@ import heapq
 import itertools
 from dataclasses import dataclass, field
 
+import msgspec
+
 from pinnace.base.backoff import Backoff
 from pinnace.base.clock import Clock
 from pinnace.scheduler.podinfo import Key, PodInfo
@@ -16,8 +18,7 @@ from pinnace.scheduler.podinfo import Key, PodInfo
 _LONGEST_WAIT = 300.0
 
 
-@dataclass(eq=False, slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct, eq=False):
     info: PodInfo
     since: float
     ready: bool = False            # in the heap

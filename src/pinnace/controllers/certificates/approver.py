@@ -7,7 +7,6 @@ asks, and what it writes, is pure.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import msgspec
 
@@ -35,8 +34,7 @@ log = logging.getLogger("pinnace.controllers")
 _WORKERS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Permission:
+class Permission(msgspec.Struct, frozen=True):
     """The subresource of certificatesigningrequests that the asker must be allowed to create, and what is said
     then."""
 

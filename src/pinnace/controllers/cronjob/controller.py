@@ -6,7 +6,6 @@ Source: https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Any
@@ -27,8 +26,7 @@ from pinnace.controllers.plan import NORMAL, WARNING, Create, Delete, Emit, Plan
 SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, gc=False):
     cron_job: batch.CronJob
     jobs: tuple[batch.Job, ...]
 
@@ -68,8 +66,7 @@ def _is_over(job: batch.Job) -> bool:
     return _ended(job) is not None
 
 
-@dataclass(slots=True)
-class _Told:
+class _Told(msgspec.Struct, gc=False):
     """The jobs told apart: those that run, and how the others ended."""
 
     running: list[batch.Job]
@@ -136,8 +133,8 @@ def _status(
         _tell_of_ended(known, jobs, planner)
     last = old.lastScheduleTime
     for job in jobs:
-        due = (job.metadata.annotations or {}).get(SCHEDULED)
-        if due:
+        due = job.metadata.annotations.get(SCHEDULED) if job.metadata.annotations else None
+        if due and due != last:
             due = _in_utc(due)
             if last is None or due > last:
                 last = due
@@ -173,7 +170,7 @@ def _in_utc(stamp: str) -> str:
 
 def _ended(job: batch.Job) -> batch.JobCondition | None:
     for condition in job.status.conditions or ():
-        if condition.type in ("Complete", "Failed") and condition.status == "True":
+        if condition.status == "True" and condition.type in ("Complete", "Failed"):
             return condition
     return None
 

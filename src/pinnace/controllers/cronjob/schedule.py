@@ -103,13 +103,29 @@ def _sorted(numbers: frozenset[int]) -> tuple[int, ...]:
 
 def around(text: str, zone: tzinfo, moment: datetime) -> tuple[datetime | None, datetime | None]:
     """A schedule's last minute that is not behind a moment, and its first one behind it. Raises ValueError."""
-    return _around(text, zone, moment.replace(second=0, microsecond=0))
+    return _times(text, zone).around(moment)
+
+
+class _Times:
+    """A schedule, and the two of its minutes between which it was last asked about: it mostly is there again."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._latest: datetime | None = None
+        self._following: datetime | None = None
+
+    def around(self, moment: datetime) -> tuple[datetime | None, datetime | None]:
+        latest, following = self._latest, self._following
+        if latest is None or following is None or not latest <= moment < following:
+            minute = moment.replace(second=0, microsecond=0)
+            self._latest = latest = self._schedule.latest(minute)
+            self._following = following = self._schedule.after(minute)
+        return latest, following
 
 
 @lru_cache(maxsize=4096)
-def _around(text: str, zone: tzinfo, minute: datetime) -> tuple[datetime | None, datetime | None]:
-    schedule = parse(text, zone)
-    return schedule.latest(minute), schedule.after(minute)
+def _times(text: str, zone: tzinfo) -> _Times:
+    return _Times(parse(text, zone))
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,6 @@ Source: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/ and
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -42,8 +41,7 @@ _BURST = 250
 _FAILED_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     daemon_set: apps.DaemonSet
     nodes: tuple[core.Node, ...]
     pods: tuple[core.Pod, ...]
@@ -96,8 +94,7 @@ def _face(node: core.Node) -> tuple[Any, ...]:
     return node.metadata.labels, node.spec.taints if node.spec is not None else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """A node with the daemon's pods on it."""
 
     node: core.Node

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from pinnace.api import errors
 from pinnace.api.apps import v1 as apps
@@ -42,8 +42,7 @@ from pinnace.controllers.plan import (
 from pinnace.controllers.selectors import selects
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """A deployment, the replica sets it owns or may adopt, and whether pods of old ones still run (only
     looked up for the Recreate strategy)."""
 
@@ -112,8 +111,7 @@ class DeploymentController:
         return (Ref(namespace, deployment.metadata.name or ""),)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rollout:
+class _Rollout(msgspec.Struct, frozen=True, gc=False):
     """A deployment with its replica sets told apart."""
 
     deployment: apps.Deployment

@@ -44,10 +44,10 @@ def same_template(a: core.PodTemplateSpec | None, b: core.PodTemplateSpec | None
     return a is not None and b is not None and a.spec == b.spec and _without_hash(a) == _without_hash(b)
 
 
-def _without_hash(template: core.PodTemplateSpec) -> core.PodTemplateSpec:
+def _without_hash(template: core.PodTemplateSpec) -> meta.ObjectMeta:
     data = template.metadata or meta.ObjectMeta()
     labels = {key: value for key, value in (data.labels or {}).items() if key != HASH_LABEL} or None
-    return msgspec.structs.replace(template, metadata=msgspec.structs.replace(data, labels=labels))
+    return msgspec.structs.replace(data, labels=labels)
 
 
 def by_age(sets: Iterable[apps.ReplicaSet]) -> list[apps.ReplicaSet]:

@@ -6,7 +6,6 @@ Source: https://kubernetes.io/docs/concepts/services-networking/service/#endpoin
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -26,8 +25,7 @@ _OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 _CAPACITY = 1000   # addresses; more are cut off, and an annotation says so
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     service: core.Service | None
     pods: tuple[core.Pod, ...]
     endpoints: core.Endpoints | None

@@ -6,7 +6,6 @@ Source: KEP-752 and https://kubernetes.io/docs/concepts/services-networking/endp
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -30,8 +29,7 @@ _RESERVED = frozenset({SERVICE_NAME, MANAGED_BY, members.HEADLESS_LABEL})
 _PER_SLICE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """`zones`: of the nodes that have one, by node name."""
 
     service: core.Service

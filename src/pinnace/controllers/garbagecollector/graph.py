@@ -8,9 +8,10 @@ https://kubernetes.io/docs/concepts/architecture/garbage-collection/.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
+
+import msgspec
 
 from pinnace.api.meta import v1 as meta
 
@@ -38,13 +39,12 @@ class Owner(NamedTuple):
     blocks: bool
 
 
-@dataclass(slots=True, eq=False)
-class Node:
+class Node(msgspec.Struct, eq=False):
     """An object. `virtual`: known only from a reference to it; whether it exists must be asked."""
 
     identity: Identity
     owners: tuple[Owner, ...] = ()
-    dependents: dict[str, Node] = field(default_factory=dict)
+    dependents: dict[str, Node] = msgspec.field(default_factory=dict)
     virtual: bool = False
     deleting: bool = False
     foreground: bool = False    # being deleted, and waits for its dependents to go first
@@ -189,8 +189,7 @@ class Verdict(Enum):
     DELETE_FOREGROUND = "foreground"   # an owner waits for it, and it has dependents of its own
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     verdict: Verdict
     unlink: tuple[str, ...] = ()      # uids of owners whose references are dropped
     unblock: bool = False             # a circle of waiting: let it not block its dependents' deletion

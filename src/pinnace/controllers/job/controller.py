@@ -7,7 +7,6 @@ Each pod carries a finalizer until it is counted in the job's status, so that no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
@@ -43,8 +42,7 @@ _AT_ONCE = 500
 _TRACKED = "tracked-for-job"   # index: namespace and name of the job that a pod's finalizer waits for
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """`job` is None when it is gone; `left` are tracked pods of a job of that name that is no longer there."""
 
     job: batch.Job | None
@@ -91,10 +89,10 @@ class JobController:
 def _tracked_for(pod: core.Pod) -> Iterable[Ref]:
     if not tally.is_tracked(pod):
         return ()
-    owner = controller_of(pod)
-    if owner is None or owner.kind != "Job" or not owner.apiVersion.startswith("batch/"):
-        return ()
-    return (Ref(pod.metadata.namespace or "", owner.name),)
+    for owner in pod.metadata.ownerReferences or ():
+        if owner.controller and owner.kind == "Job" and owner.apiVersion.startswith("batch/"):
+            return (Ref(pod.metadata.namespace or "", owner.name),)
+    return ()
 
 
 def _counts_alike(old: core.Pod, new: core.Pod) -> bool:
@@ -115,8 +113,7 @@ def _belongs(pod: core.Pod, uid: str | None) -> bool:
     return owner is not None and owner.uid == uid
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
+class _Ending(msgspec.Struct, frozen=True, gc=False):
     """Why a job ends. Its interim condition comes first, while pods are still stopping."""
 
     type: str

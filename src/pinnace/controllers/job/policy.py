@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from pinnace.api.batch import v1 as batch
 from pinnace.api.core import v1 as core
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """`counts`: the failure counts towards the backoff limit; `message`: it ends the job, for that reason;
     `fails_index`: it ends its index."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
@@ -20,8 +19,7 @@ FINALIZER = "batch.kubernetes.io/job-tracking"
 _BACKOFF, _BACKOFF_MAXIMUM = 10.0, 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(msgspec.Struct, frozen=True, gc=False):
     """`succeeded` and `failed` are finished pods that the status does not know yet."""
 
     active: tuple[core.Pod, ...]
@@ -35,7 +33,7 @@ class Tally:
 
 
 def is_tracked(pod: core.Pod) -> bool:
-    return FINALIZER in (pod.metadata.finalizers or ())
+    return pod.metadata.finalizers is not None and FINALIZER in pod.metadata.finalizers
 
 
 def is_indexed(job: batch.Job) -> bool:

@@ -7,7 +7,6 @@ pkg/controller/statefulset.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -42,8 +41,7 @@ from pinnace.controllers.plan import (
 from pinnace.controllers.statefulset import identity
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     stateful: apps.StatefulSet
     pods: tuple[core.Pod, ...]
     revisions: tuple[apps.ControllerRevision, ...]
@@ -102,8 +100,7 @@ class StatefulSetController:
                 yield Ref(stateful.metadata.namespace or "", stateful.metadata.name or "")
 
 
-@dataclass(frozen=True, slots=True)
-class _Set:
+class _Set(msgspec.Struct, frozen=True):
     """A stateful set with its pods in their places."""
 
     stateful: apps.StatefulSet

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from pinnace.api.core import v1 as core
 from pinnace.kubelet.pod_plan import Verdict
@@ -19,15 +20,13 @@ from pinnace.kubelet.simulated.life import ENDING, FOREVER, Life, nth
 OOM_CODE = 137
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True, gc=False):
     code: int
     reason: str
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """A moment, in seconds after the start, from which on something is different."""
 
     at: float
@@ -36,8 +35,7 @@ class Mark:
     exit: Exit | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(msgspec.Struct, frozen=True, gc=False):
     """The marks in their order, of which the first is the start itself."""
 
     life: Life
@@ -51,14 +49,19 @@ def course(pod: core.Pod, container: core.Container, life: Life, attempt: int) -
     """Of the container's start of that number."""
     probed = container.startupProbe or container.livenessProbe or container.readinessProbe
     end = _end(pod, container, life, attempt)
-    if probed is None and end is None and life.ready == 0 and not life.unready:
-        return Course(life, _PLAIN)
+    if probed is None and life.ready == 0 and not life.unready:
+        return Course(life, _PLAIN if end is None else _plain_until(*end))
     started, failed, kind, told = _startup(container.startupProbe, life)
     if kind == "":
         failed, unhealthy = _liveness(container.livenessProbe, life, started)
         kind, told = "liveness", told + unhealthy
     ready, unready = _readiness(container.readinessProbe, life, started)
     return Course(life, _marks(container, started, (failed, kind), ready, sorted(told + unready), end))
+
+
+def _plain_until(at: float, result: Exit) -> tuple[Mark, ...]:
+    last = Mark(at, _PLAIN[0].verdict, exit=result)
+    return (*_PLAIN, last) if at > 0 else (last,)
 
 
 def _marks(

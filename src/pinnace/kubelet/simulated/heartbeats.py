@@ -96,7 +96,8 @@ class Heartbeats:
         try:
             now = self._clock.now()
             seconds = now.timestamp()
-            await self._renew(machine, times.format_micro(now + timedelta(seconds=machine.drift)))
+            shown = now + timedelta(seconds=machine.drift) if machine.drift else now
+            await self._renew(machine, times.format_micro(shown))
             late = seconds - machine.renewed_at > LATE * self._every and machine.renewed_at > 0
             machine.renewed_at = seconds
             if late or machine.news or seconds >= machine.report_at - 0.001:

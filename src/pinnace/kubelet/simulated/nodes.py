@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
+from socket import inet_ntoa
 from typing import TYPE_CHECKING, Any, Literal
 
 from pinnace.api import errors
@@ -350,7 +351,7 @@ class SimulatedNodes:
     def _pod_ip(self, pod: core.Pod) -> str:
         if pod.status.podIP and not pod.spec.hostNetwork:
             return pod.status.podIP
-        return str(IPv4Address(self._first_pod + next(self._addresses)))
+        return inet_ntoa((self._first_pod + next(self._addresses)).to_bytes(4, "big"))
 
     def _forget(self, tracked: Tracked) -> None:
         about = tracked.pod.metadata

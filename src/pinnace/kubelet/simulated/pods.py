@@ -9,9 +9,11 @@ be done. What a worker would have a runtime do is done here to data. The caller 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal, assert_never
+
+import msgspec
+from msgspec.structs import replace
 
 from pinnace.api.core import v1 as core
 from pinnace.base.backoff import Backoff
@@ -29,11 +31,11 @@ KILLED = 137
 LOST = Exit(255, "Unknown")  # of containers whose machine went down
 IMAGE_BYTES = 50 << 20
 _HASH = "io.kubernetes.container.hash"
+_STARTING, _IDLE = frozenset(("start",)), frozenset[str]()      # what is under way
 _PULL_BACKOFF = Backoff(initial=10.0, maximum=300.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True, gc=False):
     """An event about the pod."""
 
     type: Literal["Normal", "Warning"]
@@ -42,8 +44,7 @@ class Told:
     container: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """The node as its pods see it. `drift`: by how many seconds its clock is ahead."""
 
     host_ip: str
@@ -53,8 +54,7 @@ class Place:
     drift: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Starting:
+class Starting(msgspec.Struct, frozen=True, gc=False):
     """A container on its way: its image is pulled until `pulled`, it runs from `until` on."""
 
     name: str
@@ -65,8 +65,7 @@ class Starting:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """A container that was told to stop."""
 
     at: float
@@ -74,28 +73,26 @@ class Ending:
     exit: Exit
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True, gc=False):
     """What there is of the pod on its node. Times are true ones, but for what its containers' status shows."""
 
     since: float
     sandboxes: tuple[Sandbox, ...] = ()
     containers: tuple[Container, ...] = ()                           # the newest first; created_at is the true start
-    courses: Mapping[str, Course] = field(default_factory=dict)      # by container id
-    passed: Mapping[str, int] = field(default_factory=dict)          # marks of the course, by container id
-    memory: Mapping[str, Memory] = field(default_factory=dict)
-    pulls: Mapping[str, int] = field(default_factory=dict)           # failures in a row, by container name
-    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    courses: Mapping[str, Course] = msgspec.field(default_factory=dict)      # by container id
+    passed: Mapping[str, int] = msgspec.field(default_factory=dict)          # marks of the course, by container id
+    memory: Mapping[str, Memory] = msgspec.field(default_factory=dict)
+    pulls: Mapping[str, int] = msgspec.field(default_factory=dict)           # failures in a row, by container name
+    waiting: Mapping[str, Waiting] = msgspec.field(default_factory=dict)
     starting: Starting | None = None
-    endings: Mapping[str, Ending] = field(default_factory=dict)      # by container id
+    endings: Mapping[str, Ending] = msgspec.field(default_factory=dict)      # by container id
     doom: Doom | None = None
     mounted: bool = True
     terminal: bool = False
     finished: bool = False                                           # nothing is left: the object shall go
 
 
-@dataclass(frozen=True, slots=True)
-class Advanced:
+class Advanced(msgspec.Struct, frozen=True, gc=False):
     state: State
     told: tuple[Told, ...] = ()
     pulled: tuple[tuple[str, bool], ...] = ()     # images that the node has got, and whether its status shows them
@@ -375,7 +372,7 @@ class _Machine:
             pod=self.pod, now=self.wall, sandboxes=tuple(self.sandboxes), containers=tuple(self.containers),
             verdicts={id: c.marks[self.passed[id]].verdict for id, c in self.courses.items()},
             memory=self.memory, doom=self.doom, mounted=self.mounted and not (self.doom and self.doom.deleted),
-            busy=frozenset(("start",)) if self.starting is not None else frozenset(),
+            busy=_STARTING if self.starting is not None else _IDLE,
             killing={id: e.deadline for id, e in self.endings.items()} if self.endings else {},
             hashes=self.hashes,
         )  # fmt: skip

@@ -11,9 +11,10 @@ import contextlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from pinnace.api import errors
 from pinnace.api.core import v1 as core
@@ -47,8 +48,7 @@ class MountFault(Exception):
         super().__init__(f'MountVolume.SetUp failed for volume "{volume}" : {why}')
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
+class Mounted(msgspec.Struct, frozen=True):
     """Where a pod's volumes lie on the node, and when to look at them again (epoch seconds)."""
 
     paths: Mapping[str, str]

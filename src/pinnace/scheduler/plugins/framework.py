@@ -8,15 +8,15 @@ alone: what it says is remembered until the node changes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
+
+import msgspec
 
 from pinnace.scheduler.nodes import NodeInfo, Nodes
 from pinnace.scheduler.podinfo import PodInfo
 
 
-@dataclass(frozen=True, slots=True)
-class Misfit:
+class Misfit(msgspec.Struct, frozen=True, gc=False):
     """Why a pod cannot go to a node. `preemptible`: it could, if other pods left."""
 
     reason: str

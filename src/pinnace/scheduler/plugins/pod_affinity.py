@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+import msgspec
 
 from pinnace.api import labels
 from pinnace.api.core import v1 as core
@@ -20,13 +21,12 @@ _UNWANTED = (Misfit("node(s) didn't satisfy existing pods anti-affinity rules", 
 Domain = tuple[str, str]      # (topology key, value)
 
 
-@dataclass(slots=True)
-class _State:
-    needed: list[tuple[str, set[str]]] = field(default_factory=list)    # topology key, its values with a match
+class _State(msgspec.Struct):
+    needed: list[tuple[str, set[str]]] = msgspec.field(default_factory=list)    # topology key, its values with a match
     first: bool = False         # no pod matches yet, but the pod itself would: it may start the group
-    avoided: set[Domain] = field(default_factory=set)
-    forbidden: set[Domain] = field(default_factory=set)
-    wanted: Counter[Domain] = field(default_factory=Counter)
+    avoided: set[Domain] = msgspec.field(default_factory=set)
+    forbidden: set[Domain] = msgspec.field(default_factory=set)
+    wanted: Counter[Domain] = msgspec.field(default_factory=Counter)
 
 
 class InterPodAffinity(Base):
