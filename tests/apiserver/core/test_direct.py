@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from pinnace.api import errors
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
-from pinnace.apiserver import watching
+from pinnace.apiserver import cache, watching
 from pinnace.apiserver.inprocess import InProcessTransport
 from pinnace.apiserver.server import ApiServer
 from pinnace.base.clock import SystemClock
@@ -104,8 +103,9 @@ async def test_the_server_ends_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> 
     await stream.aclose()
 
 
-async def test_too_old_and_refilled(api: Api) -> None:
-    api.server.registry(core.ConfigMap).cache._events = deque(maxlen=2)
+async def test_too_old_and_refilled(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_FEWEST_EVENTS", 2)
+    monkeypatch.setattr(cache, "_MOST_EVENTS", 2)
     for name in "abcd":
         await api.ask("POST", CONFIGS, config(name))
     seen, over, stream = await subscribe(api, "resourceVersion=1")
