@@ -8,6 +8,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import pytest
 
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
@@ -103,7 +104,7 @@ async def test_the_recorder_sends_upstreams_shape() -> None:
     assert json.loads(patch.body)["count"] == 2
 
 
-async def test_a_full_queue_drops_and_never_blocks() -> None:
+async def test_a_full_queue_drops_and_never_blocks(caplog: pytest.LogCaptureFixture) -> None:
     clock = LoopClock(NOW, asyncio.get_running_loop())
     recorder = EventRecorder(Client(Recording()), "kubelet", clock=clock, randomness=Randomness(1))
     node = core.Node(metadata=meta.ObjectMeta(name="n1"))
@@ -111,6 +112,8 @@ async def test_a_full_queue_drops_and_never_blocks() -> None:
         recorder.event(node, "Normal", "Starting", "x")
     assert not recorder.idle
     assert recorder._unsent == _QUEUE
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 4 and " 8 dropped" in told[-1]      # at 1, 2, 4 and 8 of 10
 
 
 async def test_events_about_several_objects_are_sent_side_by_side_and_in_order() -> None:

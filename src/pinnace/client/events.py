@@ -183,6 +183,7 @@ class EventRecorder:
         self._resting: dict[int, asyncio.Future[None]] = {}
         self._running = False
         self._unsent = 0
+        self._dropped = 0
         self._last = 0
 
     @property
@@ -206,7 +207,9 @@ class EventRecorder:
         a recorder that speaks for several nodes, which of them."""
         event = self._make(reference(about, field_path), type, reason, message, annotations, host or self._host)
         if self._unsent >= _QUEUE:
-            log.warning("too many events are waiting; dropped %s: %s", reason, message)
+            self._dropped += 1
+            if self._dropped & (self._dropped - 1) == 0:     # the log is not flooded as well
+                log.warning("too many events are waiting; %d dropped, now %s: %s", self._dropped, reason, message)
             return
         self._unsent += 1
         obj = event.involvedObject
