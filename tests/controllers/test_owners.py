@@ -30,15 +30,16 @@ def woken(event: Event[core.Pod]) -> list[str]:
     """By name, under a watch for which a pod's phase is all that counts, and finished pods are not missed."""
     watch = Owned(
         cast("Any", None), "Job", "batch",
-        adopters=lambda pod: (Ref("default", "adopter"),) if pod.metadata.labels else (),
+        adopters=lambda pod: (("default", "adopter"),) if pod.metadata.labels else (),
         same=lambda old, new: bool(old.status.phase == new.status.phase),
         without=lambda pod: bool(pod.status.phase == "Succeeded"),
     )  # fmt: skip
     found: list[str] = []
 
     def wake(ref: Ref, because: int) -> None:
-        assert ref.namespace == "default" and because == 7
-        found.append(ref.name)
+        namespace, name = ref
+        assert namespace == "default" and because == 7
+        found.append(name)
 
     watch.handler(wake)(event)
     return found

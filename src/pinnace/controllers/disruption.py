@@ -55,7 +55,7 @@ class DisruptionController:
         budget = self.primary.cache.get(*ref)
         if budget is None:
             return None
-        pods = tuple(pod for pod in self._pods.cache.list(ref.namespace) if _selects(budget, pod))
+        pods = tuple(pod for pod in self._pods.cache.list(ref[0]) if _selects(budget, pod))
         return Seen(budget, pods, self._wanted(pods))
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
@@ -94,7 +94,7 @@ class DisruptionController:
         versions = [pod for pod in (event.old, event.new) if pod is not None]
         namespace = versions[0].metadata.namespace or ""
         return [
-            Ref(namespace, budget.metadata.name or "")
+            (namespace, budget.metadata.name or "")
             for budget in budgets
             if budget.metadata.namespace == namespace and any(_selects(budget, pod) for pod in versions)
         ]
@@ -105,7 +105,7 @@ class DisruptionController:
             return
         obj: Any = old if new is None else new
         for budget in self.primary.cache.list(obj.metadata.namespace or ""):
-            yield Ref(budget.metadata.namespace or "", budget.metadata.name or "")
+            yield budget.metadata.namespace or "", budget.metadata.name or ""
 
 
 def _selects(budget: policy.PodDisruptionBudget, pod: core.Pod) -> bool:

@@ -93,11 +93,11 @@ class Owned:
                     for ref in self.adopters(new):
                         wake(ref, revision_number(data.resourceVersion))
             elif owner.kind == kind and named(owner) and not self._passes(old, new):
-                wake(Ref(data.namespace or "", owner.name), revision_number(data.resourceVersion))
+                wake((data.namespace or "", owner.name), revision_number(data.resourceVersion))
             if old is not None and new is not None and old.metadata.ownerReferences != data.ownerReferences:
                 former = controller_of(old)
                 if former is not None and named(former):
-                    wake(Ref(data.namespace or "", former.name), revision_number(data.resourceVersion))
+                    wake((data.namespace or "", former.name), revision_number(data.resourceVersion))
 
         return changed
 

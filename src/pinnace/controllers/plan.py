@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -18,11 +18,8 @@ NORMAL: EventType = "Normal"
 WARNING: EventType = "Warning"
 
 
-class Ref(NamedTuple):
-    """Names an object of a controller's primary kind; `namespace` is empty for cluster-scoped kinds."""
-
-    namespace: str
-    name: str
+# Names an object of a controller's primary kind: namespace (empty for cluster-scoped kinds) and name.
+Ref = informers.Key
 
 
 class Emit(msgspec.Struct, frozen=True, gc=False):

@@ -25,7 +25,7 @@ _QUARANTINE = timedelta(seconds=40)   # a node that vanished may come back under
 _REMEMBERED = 1000                     # missed nodes, before those without pods are forgotten
 _OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 # A pod that stays unfinished is looked at by its own key; all finished ones together by this one.
-_FINISHED = Ref("", "")
+_FINISHED = ("", "")
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class _Finished:
             if before == after:
                 return
             data = codec.metadata(old if new is None else new)
-            ref = Ref(data.namespace or "", data.name or "")
+            ref = (data.namespace or "", data.name or "")
             if not after:
                 self._refs.pop(ref, None)
                 return
@@ -133,7 +133,7 @@ class PodGarbageCollector:
             if event.old is not None and _out_of_service(event.old) == _out_of_service(event.new):
                 return
         for pod in self.primary.cache.by_index("node", name):
-            yield Ref(pod.metadata.namespace or "", pod.metadata.name or "")
+            yield pod.metadata.namespace or "", pod.metadata.name or ""
 
 
 def decide(seen: Seen, now: datetime) -> Plan:

@@ -174,7 +174,7 @@ class Runner(Generic[Seen]):
         if self._started and self._concerns is not None and not self._concerns(event):
             return
         meta = codec.metadata(event.old if event.new is None else event.new)
-        ref = Ref(meta.namespace or "", meta.name or "")
+        ref = (meta.namespace or "", meta.name or "")
         if event.new is None and self._started and self.controller.observe(ref) is None:
             self._let_go(ref)      # nothing is left of it to be looked at
         else:

@@ -70,7 +70,7 @@ class TaintEvictionController:
         if event.new is None or (_no_execute(event.old) if event.old is not None else ()) == _no_execute(event.new):
             return
         for pod in self.primary.cache.by_index("node", node.metadata.name or ""):
-            yield Ref(pod.metadata.namespace or "", pod.metadata.name or "")
+            yield pod.metadata.namespace or "", pod.metadata.name or ""
 
 
 def _no_execute(node: core.Node) -> tuple[core.Taint, ...]:

@@ -94,7 +94,7 @@ class DeploymentController:
         for deployment in self.primary.cache.list(rs.metadata.namespace or ""):
             selector = deployment.spec.selector if deployment.spec is not None else None
             if selector is not None and selects(selector, rs.metadata.labels):
-                yield Ref(deployment.metadata.namespace or "", deployment.metadata.name or "")
+                yield deployment.metadata.namespace or "", deployment.metadata.name or ""
 
     def _of_finished_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
         """A recreating deployment waits for the last pod of its old replica sets."""
@@ -108,7 +108,7 @@ class DeploymentController:
         deployment = self.primary.cache.get(namespace, above.name) if above is not None else None
         if deployment is None or is_rolling(deployment):
             return ()
-        return (Ref(namespace, deployment.metadata.name or ""),)
+        return ((namespace, deployment.metadata.name or ""),)
 
 
 class _Rollout(msgspec.Struct, frozen=True, gc=False):

@@ -57,7 +57,7 @@ class EndpointsController:
 
 def _service_of(event: Event[core.Endpoints]) -> Iterable[Ref]:
     obj = event.old if event.new is None else event.new
-    yield Ref(obj.metadata.namespace or "", obj.metadata.name or "")
+    yield obj.metadata.namespace or "", obj.metadata.name or ""
 
 
 def decide(seen: Seen, now: datetime) -> Plan:

@@ -70,7 +70,7 @@ def services_of(services: Informer[core.Service], event: Event[core.Pod]) -> Ite
         return ()
     versions = [pod for pod in (old, new) if pod is not None]
     return [
-        Ref(namespace, service.metadata.name or "")
+        (namespace, service.metadata.name or "")
         for service in selecting
         if any(matches(_selector(service), version) for version in versions)
     ]

@@ -59,7 +59,7 @@ class EndpointSliceController:
         if service is None:
             return None
         pods = tuple(members.selected(self._pods, service))
-        slices = self._slices.cache.by_index("service", tuple(ref))
+        slices = self._slices.cache.by_index("service", ref)
         return Seen(service, pods, tuple(slices), self._zones(pods))
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
@@ -79,7 +79,7 @@ class EndpointSliceController:
         old, new = ((n.metadata.labels or {}).get(ZONE) if n is not None else None for n in (event.old, event.new))
         if old != new:
             for service in self.primary.cache:
-                yield Ref(service.metadata.namespace or "", service.metadata.name or "")
+                yield service.metadata.namespace or "", service.metadata.name or ""
 
 
 def _service_index(slice: discovery.EndpointSlice) -> Iterable[tuple[str, str]]:
@@ -92,7 +92,7 @@ def _services_of_slice(event: Event[discovery.EndpointSlice]) -> Iterable[Ref]:
     found: dict[Ref, None] = {}
     for slice in (event.old, event.new):
         for key in _service_index(slice) if slice is not None else ():
-            found[Ref(*key)] = None
+            found[key] = None
     return found
 
 

@@ -83,7 +83,7 @@ class JobController:
             return
         for job in self.primary.cache.list(pod.metadata.namespace or ""):
             if job.spec.selector is not None and selects(job.spec.selector, pod.metadata.labels):
-                yield Ref(job.metadata.namespace or "", job.metadata.name or "")
+                yield job.metadata.namespace or "", job.metadata.name or ""
 
 
 def _tracked_for(pod: core.Pod) -> Iterable[Ref]:
@@ -91,7 +91,7 @@ def _tracked_for(pod: core.Pod) -> Iterable[Ref]:
         return ()
     for owner in pod.metadata.ownerReferences or ():
         if owner.controller and owner.kind == "Job" and owner.apiVersion.startswith("batch/"):
-            return (Ref(pod.metadata.namespace or "", owner.name),)
+            return ((pod.metadata.namespace or "", owner.name),)
     return ()
 
 
