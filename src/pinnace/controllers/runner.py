@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Generic, TypeVar, assert_never, cast
@@ -25,6 +25,7 @@ from pinnace.client import informer as informers
 from pinnace.client.client import Client
 from pinnace.client.events import EventRecorder
 from pinnace.client.transport import TIMER
+from pinnace.controllers.dispatch import Dispatch, Primary
 from pinnace.controllers.plan import (
     Action,
     Controller,
@@ -90,7 +91,7 @@ class _Deed:
 
 
 class Runner(Generic[Seen]):
-    """Runs one controller until cancelled."""
+    """Runs one controller until cancelled. `dispatch` is shared by the controllers of a process."""
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class Runner(Generic[Seen]):
         recorder: EventRecorder,
         *,
         clock: Clock,
+        dispatch: Dispatch | None = None,
         workers: int = _WORKERS,
     ) -> None:
         self.controller = controller
@@ -106,13 +108,13 @@ class Runner(Generic[Seen]):
         self._client = client
         self._recorder = recorder
         self._clock = clock
+        self._dispatch = dispatch or Dispatch()
         self._workers = workers
         self._because: dict[Ref, list[int]] = {}
         # When `decide` wants to be asked again, on the monotonic clock, and what had made it say so.
         self._alarms: dict[Ref, tuple[float, tuple[int, ...]]] = {}
         self._unsure: dict[Ref, dict[tuple[type[Any], str], None]] = {}
         self._pause: float = getattr(controller, "pause", 0.0)
-        self._concerns: Callable[[informers.Event[Any]], bool] | None = getattr(controller, "concerns", None)
         self._acting: dict[Ref, Client] = {}
         self._started = False
         self._resting: dict[Ref, float] = {}   # until when, on the monotonic clock
@@ -134,8 +136,9 @@ class Runner(Generic[Seen]):
         return self.queue.idle and all(informer.cache.synced for informer in self._informers)
 
     async def run(self) -> None:
-        unsubscribe = [self.controller.primary.subscribe(self._primary_changed)]
-        unsubscribe += [watch.informer.subscribe(watch.handler(self.wake)) for watch in self.controller.watches]
+        controller = self.controller
+        primary = Primary(controller.primary, self._primary_changed, getattr(controller, "concerns", None))
+        unsubscribe = [self._dispatch.watch(watch, self.wake) for watch in (primary, *controller.watches)]
         try:
             for informer in self._informers:
                 await informer.wait_synced()
@@ -171,9 +174,8 @@ class Runner(Generic[Seen]):
             self.queue.add(ref)
 
     def _primary_changed(self, event: informers.Event[Any]) -> None:
-        if self._started and self._concerns is not None and not self._concerns(event):
-            return
-        meta = codec.metadata(event.old if event.new is None else event.new)
+        obj: Any = event.old if event.new is None else event.new
+        meta = obj.metadata
         ref = (meta.namespace or "", meta.name or "")
         if event.new is None and self._started and self.controller.observe(ref) is None:
             self._let_go(ref)      # nothing is left of it to be looked at
