@@ -88,15 +88,16 @@ class DisruptionController:
         return found
 
     def _of_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
-        budgets = self.primary.cache.list()
+        pod = event.old if event.new is None else event.new
+        namespace = pod.metadata.namespace or ""
+        budgets = self.primary.cache.list(namespace)
         if not budgets:
             return ()
         versions = [pod for pod in (event.old, event.new) if pod is not None]
-        namespace = versions[0].metadata.namespace or ""
         return [
             (namespace, budget.metadata.name or "")
             for budget in budgets
-            if budget.metadata.namespace == namespace and any(_selects(budget, pod) for pod in versions)
+            if any(_selects(budget, pod) for pod in versions)
         ]
 
     def _of_scale(self, event: Event[Any]) -> Iterable[Ref]:

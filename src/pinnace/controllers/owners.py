@@ -78,36 +78,31 @@ class Owned:
     without: Callable[[Any], bool] | None = None
 
     def handler(self, wake: Wake) -> Handler[Any]:
-        kind, group = self.kind, self.group
-
-        def named(owner: meta.OwnerReference) -> bool:
-            return owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group
+        kind, group, same, without = self.kind, self.group, self.same, self.without
 
         def changed(event: Event[Any]) -> None:
             old, new = event.old, event.new
             obj: Any = old if new is None else new
             data = obj.metadata
             owner = controller_of(obj)
+            changed_hands = old is not None and new is not None and old.metadata.ownerReferences != data.ownerReferences
             if owner is None:
                 if new is not None and self.adopters is not None and _is_new_here(old, new):
                     for ref in self.adopters(new):
                         wake(ref, revision_number(data.resourceVersion))
-            elif owner.kind == kind and named(owner) and not self._passes(old, new):
-                wake((data.namespace or "", owner.name), revision_number(data.resourceVersion))
-            if old is not None and new is not None and old.metadata.ownerReferences != data.ownerReferences:
+            elif owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group:
+                if new is None:
+                    passes = without is not None and without(old)
+                else:
+                    passes = same is not None and old is not None and not changed_hands and same(old, new)
+                if not passes:
+                    wake((data.namespace or "", owner.name), revision_number(data.resourceVersion))
+            if changed_hands:
                 former = controller_of(old)
-                if former is not None and named(former):
+                if former is not None and former.kind == kind and former.apiVersion.rpartition("/")[0] == group:
                     wake((data.namespace or "", former.name), revision_number(data.resourceVersion))
 
         return changed
-
-    def _passes(self, old: Any, new: Any) -> bool:
-        """Whether a change is none to the controller."""
-        if new is None:
-            return self.without is not None and self.without(old)
-        if old is None or self.same is None or old.metadata.ownerReferences != new.metadata.ownerReferences:
-            return False
-        return self.same(old, new)
 
 
 def _is_new_here(old: Any, new: Any) -> bool:

@@ -98,9 +98,11 @@ class DeploymentController:
 
     def _of_finished_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
         """A recreating deployment waits for the last pod of its old replica sets."""
+        if event.new is not None and not podlib.is_finished(event.new):
+            return ()
         pod = event.old if event.new is None else event.new
         owner = controller_of(pod)
-        if owner is None or owner.kind != "ReplicaSet" or not (event.new is None or podlib.is_finished(pod)):
+        if owner is None or owner.kind != "ReplicaSet":
             return ()
         namespace = pod.metadata.namespace or ""
         rs = self._sets.cache.get(namespace, owner.name)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from functools import partial
 
 import msgspec
 
@@ -40,7 +39,7 @@ class EndpointsController:
         self._endpoints = informers.of(core.Endpoints)
         members.index(self.primary, self._pods)
         self.watches = (
-            Related(self._pods, partial(members.services_of, self.primary)),
+            Related(self._pods, members.ServicesOf(self.primary)),
             Related(self._endpoints, _service_of),
         )
 

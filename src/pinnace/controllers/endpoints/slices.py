@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import partial
 
 import msgspec
 
@@ -49,7 +48,7 @@ class EndpointSliceController:
         members.index(self.primary, self._pods)
         self._slices.add_index("service", _service_index)
         self.watches = (
-            Related(self._pods, partial(members.services_of, self.primary)),
+            Related(self._pods, members.ServicesOf(self.primary)),
             Related(self._slices, _services_of_slice),
             Related(self._nodes, self._all_of_zone),
         )
