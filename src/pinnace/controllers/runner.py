@@ -7,11 +7,9 @@ what makes deciding from caches safe, and stands where upstream's controllers ke
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Generic, TypeVar, assert_never, cast
 
 import msgspec
@@ -68,26 +66,20 @@ class _Deleted(msgspec.Struct, frozen=True):
         return bool(meta.deletionTimestamp) or bool(self.uid and meta.uid != self.uid)
 
 
-class _Deed:
+class _Deed(msgspec.Struct):
     """A plan while it is carried out: for which object and because of what, what it wrote, what was refused."""
 
-    __slots__ = (
-        "because", "behind", "client", "deleted", "failures", "overtaken", "primary", "revisions", "unsure", "writes",
-        "written",
-    )  # fmt: skip
-
-    def __init__(self, client: Client, primary: Any, because: tuple[int, ...]) -> None:
-        self.client = client
-        self.primary = primary
-        self.because = because
-        self.written: dict[informers.Cache[Any], int] = {}
-        self.revisions: set[int] = set()      # of everything written
-        self.behind = False                   # a cache did not show it at once
-        self.deleted: list[_Deleted] = []     # … nor these deletions
-        self.failures: list[Failure] = []
-        self.overtaken: errors.Conflict | None = None    # a deletion met another object of that name, or lost a race
-        self.unsure: dict[tuple[type[Any], str], None] = {}     # kind and namespace of lost creations
-        self.writes = 0
+    client: Client
+    primary: Any
+    because: tuple[int, ...]
+    written: dict[informers.Cache[Any], int] = {}   # the last revision, by where it will be seen
+    revisions: set[int] = set()                     # of everything written
+    behind: bool = False                            # a cache did not show it at once
+    deleted: list[_Deleted] = []                    # … nor these deletions
+    failures: list[Failure] = []
+    overtaken: errors.Conflict | None = None        # a deletion met another object of that name, or lost a race
+    unsure: dict[tuple[type[Any], str], None] = {}  # kind and namespace of lost creations
+    writes: int = 0
 
 
 class Runner(Generic[Seen]):
@@ -155,9 +147,18 @@ class Runner(Generic[Seen]):
         causes = self._because.get(ref)
         if causes is None:
             self._because[ref] = [because]
-        elif len(causes) < _CAUSES and because not in causes:
+        elif because not in causes and len(causes) < _CAUSES:
             causes.append(because)
-        self._add(ref)
+        if self._pause:
+            self._add(ref)
+        else:
+            self.queue.add(ref)
+
+    def _add(self, ref: Ref) -> None:
+        if self._pause:
+            self.queue.add_after(ref, self._resting.get(ref, 0.0) - self._clock.monotonic())
+        else:
+            self.queue.add(ref)
 
     def _remember(self, ref: Ref, revisions: Iterable[int]) -> None:
         causes = self._because.get(ref)
@@ -166,12 +167,6 @@ class Runner(Generic[Seen]):
         for revision in revisions:
             if revision not in causes and len(causes) < _CAUSES:
                 causes.append(revision)
-
-    def _add(self, ref: Ref) -> None:
-        if self._pause:
-            self.queue.add_after(ref, self._resting.get(ref, 0.0) - self._clock.monotonic())
-        else:
-            self.queue.add(ref)
 
     def _primary_changed(self, event: informers.Event[Any]) -> None:
         obj: Any = event.old if event.new is None else event.new
@@ -199,7 +194,7 @@ class Runner(Generic[Seen]):
             if seen is None:
                 self._let_go(ref)
             else:
-                because = tuple(causes) if causes and ref not in self._alarms else self._causes_of(ref, causes)
+                because = self._causes_of(ref, causes)
                 await self._reconcile(ref, seen, because)
             done = True
         except (errors.StatusError, OSError, TimeoutError) as error:
@@ -220,10 +215,11 @@ class Runner(Generic[Seen]):
         if not plan.actions and plan.status is None:
             if plan.again is not None:
                 self._set_alarm(ref, plan.again, because)
-            self.queue.forget(ref)
+            if ref in self.queue.failed:
+                self.queue.forget(ref)
             return
         primary = self.controller.primary.cache.get(*ref)
-        deed = _Deed(self._client_for(ref, primary), primary, because)
+        deed = _Deed(self._acting.get(ref) or self._client_for(ref, primary), primary, because)
         try:
             if plan.actions:
                 await self._perform(plan.actions, deed)
@@ -242,31 +238,33 @@ class Runner(Generic[Seen]):
             self._set_alarm(ref, plan.again, because)
         if deed.failures or deed.overtaken is not None:
             self._raise_refused(deed)
-        self.queue.forget(ref)
+        if ref in self.queue.failed:
+            self.queue.forget(ref)
         if deed.writes:
             self._follow_up(ref, deed, plan.final)
 
     def _client_for(self, ref: Ref, primary: Any) -> Client:
         """One whose writes are recorded as made for the object: what it is called is put together once."""
-        client = self._acting.get(ref)
-        if client is None:
-            client = self._client.acting_for(primary)
-            if len(self._acting) >= _CLIENTS:
-                self._acting.clear()
-            if primary is not None:
-                self._acting[ref] = client
+        client = self._client.acting_for(primary)
+        if len(self._acting) >= _CLIENTS:
+            self._acting.clear()
+        if primary is not None:
+            self._acting[ref] = client
         return client
 
     def _causes_of(self, ref: Ref, revisions: Sequence[int]) -> tuple[int, ...]:
         """Why an object is decided about now: what woke it; an alarm that was due; else the object as it is."""
-        if self._is_due(ref):
-            alarm = self._alarms.pop(ref)
-            revisions = tuple(dict.fromkeys((TIMER, *revisions, *alarm[1])))
+        alarm = self._alarms.get(ref)
+        if alarm is not None and alarm[0] <= self._clock.monotonic():
+            del self._alarms[ref]
+            revisions = tuple(dict.fromkeys((TIMER, *revisions, *alarm[1])))[:_CAUSES]
+        elif revisions:
+            return tuple(revisions)
         if not any(revisions):
             primary = self.controller.primary.cache.get(*ref)
             if primary is not None:
                 revisions = (*revisions, informers.revision_number(codec.metadata(primary).resourceVersion))
-        return tuple(revisions[:_CAUSES])
+        return tuple(revisions)
 
     def _is_due(self, ref: Ref) -> bool:
         """Whether the time has come that `decide` wanted to be asked again."""
@@ -298,31 +296,33 @@ class Runner(Generic[Seen]):
     def _follow_up(self, ref: Ref, deed: _Deed, final: bool) -> None:
         """Have the key decided again after what was written, if need be."""
         if final and not self._is_due(ref):
-            woken = self._because.pop(ref, ())
+            woken = self._because.get(ref, ())
             # Of more than are remembered there may be others among them.
             if len(woken) < _CAUSES and deed.revisions.issuperset(woken):
+                self._because.pop(ref, None)
                 self.queue.dismiss(ref)      # nothing is left to be done, and nothing has happened but this
                 return
-            self._remember(ref, woken)
         # What is decided next follows from what was just written, or from what that followed from.
-        written = deed.written.values()
-        self._remember(ref, (written if len(written) == 1 else sorted(set(written))) or deed.because)
+        self._remember(ref, sorted(deed.written.values()) or deed.because)
         self._add(ref)
 
     async def _perform(self, actions: Sequence[Action], deed: _Deed) -> None:
-        done = 0
-        while done < len(actions) and not deed.failures:
-            action = actions[done]
-            done += 1
+        last = len(actions)
+        batch: list[Write] = []
+        for number, action in enumerate(actions, 1):
             if isinstance(action, Emit):
                 self._emit(action, deed)
-            elif done == len(actions) or not alike(action, actions[done]):
-                await self._attempt(action, deed)
+                continue
+            if number < last and alike(action, actions[number]):
+                batch.append(action)
+                continue
+            if batch:
+                await self._side_by_side((*batch, action), deed)
+                batch.clear()
             else:
-                rest = itertools.takewhile(partial(alike, action), actions[done:])
-                batch = (action, *cast("Iterator[Write]", rest))
-                done += len(batch) - 1
-                await self._side_by_side(batch, deed)
+                await self._attempt(action, deed)
+            if deed.failures:
+                return
 
     async def _side_by_side(self, writes: Sequence[Write], deed: _Deed) -> None:
         # Upstream's slow start: creations that a quota or a webhook refuses are not tried a thousand times.
@@ -375,7 +375,7 @@ class Runner(Generic[Seen]):
                 assert_never(write)
         deed.writes += 1
         if result is not None:
-            revision = informers.revision_number(codec.metadata(result).resourceVersion)
+            revision = informers.revision_number(result.metadata.resourceVersion)
             deed.revisions.add(revision)
             cache = self._caches.get(type(result))
             if cache is not None:
@@ -383,7 +383,7 @@ class Runner(Generic[Seen]):
                     deed.written[cache] = revision
                 deed.behind = deed.behind or cache.revision < revision
         if write.then is not None:
-            name = write.name if isinstance(write, Delete | Patch) else codec.metadata(result).name or ""
+            name = write.name if isinstance(write, Delete | Patch) else result.metadata.name or ""
             self._emit(write.then, deed, name=name)
 
     def _emit(self, emit: Emit, deed: _Deed, *, name: str = "", error: object = "") -> None:
