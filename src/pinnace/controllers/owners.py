@@ -13,7 +13,7 @@ from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
 from pinnace.client.informer import Event, Handler, Informer, revision_number
 from pinnace.controllers.plan import Patch, Ref, Wake
-from pinnace.controllers.selectors import matcher
+from pinnace.controllers.selectors import plain, selects
 
 K = TypeVar("K")
 
@@ -129,11 +129,14 @@ def claim(
     """
     data = codec.metadata(owner)
     going = data.deletionTimestamp is not None
-    matches = matcher(selector)
+    wanted = plain(selector)
     owned: list[K] = []
     patches: list[Patch] = []
+    obj: Any
     for obj in objects:
-        item: meta.ObjectMeta = codec.metadata(obj)
+        item = obj.metadata
+        labels = item.labels or _UNLABELLED
+        matches = wanted <= labels.items() if wanted is not None else selects(selector, labels)
         controller = ""
         for reference in item.ownerReferences or ():
             if reference.controller:
@@ -142,11 +145,11 @@ def claim(
         if controller:
             if controller != data.uid:
                 continue
-            if matches(item.labels or _UNLABELLED):
+            if matches:
                 owned.append(obj)
             elif not going:
                 patches.append(_release(owner, obj))
-        elif not going and item.deletionTimestamp is None and matches(item.labels or _UNLABELLED):
+        elif not going and item.deletionTimestamp is None and matches:
             patches.append(_adopt(owner, obj, finalizer))
     return Claim(owned, tuple(patches))
 
