@@ -106,6 +106,7 @@ class Failure:
 
 
 NOTHING = Plan()
+_AT_ONCE = timedelta()
 
 Seen = TypeVar("Seen")
 Reported = TypeVar("Reported", contravariant=True)
@@ -191,10 +192,12 @@ class Planner(msgspec.Struct, gc=False):
     def do(self, *actions: Action) -> None:
         self.actions.extend(actions)
 
-    def after(self, seconds: float) -> None:
-        """Ask again in so many seconds; of several the shortest counts."""
-        wait = timedelta(seconds=max(0.0, seconds))
-        self.again = wait if self.again is None else min(self.again, wait)
+    def after(self, wait: timedelta) -> None:
+        """Ask again after this time (at once, if it is negative); of several the shortest counts."""
+        if wait < _AT_ONCE:
+            wait = _AT_ONCE
+        if self.again is None or wait < self.again:
+            self.again = wait
 
     def plan(self, status: Any = None, *, final: bool = False) -> Plan:
         return Plan(tuple(self.actions), status, self.again, final)

@@ -295,7 +295,7 @@ class Runner(Generic[Seen]):
 
     def _follow_up(self, ref: Ref, deed: _Deed, final: bool) -> None:
         """Have the key decided again after what was written, if need be."""
-        if final and not self._is_due(ref):
+        if final and not (ref in self._alarms and self._is_due(ref)):
             woken = self._because.get(ref, ())
             # Of more than are remembered there may be others among them.
             if len(woken) < _CAUSES and deed.revisions.issuperset(woken):
