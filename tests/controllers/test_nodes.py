@@ -210,3 +210,46 @@ def test_finished_pods_are_too_many_only_when_one_more_has_finished() -> None:
     tell(Updated(pod("a", phase="Succeeded", deleted=True), pods["a"]))
     tell(Deleted(pods["b"]))
     assert len(woken) == 1 and finished.surplus() == ()
+
+
+def test_a_pods_change_concerns_the_collector_when_it_is_bound_or_deleted() -> None:
+    cache = SimpleNamespace(get=lambda namespace, name: node() if name == "n1" else None)
+    informer = SimpleNamespace(cache=cache, add_index=lambda name, index: None)
+    informers: Any = SimpleNamespace(of=lambda kind: informer)
+    concerns = podgc.PodGarbageCollector(informers, SimpleNamespace()).concerns   # type: ignore[arg-type]  # no clock
+    free, here, astray = pod("p", node=""), pod("p"), pod("p", node="n2")
+    assert [concerns(Added(p)) for p in (free, here, astray)] == [False, False, True]
+    assert concerns(Updated(astray, free)) and not concerns(Updated(here, free))
+    assert not concerns(Updated(astray, astray)), "the node's own changes tell the rest"
+    assert concerns(Updated(pod("p", deleted=True), here))
+    assert not concerns(Deleted(pod("p", deleted=True)))
+
+
+def test_a_pods_change_concerns_the_evictor_under_taints_alone() -> None:
+    tainted = node(taints=[core.Taint(key="k", effect="NoExecute")])
+    now = NOW
+    nodes = SimpleNamespace(cache=SimpleNamespace(get=lambda namespace, name: tainted))
+    here = pod("p")
+    cache = SimpleNamespace(get=lambda namespace, name: here, by_index=lambda index, value: [here])
+    pods = SimpleNamespace(cache=cache, add_index=lambda name, index: None)
+    informers: Any = SimpleNamespace(of=lambda kind: pods if kind is core.Pod else nodes)
+    clock: Any = SimpleNamespace(now=lambda: now)
+    evictor = taint_eviction.TaintEvictionController(informers, clock)
+    assert not evictor.concerns(Added(here))
+    assert list(evictor._of_node(Added(tainted))) == [("default", "p")]
+    assert list(evictor._of_node(Updated(tainted, tainted))) == []
+    assert evictor.concerns(Updated(here, here))
+    seen = evictor.observe(("default", "p"))
+    now += timedelta(seconds=5)
+    again = evictor.observe(("default", "p"))
+    assert seen is not None and seen == again, "the time counts from when it was first seen there"
+    assert evictor.concerns(Deleted(here)), "it is remembered"
+    here = msgspec.structs.replace(here, metadata=msgspec.structs.replace(here.metadata, uid="another"))
+    third = evictor.observe(("default", "p"))
+    assert third is not None and third.since == now, "another pod of that name has its own time"
+    tainted = node()
+    assert list(evictor._of_node(Updated(node(), node(taints=[core.Taint(key="k", effect="NoExecute")])))) == [
+        ("default", "p")
+    ]
+    assert evictor.observe(("default", "p")) is None and not evictor.concerns(Deleted(here))
+    assert not evictor.concerns(Updated(here, here))
