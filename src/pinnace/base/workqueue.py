@@ -77,7 +77,8 @@ class WorkQueue(Generic[K]):
 
     def forget(self, key: K) -> None:
         """The key succeeded: forget its failures."""
-        self._backoff.forget(key)
+        if key in self.failed:
+            self._backoff.forget(key)
 
     async def get(self) -> K:
         """The next key; `done` must be called with it afterwards."""

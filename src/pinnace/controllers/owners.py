@@ -13,7 +13,7 @@ from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
 from pinnace.client.informer import Event, Handler, Informer, revision_number
 from pinnace.controllers.plan import Patch, Ref, Wake
-from pinnace.controllers.selectors import plain, selects
+from pinnace.controllers.selectors import selects
 
 K = TypeVar("K")
 
@@ -137,14 +137,15 @@ def claim(
     """
     data = codec.metadata(owner)
     going = data.deletionTimestamp is not None
-    wanted = plain(selector)
+    plain = selector is not None and not selector.matchExpressions
+    wanted = ((selector.matchLabels if selector is not None else None) or _UNLABELLED).items()
     owned: list[K] = []
     patches: list[Patch] = []
     obj: Any
     for obj in objects:
         item = obj.metadata
         labels = item.labels or _UNLABELLED
-        matches = wanted <= labels.items() if wanted is not None else selects(selector, labels)
+        matches = wanted <= labels.items() if plain else selects(selector, labels)
         controller = ""
         for reference in item.ownerReferences or ():
             if reference.controller:

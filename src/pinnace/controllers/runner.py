@@ -296,12 +296,12 @@ class Runner(Generic[Seen]):
     def _follow_up(self, ref: Ref, deed: _Deed, final: bool) -> None:
         """Have the key decided again after what was written, if need be."""
         if final and not (ref in self._alarms and self._is_due(ref)):
-            woken = self._because.get(ref, ())
+            woken = self._because.pop(ref, None)
             # Of more than are remembered there may be others among them.
-            if len(woken) < _CAUSES and deed.revisions.issuperset(woken):
-                self._because.pop(ref, None)
+            if woken is None or (len(woken) < _CAUSES and deed.revisions.issuperset(woken)):
                 self.queue.dismiss(ref)      # nothing is left to be done, and nothing has happened but this
                 return
+            self._because[ref] = woken
         # What is decided next follows from what was just written, or from what that followed from.
         self._remember(ref, sorted(deed.written.values()) or deed.because)
         self._add(ref)

@@ -81,7 +81,7 @@ def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
             failure = failure or verdict.message
             (failed if verdict.counts else ignored).append(pod)
     successes, failures = (status.succeeded or 0) + len(succeeded), (status.failed or 0) + len(failed)
-    if noted is not None:
+    if noted is not None and known:
         successes += len(noted.succeeded or ())
         failures += len(noted.failed or ())
     if done is not None:
