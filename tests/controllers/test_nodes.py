@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,14 +13,21 @@ import pytest
 from pinnace.api.coordination import v1 as coordination
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
-from pinnace.client.informer import Added, Deleted, Updated
+from pinnace.base.clock import LoopClock
+from pinnace.base.randomness import Randomness
+from pinnace.client.client import Client
+from pinnace.client.events import EventRecorder
+from pinnace.client.informer import Added, Deleted, Informers, Updated
 from pinnace.controllers import node_lifecycle, podgc, taint_eviction
 from pinnace.controllers.node_ipam import Allocator
 from pinnace.controllers.node_lifecycle import Seen, decide
-from pinnace.controllers.plan import Delete, Emit, Patch, Ref
+from pinnace.controllers.plan import Delete, Emit, Patch, Plan, Ref
+from pinnace.controllers.runner import Runner
+from pinnace.testing.loop import simulate
 
 from .build import NOW, pod
 from .conftest import World
+from .fake import FakeServer
 
 GRACE = timedelta(seconds=50)
 
@@ -253,3 +260,43 @@ def test_a_pods_change_concerns_the_evictor_under_taints_alone() -> None:
     ]
     assert evictor.observe(("default", "p")) is None and not evictor.concerns(Deleted(here))
     assert not evictor.concerns(Updated(here, here))
+
+
+def test_a_node_that_is_heard_is_not_looked_at_and_its_silence_is_noticed_in_time() -> None:
+    async def run() -> tuple[int, float]:
+        loop = asyncio.get_running_loop()
+        clock = LoopClock(NOW, loop)
+        client = Client(FakeServer(clock))
+        informers = Informers(client, clock, Randomness(1))
+        controller = node_lifecycle.NodeLifecycleController(informers, clock, GRACE.total_seconds())
+        looks: list[node_lifecycle.Seen] = []
+
+        def look(seen: node_lifecycle.Seen, now: datetime) -> Plan:
+            looks.append(seen)
+            return decide(seen, now, GRACE)
+
+        controller.decide = look   # type: ignore[method-assign]
+        recorder = EventRecorder(client, "node-controller", clock=clock, randomness=Randomness(2))
+        runner = Runner(controller, client, recorder, clock=clock)
+        tasks = [asyncio.create_task(part.run()) for part in (informers, recorder, runner)]
+        data = meta.ObjectMeta(name="n1", namespace="kube-node-lease")
+        lease = await client.create(coordination.Lease(metadata=data, spec=coordination.LeaseSpec(renewTime="0")))
+        await client.create(node())
+        status = {"conditions": [{"type": "Ready", "status": "True"}]}
+        await client.patch(core.Node, "n1", "", {"status": status}, subresource="status")
+        await asyncio.sleep(1)
+        first = len(looks)
+        for number in range(60):
+            await asyncio.sleep(10)
+            spec = coordination.LeaseSpec(renewTime=str(number + 1))
+            lease = await client.update(coordination.Lease(metadata=lease.metadata, spec=spec))
+        heard, seen = loop.time(), len(looks)
+        while (await client.get(core.Node, "n1")).status.conditions[0].status == "True":   # type: ignore[index]  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return seen - first, loop.time() - heard
+
+    looks, silence = simulate(run)
+    assert looks == 0 and 50 <= silence <= 51

@@ -81,6 +81,10 @@ class NodeLifecycleController:
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now, self._grace)
 
+    def since(self, ref: Ref) -> datetime | None:
+        """When it was last heard, which is all that a look at a node that is well would be about."""
+        return self._heard.get(ref[1]) if ref[1] in self._ready else None
+
     def _lease_changed(self, event: Event[coordination.Lease]) -> None:
         new, old = event.new, event.old
         if new is None or new.spec is None:

@@ -155,6 +155,9 @@ class Controller(Protocol[Seen]):
     most objects are not. While other caches are being filled it must not say no for what it does not see there yet,
     unless a watch will wake the object when it comes.
 
+    `since`, where a controller has it, gives the moment from which the wait that `decide` asks for counts (None: do not
+    rely on it). If that has moved on when the wait is over, and nothing else has happened, it is prolonged by as much.
+
     `report`, where a controller has it, is asked instead of logging when actions were refused: it gives what to
     tell or to write then (its actions are performed, its failures are only logged).
     """
