@@ -122,6 +122,8 @@ class Call(msgspec.Struct):
     def sent(self, given: WriteOptions) -> Any:
         """The object that was sent, a fresh one. Raises BadRequest, UnsupportedMediaType."""
         request, kind = self.request, self.registry.kind
+        if request.given is not None:
+            return bodies.given(request, kind)
         if given is _TRUSTED and request.body and request.headers.get("content-type") == JSON:
             return bodies.typed(request.body, kind, compact=True)
         obj, warnings = bodies.decode(request, kind, given.validation, ours=not self.encoded)
@@ -274,10 +276,12 @@ async def _update_status(call: Call, given: WriteOptions, format: Format, part: 
     registry, request, target = call.registry, call.request, call.target
 
     def read() -> Any:
-        obj = bodies.metadata_and_status(request.body, registry.kind)
+        whole = request.given is not None
+        obj = bodies.given(request, registry.kind) if whole else bodies.metadata_and_status(request.body, registry.kind)
         metadata.take_namespace(obj, registry.kind, target.namespace)
         metadata.check_name(obj, target.name)
-        registry.resource.default(obj)
+        if not whole:      # else it has its defaults, in what may not be changed
+            registry.resource.default(obj)
         return obj
 
     first = read()

@@ -107,22 +107,25 @@ class Client:
         return ObjectList(items, about.resourceVersion or "", about.continue_ or "", about.remainingItemCount)
 
     async def create(
-        self, obj: K, *, namespace: str = "", because: tuple[int, ...] = (), dry_run: bool = False
+        self, obj: K, *, namespace: str = "", because: tuple[int, ...] = (), dry_run: bool = False, giving: bool = False
     ) -> K:
+        """`giving`: see `update`."""
         of: Any = type(obj)
         path = collection_path(kind_of_type(of), namespace or codec.metadata(obj).namespace or "")
         query = _ALL_DRY if dry_run else None
-        response = await self.call("POST", path, query=query, body=codec.encode(obj), because=because)
+        body, given = (b"", obj) if giving else (codec.encode(obj), None)
+        response = await self.call("POST", path, query=query, body=body, because=because, given=given)
         return self._object(type(obj), response)
 
     async def create_subresource(
         self, parent: type[Any], name: str, namespace: str, subresource: str, body: K, *,
-        because: tuple[int, ...] = (),
+        because: tuple[int, ...] = (), giving: bool = False,
     ) -> K:
         """POST to a subresource, e.g. `pods/web/binding`. Returns what the server answered, decoded as the
-        body's type where it is of that kind; a Status answer gives the body back."""
+        body's type where it is of that kind; a Status answer gives the body back. `giving`: see `update`."""
         path = object_path(kind_of(parent), namespace, name, subresource)
-        response = await self.call("POST", path, body=codec.encode(body), because=because)
+        data, given = (b"", body) if giving else (codec.encode(body), None)
+        response = await self.call("POST", path, body=data, because=because, given=given)
         if isinstance(response.object, type(body)):
             return response.object
         answer = response.object if isinstance(response.object, dict) else json.loads(response.body)
@@ -130,11 +133,17 @@ class Client:
             return body
         return codec.decode(type(body), response.body)
 
-    async def update(self, obj: K, *, subresource: str = "", because: tuple[int, ...] = ()) -> K:
+    async def update(
+        self, obj: K, *, subresource: str = "", because: tuple[int, ...] = (), giving: bool = False
+    ) -> K:
+        """`giving`: a server in this process gets the object itself, not its JSON, and may change it: nobody else has
+        it or changes what is in it, from now on. Metadata may be shared with others; with `subresource` "status",
+        so may everything but the status itself. It is in the form that a server sends (see `Request.given`)."""
         of: Any = type(obj)
         meta = codec.metadata(obj)
         path = object_path(kind_of_type(of), meta.namespace or "", meta.name or "", subresource)
-        response = await self.call("PUT", path, body=codec.encode(obj), because=because)
+        body, given = (b"", obj) if giving else (codec.encode(obj), None)
+        response = await self.call("PUT", path, body=body, because=because, given=given)
         return self._object(type(obj), response)
 
     async def patch(
@@ -237,15 +246,16 @@ class Client:
         content_type: str = _JSON,
         accept: str = _JSON,
         because: tuple[int, ...] = (),
+        given: object = None,
     ) -> Response:
-        """One request; raises for every answer that is not a success."""
-        sent = content_type if body else ""
+        """One request; raises for every answer that is not a success. `given`: see `Request`."""
+        sent = content_type if body or given is not None else ""
         try:
             headers = self._headers[accept, sent]
         except KeyError:
             headers = self._make_headers(accept, sent)
         response = await self.transport.send(
-            Request(method, path, query or _NO_QUERY, headers, body, self.user, because, self.about)
+            Request(method, path, query or _NO_QUERY, headers, body, self.user, because, self.about, given=given)
         )
         if response.status >= 400:
             raise _failure(response)

@@ -298,7 +298,7 @@ class EventRecorder:
                 if repeated:
                     await self._count(send.event, because)
                 else:
-                    await self._client.create(send.event, because=because)
+                    await self._client.create(send.event, because=because, giving=True)
                 return
             except errors.NotFound as error:
                 if not repeated:

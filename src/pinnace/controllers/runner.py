@@ -355,7 +355,9 @@ class Runner(Generic[Seen]):
                     deed.unsure[type(obj), codec.metadata(obj).namespace or ""] = None
                     raise
             case Update(obj, subresource):
-                result = await client.update(obj, subresource=subresource, because=because)
+                # A new status is the controller's own; what else it writes may share parts with what others have.
+                giving = subresource == "status"
+                result = await client.update(obj, subresource=subresource, because=because, giving=giving)
             case Patch(kind, namespace, name, patch, patch_type, subresource):
                 result = await client.patch(
                     kind, name, namespace, patch, type=patch_type, subresource=subresource, because=because
