@@ -350,7 +350,8 @@ class Runner(Generic[Seen]):
         match write:
             case Create(obj):
                 try:
-                    result = await client.create(obj, because=because)
+                    # Its template belongs to others.
+                    result = await client.create(codec.copy(obj), because=because, giving=True)
                 except (OSError, TimeoutError, errors.Timeout):
                     deed.unsure[type(obj), codec.metadata(obj).namespace or ""] = None
                     raise
