@@ -353,6 +353,8 @@ async def delete_collection(call: Call) -> Response:
 
 
 def _delete_options(request: Request) -> DeleteOptions:
+    if request.given is not None:
+        return options.delete_options(request.query, request.given)
     if not request.body.strip():
         return options.delete_options(request.query, None)
     body = bodies.plain(bodies.as_json(request, DELETE_OPTIONS), "DeleteOptions")

@@ -91,6 +91,7 @@ class Registry:
         self._warnings = None if resource.warnings is no_warnings else resource.warnings
         self._prefix = cache.prefix
         self._namespaced = cache.form.kind.namespaced
+        self._converts = self.view.converts
 
     def key(self, namespace: str, name: str) -> str:
         """Where the store has it."""
@@ -100,10 +101,9 @@ class Registry:
 
     def find(self, namespace: str, name: str) -> Entry | None:
         """The newest entry in this version; None if there is none."""
-        entry = self.cache.entries.get(self.key(namespace, name))
-        if entry is None or self.resource.from_stored is None:
-            return entry
-        return self.view.entry(entry)
+        prefix = self._prefix
+        entry = self.cache.entries.get(f"{prefix}{namespace}/{name}" if self._namespaced else prefix + name)
+        return entry if entry is None or not self._converts else self.view.entry(entry)
 
     def entry(self, namespace: str, name: str) -> Entry:
         """Raises NotFound."""
@@ -176,10 +176,10 @@ class Registry:
         try:
             if write.validating:
                 await write.validate(obj, None)
-            there = self.key(meta.namespace or "", meta.name)
-            if there in self.cache.entries:
-                raise self._exists(meta.name, self.cache.entries[there])
-            entry = await self.commit(obj, None, write)
+            key = self.key(meta.namespace or "", meta.name)
+            if key in self.cache.entries:
+                raise self._exists(meta.name, self.cache.entries[key])
+            entry = await self.commit(key, obj, None, write)
         except BaseException as error:
             if undo is not None:
                 undo()
@@ -251,7 +251,7 @@ class Registry:
                 await write.validate(new, before)
             if new.metadata.deletionTimestamp is not None and self._deletion.finished(new):
                 return await self.remove(old, write, last=new)
-            entry = await self.commit(new, old, write)
+            entry = await self.commit(old.key, new, old, write)
         except BaseException:
             if undo is not None:
                 undo()
@@ -264,20 +264,19 @@ class Registry:
         """Begin or finish a deletion. Returns the object's last state, and whether it is gone."""
         return await self._deletion.delete(namespace, name, options, write)
 
-    async def commit(self, obj: Any, old: Entry | None, write: Write) -> Entry:
-        """Write one object, and wait until the cache shows it. Raises store.Conflict.
+    async def commit(self, key: str, obj: Any, old: Entry | None, write: Write) -> Entry:
+        """Write one object under its key, and wait until the cache shows it. Raises store.Conflict.
 
         Nothing is written on a dry run, nor if nothing differs from `old`.
         """
         convert = self.resource.to_stored
         stored = convert(obj) if convert is not None else obj
-        form, meta = self.cache.form, obj.metadata
+        form = self.cache.form
         value = form.value(stored)
-        key = old.key if old is not None else self.key(meta.namespace or "", meta.name or "")
         if old is not None and value == (self._stored(old) if convert is not None else old).value:
             return old
         if write.context.dry_run:
-            meta.resourceVersion = str(old.revision) if old is not None else None
+            obj.metadata.resourceVersion = str(old.revision) if old is not None else None
             shown = self.view.form
             return Entry(key, obj, shown.value(obj), old.revision if old is not None else 0, 0, shown)
         feed = self._feed

@@ -191,7 +191,7 @@ class Client:
         if conditions:
             options["preconditions"] = conditions
         path = object_path(kind_of(kind), namespace, name)
-        await self.call("DELETE", path, body=codec.encode(options), because=because)
+        await self.call("DELETE", path, given=options, because=because)
 
     async def watch(
         self,
