@@ -273,27 +273,30 @@ async def update(call: Call) -> Response:
 
 async def _update_status(call: Call, given: WriteOptions, format: Format, part: Subresource[Any]) -> Response:
     """From a caller in this process: the rest of its object, which would not be taken over, is not even decoded."""
-    registry, request, target = call.registry, call.request, call.target
-
-    def read() -> Any:
-        whole = request.given is not None
-        obj = bodies.given(request, registry.kind) if whole else bodies.metadata_and_status(request.body, registry.kind)
-        metadata.take_namespace(obj, registry.kind, target.namespace)
-        metadata.check_name(obj, target.name)
-        if not whole:      # else it has its defaults, in what may not be changed
-            registry.resource.default(obj)
-        return obj
-
-    first = read()
+    registry, target = call.registry, call.target
+    first = _status(call)
     pinned = first.metadata.resourceVersion not in (None, "", "0")
 
     def change(current: Any) -> Any:
-        obj = first if pinned else read()
+        obj = first if pinned else _status(call)
         return msgspec.structs.replace(current, metadata=obj.metadata, status=obj.status)
 
     write = call.write(given.dry_run, "UPDATE")
     entry = await registry.update(target.namespace, target.name, change, write, part=part, pinned=pinned)
     return call.answer(entry, format)
+
+
+def _status(call: Call) -> Any:
+    """An object with the metadata and the status that were sent, fresh ones. Raises BadRequest."""
+    request, registry = call.request, call.registry
+    if request.given is not None:
+        obj = bodies.given(request, registry.kind)
+    else:
+        obj = bodies.metadata_and_status(request.body, registry.kind)
+        registry.resource.default(obj)       # what is given has its defaults
+    metadata.take_namespace(obj, registry.kind, call.target.namespace)
+    metadata.check_name(obj, call.target.name)
+    return obj
 
 
 async def _create_on_update(call: Call, obj: Any, given: WriteOptions, format: Format) -> Response:

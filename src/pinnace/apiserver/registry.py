@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pinnace.api import codec, errors, fields, times
+from pinnace.api import errors, fields, times
 from pinnace.api.fields import FieldError
 from pinnace.apiserver import metadata
 from pinnace.apiserver.access import Admission, AdmissionPlugin
@@ -142,19 +142,18 @@ class Registry:
         return self._create(obj, write)
 
     async def _create_generated(self, obj: Any, write: Write) -> Entry:
-        base = obj.metadata.generateName[: metadata.GENERATED_BASE]
-        original = codec.encode(obj)
-        for attempt in range(_CREATE_TRIES):
-            if attempt:
-                obj = codec.decode(type(obj), original)
-            obj.metadata.name = base + self._randomness.suffix()
-            try:
-                return await self._create(obj, write)
-            except errors.AlreadyExists as error:
-                last = error
-        raise errors.AlreadyExists(
-            f"{last.message}, the server was not able to generate a unique name for the object", last.details
-        )
+        meta = obj.metadata
+        base, namespace = meta.generateName[: metadata.GENERATED_BASE], meta.namespace or ""
+        for _ in range(_CREATE_TRIES):
+            meta.name = base + self._randomness.suffix()
+            if self.key(namespace, meta.name) not in self.cache.entries:
+                break
+        try:
+            return await self._create(obj, write)
+        except errors.AlreadyExists as error:
+            raise errors.AlreadyExists(
+                f"{error.message}, the server was not able to generate a unique name for the object", error.details
+            ) from error
 
     async def _create(self, obj: Any, write: Write) -> Entry:
         resource, context = self.resource, write.context
