@@ -251,11 +251,16 @@ async def _answer(call: Call, obj: Any, format: Format) -> Response:
     return responses.warn(responses.document(done, Format(format.media), status=201), call.warnings)
 
 
-async def update(call: Call) -> Response:
-    registry, resource, part, target = call.registry, call.registry.resource, call.route.part, call.target
-    format, given = call.terms()
+def update(call: Call) -> Coroutine[Any, Any, Response]:
+    part = call.route.part
     if part is not None and part.name == "status" and not call.encoded:
-        return await _update_status(call, given, format, part)
+        return _update_status(call, part)
+    return _update(call, part)
+
+
+async def _update(call: Call, part: Subresource[Any] | None) -> Response:
+    registry, resource, target = call.registry, call.registry.resource, call.target
+    format, given = call.terms()
     obj = call.sent(given)
     metadata.take_namespace(obj, registry.kind, target.namespace)
     metadata.check_name(obj, target.name)
@@ -271,9 +276,10 @@ async def update(call: Call) -> Response:
     return call.answer(entry, format)
 
 
-async def _update_status(call: Call, given: WriteOptions, format: Format, part: Subresource[Any]) -> Response:
+async def _update_status(call: Call, part: Subresource[Any]) -> Response:
     """From a caller in this process: the rest of its object, which would not be taken over, is not even decoded."""
     registry, target = call.registry, call.target
+    format, given = call.terms()
     first = _status(call)
     pinned = first.metadata.resourceVersion not in (None, "", "0")
 

@@ -211,46 +211,46 @@ class Registry:
                 old = self.entry(namespace, name)
             new = change(old.object)
             try:
-                return await self.replace(new, old, write, part=part)
+                return await self._replace(new, old, write, part)
             except Conflict as error:
                 if pinned:
                     raise self.conflict(name) from error
                 await self.catch_up()
         raise self.conflict(name)
 
-    async def replace(
-        self, new: Any, old: Entry, write: Write, *, part: Subresource[Any] | None = None
-    ) -> Entry:
+    def _replace(
+        self, new: Any, old: Entry, write: Write, part: Subresource[Any] | None
+    ) -> Coroutine[Any, Any, Entry]:
         """Put a changed object in an old one's place, once. Raises store.Conflict when that has changed."""
-        resource, context = self.resource, write.context
         before = old.object
         self._check_identity(new, before, part)
         metadata.prepare_changed(new.metadata, before.metadata)
         if part is not None:
             _keep_the_rest(new, before)
             if part.prepare is not None:
-                part.prepare(new, before, context)
+                part.prepare(new, before, write.context)
             elif hasattr(new, "spec"):
                 new.spec = before.spec
+        if write.mutating or write.validating or (part is None and self.resource.reserve is not None):
+            return self._replace_admitted(new, old, write, part)
+        self._judge(new, before, write, part)
+        return self._finish(new, old, write)
+
+    async def _replace_admitted(
+        self, new: Any, old: Entry, write: Write, part: Subresource[Any] | None
+    ) -> Entry:
+        """The same where others have a say."""
+        resource, context, before = self.resource, write.context, old.object
         if write.mutating:
             await write.mutate(new, before)
-        if part is None and self._prepare_update is not None:
-            self._prepare_update(new, before, context)
-        counted = resource.generation and (part is None or part.generation)
-        if counted and not metadata.same_content(new, before):
-            new.metadata.generation = (before.metadata.generation or 0) + 1
-        self._validate_change(new, before, part)
-        if part is None and self._warnings is not None:
-            write.warn(self._warnings(new, before))
+        self._judge(new, before, write, part)
         undo = None
         if resource.reserve is not None and part is None:
             undo = await resource.reserve(self._server, new, before, context)
         try:
             if write.validating:
                 await write.validate(new, before)
-            if new.metadata.deletionTimestamp is not None and self._deletion.finished(new):
-                return await self.remove(old, write, last=new)
-            entry = await self.commit(old.key, new, old, write)
+            entry = await self._finish(new, old, write)
         except BaseException:
             if undo is not None:
                 undo()
@@ -258,6 +258,11 @@ class Registry:
         if undo is not None and context.dry_run:
             undo()
         return entry
+
+    def _finish(self, new: Any, old: Entry, write: Write) -> Coroutine[Any, Any, Entry]:
+        if new.metadata.deletionTimestamp is not None and self._deletion.finished(new):
+            return self.remove(old, write, last=new)
+        return self.commit(old.key, new, old, write)
 
     async def delete(self, namespace: str, name: str, options: DeleteOptions, write: Write) -> tuple[Entry, bool]:
         """Begin or finish a deletion. Returns the object's last state, and whether it is gone."""
@@ -333,8 +338,14 @@ class Registry:
                 meta.name, f"Precondition failed: UID in precondition: {meta.uid}, UID in object meta: {current.uid}"
             )
 
-    def _validate_change(self, new: Any, before: Any, part: Subresource[Any] | None) -> None:
+    def _judge(self, new: Any, before: Any, write: Write, part: Subresource[Any] | None) -> None:
+        """The kind's own rules for a change; the generation rises with what it counts. Raises Invalid."""
         resource = self.resource
+        if part is None and self._prepare_update is not None:
+            self._prepare_update(new, before, write.context)
+        counted = resource.generation and (part is None or part.generation)
+        if counted and not metadata.same_content(new, before):
+            new.metadata.generation = (before.metadata.generation or 0) + 1
         findings: list[FieldError] = []
         if new.metadata != before.metadata:      # what is there was found good before
             findings += validate_object_meta(
@@ -347,6 +358,8 @@ class Registry:
             findings += part.validate(new, before)
         if findings:
             raise errors.Invalid.of(self.kind.kind, self.kind.group, new.metadata.name or "", findings)
+        if part is None and self._warnings is not None:
+            write.warn(self._warnings(new, before))
 
 
 def _keep_the_rest(new: Any, before: Any) -> None:

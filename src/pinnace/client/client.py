@@ -8,7 +8,7 @@ in-process they are the server's own decoded objects, shared and never to be cha
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -77,7 +77,7 @@ class Client:
 
     async def get(self, kind: type[K], name: str, namespace: str = "", *, subresource: str = "") -> K:
         path = object_path(kind_of(kind), namespace, name, subresource)
-        return self._object(kind, await self.call("GET", path))
+        return self._object(kind, await self._sent("GET", path, None, b"", (), None))
 
     async def list(
         self,
@@ -114,7 +114,7 @@ class Client:
         path = collection_path(kind_of_type(of), namespace or codec.metadata(obj).namespace or "")
         query = _ALL_DRY if dry_run else None
         body, given = (b"", obj) if giving else (codec.encode(obj), None)
-        response = await self.call("POST", path, query=query, body=body, because=because, given=given)
+        response = await self._sent("POST", path, query, body, because, given)
         return self._object(type(obj), response)
 
     async def create_subresource(
@@ -143,7 +143,7 @@ class Client:
         meta = codec.metadata(obj)
         path = object_path(kind_of_type(of), meta.namespace or "", meta.name or "", subresource)
         body, given = (b"", obj) if giving else (codec.encode(obj), None)
-        response = await self.call("PUT", path, body=body, because=because, given=given)
+        response = await self._sent("PUT", path, None, body, because, given)
         return self._object(type(obj), response)
 
     async def patch(
@@ -159,14 +159,8 @@ class Client:
         query: Mapping[str, tuple[str, ...]] | None = None,
     ) -> K:
         """`patch` is what goes over the wire, as plain dicts and lists."""
-        response = await self.call(
-            "PATCH",
-            object_path(kind_of(kind), namespace, name, subresource),
-            body=codec.encode(patch),
-            content_type=_PATCH_MEDIA[type],
-            because=because,
-            query=query,
-        )
+        path = object_path(kind_of(kind), namespace, name, subresource)
+        response = await self._sent("PATCH", path, query, codec.encode(patch), because, None, _PATCH_MEDIA[type])
         return self._object(kind, response)
 
     async def delete(
@@ -249,17 +243,30 @@ class Client:
         given: object = None,
     ) -> Response:
         """One request; raises for every answer that is not a success. `given`: see `Request`."""
+        response = await self._sent(method, path, query, body, because, given, content_type, accept)
+        if response.status >= 400:
+            raise _failure(response)
+        return response
+
+    def _sent(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, tuple[str, ...]] | None,
+        body: bytes,
+        because: tuple[int, ...],
+        given: object,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+    ) -> Coroutine[Any, Any, Response]:
         sent = content_type if body or given is not None else ""
         try:
             headers = self._headers[accept, sent]
         except KeyError:
             headers = self._make_headers(accept, sent)
-        response = await self.transport.send(
+        return self.transport.send(
             Request(method, path, query or _NO_QUERY, headers, body, self.user, because, self.about, given=given)
         )
-        if response.status >= 400:
-            raise _failure(response)
-        return response
 
     def _make_headers(self, accept: str, sent: str) -> Mapping[str, str]:
         headers = {"accept": accept, "user-agent": self.agent}
@@ -270,6 +277,8 @@ class Client:
 
     @staticmethod
     def _object(kind: type[K], response: Response) -> K:
+        if response.status >= 400:
+            raise _failure(response)
         found: Any = response.object
         return found if found.__class__ is kind else codec.decode(kind, response.body)
 

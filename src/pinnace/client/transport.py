@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -115,6 +115,6 @@ class Transport(Protocol):
     """Sends a request. Raises `ConnectionError` or `TimeoutError` when no answer came; an answer of any
     status is returned, not raised."""
 
-    async def send(self, request: Request) -> Response: ...
+    def send(self, request: Request) -> Coroutine[Any, Any, Response]: ...
 
     async def close(self) -> None: ...
