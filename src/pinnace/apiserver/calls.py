@@ -78,23 +78,21 @@ class Call(msgspec.Struct):
         """What is recorded with the write. Agent, object and revisions are the caller's own words: they are kept
         within bounds, shown beside the user that was authenticated, and decide nothing."""
         request = self.request
-        headers = request.headers
-        told, revisions = request.about, request.because
         if self.encoded:
-            told, revisions = told or headers.get("pinnace-about", ""), because(request)
-        elif len(revisions) > MOST_BECAUSE:
-            revisions = revisions[:MOST_BECAUSE]
+            told, revisions = request.about or request.headers.get("pinnace-about", ""), because(request)
+        else:
+            told, revisions = request.about, request.because[:MOST_BECAUSE]
         return Cause(
-            self.user.name, self.verb, revisions, agent(headers.get("user-agent", "")[:256]),
-            printable(told[:_MOST_ABOUT]), self.target.subresource, int(now.timestamp() * 1000),
+            self.user.name, self.verb, revisions, agent(request.headers.get("user-agent", "")[:256]),
+            printable(told[:_MOST_ABOUT]), self.target.subresource, milliseconds(now),
         )  # fmt: skip
 
     def write(self, dry_run: bool, operation: Operation, *, name: str = "") -> Write:
         """What the registry needs to know, with admission bound to this call."""
-        target, user, now = self.target, self.user, self.server.clock.now()
+        user, now = self.user, self.server.clock.now()
         mutating, validating = self.route.plugins[operation, NODES in user.groups]
-        admission = self._admission(operation, name or target.name, dry_run) if mutating or validating else None
-        context = Context(user, now, dry_run, target.subresource)
+        admission = self._admission(operation, name or self.target.name, dry_run) if mutating or validating else None
+        context = Context(user, now, dry_run, self.target.subresource)
         return Write(context, self.cause(now), self.warnings, admission, mutating, validating)
 
     def _admission(self, operation: Operation, name: str, dry_run: bool) -> Admission:
@@ -150,6 +148,12 @@ def because(request: Request) -> tuple[int, ...]:
         return ()
     words = header[:512].split(",")[:MOST_BECAUSE]
     return tuple(int(word) for word in words if word.isascii() and word.strip().isdigit() and len(word) < 20)
+
+
+@lru_cache(maxsize=16)
+def milliseconds(moment: datetime) -> int:
+    """Since 1970. Where time is virtual, many writes share one instant."""
+    return int(moment.timestamp() * 1000)
 
 
 @lru_cache(maxsize=1024)

@@ -97,7 +97,7 @@ class ApiServer:
         self._by_kind: dict[Kind, Registry] = {}
         for resource in self.resources:
             self._serve(resource)
-        self._routes = Routes(self._registries)
+        self._routes = Routes(self._registries, self.metrics)
         self.admission = tuple(admission)
         self.objects = CachedObjects(self)
         self.documents = Documents(self, address)
@@ -199,7 +199,8 @@ class ApiServer:
                 return await rest(work, waiting)
         except TimeoutError:
             response = responses.failure(errors.Timeout(_LATE, errors.StatusDetails()))
-            self.metrics.count(_verb(request, target), target, response.status, self.clock.monotonic() - started)
+            series = self.metrics.series(_verb(request, target), target)
+            series.count(response.status, self.clock.monotonic() - started)
             return response
 
     def _limit(self, request: Request, target: Target | None) -> float | None:
@@ -217,7 +218,7 @@ class ApiServer:
     async def _handle(self, request: Request, encoded: bool) -> Response:
         started = self.clock.monotonic()
         target = parse(request.path)
-        verb = ""
+        verb, series = "", None
         try:
             verb = _verb(request, target)
             user = request.user
@@ -227,6 +228,7 @@ class ApiServer:
                 response = await self._document(request, user, verb)
             else:
                 call = self._call(request, user, target, verb, encoded)
+                series = call.route.series
                 response = await call.route.run(call)
         except errors.StatusError as error:
             response = responses.failure(error, request.headers.get("accept", ""))
@@ -235,7 +237,9 @@ class ApiServer:
         except Exception as error:
             log.exception("%s %s failed", request.method, request.path)
             response = responses.failure(errors.InternalError.of(error))
-        self.metrics.count(verb, target, response.status, self.clock.monotonic() - started)
+        if series is None:
+            series = self.metrics.series(verb, target)
+        series.count(response.status, self.clock.monotonic() - started)
         return response
 
     async def _user(self, request: Request) -> User:
