@@ -168,7 +168,7 @@ CRON_JOB: Resource[batch.CronJob] = Resource(
     prepare_update=keep_status,
     validate_create=validate,
     validate_update=lambda new, _: _spec(new.spec),
-    warnings=of_template(lambda cron: cron.spec.jobTemplate.spec.template, "spec.jobTemplate.spec.template"),
+    warnings=of_template("spec.jobTemplate.spec.template"),
     columns=COLUMNS,
     subresources=(status_part(),),
 )

@@ -113,9 +113,11 @@ def validate_job_spec(spec: batch.JobSpec, path: str) -> Iterator[FieldError]:
                 "is Indexed",
             )
     else:
-        for word in ("backoffLimitPerIndex", "maxFailedIndexes"):
-            if getattr(spec, word) is not None:
-                yield invalid(f"{path}.{word}", getattr(spec, word), "requires indexed completion mode")
+        for word, limit in (
+            ("backoffLimitPerIndex", spec.backoffLimitPerIndex), ("maxFailedIndexes", spec.maxFailedIndexes)
+        ):  # fmt: skip
+            if limit is not None:
+                yield invalid(f"{path}.{word}", limit, "requires indexed completion mode")
     if spec.podReplacementPolicy not in (None, "TerminatingOrFailed", "Failed"):
         yield not_supported(
             f"{path}.podReplacementPolicy", spec.podReplacementPolicy, ("Failed", "TerminatingOrFailed")
@@ -256,7 +258,7 @@ JOB: Resource[batch.Job] = Resource(
     prepare_update=keep_status,
     validate_create=validate,
     validate_update=validate_update,
-    warnings=of_template(lambda thing: thing.spec.template, "spec.template"),
+    warnings=of_template("spec.template"),
     columns=COLUMNS,
     fields={"status.successful": lambda j: str(j.status.succeeded or 0)},
     subresources=(status_part(validate_status),),
