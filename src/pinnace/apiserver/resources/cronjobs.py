@@ -46,7 +46,8 @@ def default(cron: batch.CronJob) -> None:
     spec = cron.spec
     job = spec.jobTemplate.spec
     default_pod_spec(job.template.spec)
-    default_failure_policy(job.podFailurePolicy)
+    if job.podFailurePolicy is not None:
+        default_failure_policy(job.podFailurePolicy)
     if not spec.concurrencyPolicy:
         spec.concurrencyPolicy = "Allow"
     if spec.suspend is None:

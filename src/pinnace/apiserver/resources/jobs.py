@@ -49,7 +49,8 @@ def default(job: batch.Job) -> None:
         spec.completionMode = "NonIndexed"
     if spec.suspend is None:
         spec.suspend = False
-    default_failure_policy(spec.podFailurePolicy)
+    if spec.podFailurePolicy is not None:
+        default_failure_policy(spec.podFailurePolicy)
     if spec.manualSelector is None:
         spec.manualSelector = False
     if spec.podReplacementPolicy is None:
@@ -58,8 +59,8 @@ def default(job: batch.Job) -> None:
         )
 
 
-def default_failure_policy(policy: batch.PodFailurePolicy | None) -> None:
-    for rule in policy.rules if policy is not None else ():
+def default_failure_policy(policy: batch.PodFailurePolicy) -> None:
+    for rule in policy.rules:
         for pattern in rule.onPodConditions or ():
             if not pattern.status:
                 pattern.status = "True"

@@ -215,13 +215,13 @@ def validate_status(new: core.Pod, old: core.Pod) -> Iterator[FieldError]:
             "Never",
         )
     if status.podIPs and status.podIPs != was.podIPs:
-        yield from _addresses([item.ip for item in status.podIPs], "status.podIPs")
+        yield from _addresses(status.podIPs, "status.podIPs")
     if status.hostIPs and (status.hostIPs != was.hostIPs or status.hostIP != was.hostIP):
-        hosts = [item.ip for item in status.hostIPs]
-        if hosts[0] != (status.hostIP or ""):
-            yield invalid("status.hostIPs[0].ip", hosts[0], "must be equal to `hostIP`")
+        first = status.hostIPs[0].ip
+        if first != (status.hostIP or ""):
+            yield invalid("status.hostIPs[0].ip", first, "must be equal to `hostIP`")
         if status.hostIPs != was.hostIPs:
-            yield from _addresses(hosts, "status.hostIPs")
+            yield from _addresses(status.hostIPs, "status.hostIPs")
     for i, claim_status in enumerate(status.resourceClaimStatuses or ()):
         claims = {claim.name for claim in new.spec.resourceClaims or ()}
         if claim_status.name not in claims:
@@ -232,10 +232,12 @@ def validate_status(new: core.Pod, old: core.Pod) -> Iterator[FieldError]:
             )
 
 
-def _addresses(addresses: list[str], path: str) -> Iterator[FieldError]:
-    for i, address in enumerate(addresses):
-        yield from rules.ip_address(f"{path}[{i}]", address)
-    if len(addresses) > 1:
+def _addresses(items: Sequence[core.PodIP | core.HostIP], path: str) -> Iterator[FieldError]:
+    for i, item in enumerate(items):
+        if not rules.is_ip(item.ip):
+            yield from rules.ip_address(f"{path}[{i}]", item.ip)
+    if items[1:]:
+        addresses = [item.ip for item in items]
         if len({":" in address for address in addresses}) < 2 or len(addresses) > 2:
             yield invalid(
                 path, [{"ip": address} for address in addresses], "may specify no more than one IP for each IP family"
