@@ -103,7 +103,7 @@ def validate_annotations(annotations: Mapping[str, str] | None, path: str) -> It
     size = 0
     for key, value in annotations.items():
         # Annotation keys may be upper case in their prefix: upstream lowers them before it looks.
-        if not rules.is_qualified(key.lower()):
+        if not rules.is_qualified(key) and not rules.is_qualified(key.lower()):
             yield from (invalid(path, key, message) for message in rules.qualified_messages(key.lower()))
         size += len(key) + len(value.encode())
     if size > ANNOTATIONS_LIMIT:

@@ -36,8 +36,11 @@ _good_in_templates = GoodSpecs()
 
 
 def validate_pod_template(template: core.PodTemplateSpec, path: str) -> Iterator[FieldError]:
-    yield from validate_labels(template.metadata.labels, f"{path}.labels")
-    yield from validate_annotations(template.metadata.annotations, f"{path}.annotations")
+    about = template.metadata
+    if about.labels:
+        yield from validate_labels(about.labels, f"{path}.labels")
+    if about.annotations:
+        yield from validate_annotations(about.annotations, f"{path}.annotations")
     yield from _good_in_templates.judge(validate_pod_spec, template.spec, f"{path}.spec")
     if template.spec.ephemeralContainers:
         yield forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
