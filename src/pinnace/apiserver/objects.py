@@ -48,8 +48,9 @@ class CachedObjects:
 
     def version(self, *kinds: type[Any]) -> int:
         """Rises whenever an object of one of the kinds is written or deleted."""
-        caches = self._caches.get(kinds)
-        if caches is None:
+        try:
+            caches = self._caches[kinds]
+        except KeyError:
             caches = self._caches[kinds] = tuple([self.registries[kind].cache for kind in kinds])
         version = 0
         for cache in caches:

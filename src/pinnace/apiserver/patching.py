@@ -49,8 +49,8 @@ def change_for(
             return asked.of_status, False
         case {"status": dict(), "metadata": {"uid": str(), **more}, **rest} if status and not (rest or more):
             return asked.of_status, False
-        case {"metadata": dict(), **rest} if not status and not rest:
-            return asked.of_metadata, pinned(patch, media)
+        case {"metadata": dict() as about, **rest} if not status and not rest:
+            return asked.of_metadata, bool(about.get("resourceVersion"))
     return asked.whole, pinned(patch, media)
 
 

@@ -96,11 +96,13 @@ def _retain(old: Json, patch: Json) -> Json:
 
 
 def _delete_from_list(new: Json, key: str, gone: Any) -> None:
-    if not isinstance(gone, list):
-        raise PatchError(_BAD_PRIMITIVE_LIST)
-    present = new.get(key)
-    if isinstance(present, list):
-        new[key] = [value for value in present if not _among(value, gone)]
+    match new.get(key), gone:
+        case list() as present, list():
+            new[key] = [value for value in present if not _among(value, gone)]
+        case _, list():
+            pass
+        case _:
+            raise PatchError(_BAD_PRIMITIVE_LIST)
 
 
 def _ordered_lists(new: Json, patch: Json, of: str) -> set[str]:
@@ -143,9 +145,13 @@ def _list(old: list[Any], patch: list[Any], held: Held, plain: bool, nulls: bool
     if not key:
         raise PatchError("cannot merge lists without merge key for type " + (of or "interface"))
     live, changes = (old, patch) if plain else _special(old, patch, key)
+    brought = _places(changes, key)
+    places = _places(live, key) if brought is not None else None
+    if brought and places is not None and len(brought) == len(changes) and places.keys().isdisjoint(brought):
+        # What is all new comes first.
+        return [*(map(_without_directives, changes) if nulls else changes), *live]
     merged = list(live)
-    places = _places(live, key) if _places(changes, key) is not None else None
-    last, steady, fresh = -1, True, places is not None
+    last, steady = -1, True
     for change in changes:
         if places is None:
             at = _find(merged, key, _key_of(change, key))
@@ -157,13 +163,11 @@ def _list(old: list[Any], patch: list[Any], held: Held, plain: bool, nulls: bool
                 places[change[key]] = len(merged)
             merged.append(_without_directives(change) if nulls else change)
         else:
-            fresh, steady = False, steady and at > last
+            steady = steady and at > last
             last = at
             merged[at] = merge(merged[at], change, of, plain, nulls)
     if steady:
         return merged        # what changes where it stands, one after the other, moves nothing
-    if fresh:
-        return merged[len(live) :] + merged[: len(live)]      # what is all new comes first
     return _in_order(merged, changes, live, key)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from pinnace.api import times
@@ -78,9 +80,9 @@ async def perform(action: Action, binding: core.Binding, name: str) -> Response:
     if binding.metadata.name and binding.metadata.name != name:
         raise BadRequest("name in URL does not match name in Binding object")
     actions.refuse(_KIND, name, validate_binding(binding))
-    await actions.registry(action, core.Pod).update(
-        action.namespace, name, lambda pod: bind(pod, binding, action.context), actions.write(action), part=_BIND
-    )
+    change = partial(bind, binding=binding, context=action.context)
+    pods = actions.registry(action, core.Pod)
+    await pods.update(action.namespace, name, change, actions.write(action), part=_BIND)
     return actions.success()
 
 
