@@ -169,7 +169,10 @@ def _history_lost(error: BaseException) -> bool:
 
 def revision_number(revision: str | None) -> int:
     """A resourceVersion as a comparable number; 0 for none."""
-    return int(revision) if revision and revision.isdecimal() else 0
+    try:
+        return int(revision or 0)
+    except ValueError:
+        return 0
 
 
 Key = tuple[str, str]
