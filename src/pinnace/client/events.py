@@ -23,6 +23,7 @@ from pinnace.api.kinds import kind_of_type
 from pinnace.api.meta import v1 as meta
 from pinnace.api.times import format as format_time
 from pinnace.base.clock import Clock
+from pinnace.base.crew import Crew
 from pinnace.base.randomness import Randomness
 from pinnace.client.client import Client
 
@@ -163,11 +164,7 @@ class EventRecorder:
         # behind an event about the same object that is being sent.
         self._waiting: deque[tuple[_Object, Send]] = deque()
         self._behind: dict[_Object, deque[Send]] = {}
-        # Senders come as they are needed, and rest when nothing waits. `_coming`: one has been roused that has not
-        # had its turn of the loop yet.
-        self._senders: list[asyncio.Task[None]] = []
-        self._resting: list[asyncio.Future[None]] = []
-        self._coming = False
+        self._senders = Crew(self._send_all, most=_SENDERS, name=f"events of {component}")
         self._running = False
         self._unsent = 0
         self._dropped = 0
@@ -212,60 +209,40 @@ class EventRecorder:
             send.because = (int(obj.resourceVersion),)     # it tells of the object as it was then
         self._unsent += 1
         self._waiting.append(((obj.kind, obj.namespace, obj.name), send))
-        if self._running and not self._coming:
-            self._rouse()
+        if self._running:
+            self._senders.rouse()
 
     async def run(self) -> None:
         """Send what is recorded until cancelled."""
         self._running = True
         try:
             if self._waiting:
-                self._rouse()
+                self._senders.rouse()
             await asyncio.get_running_loop().create_future()
         finally:
-            self._running = self._coming = False
-            for sender in self._senders:
-                sender.cancel()
-            await asyncio.gather(*self._senders, return_exceptions=True)
-            self._senders.clear()
-            self._resting.clear()
+            self._running = False
+            await asyncio.gather(*self._senders.dismiss(), return_exceptions=True)
             for obj, behind in self._behind.items():      # for the next `run`
                 self._waiting.extendleft((obj, send) for send in reversed(behind))
             self._behind.clear()
 
-    def _rouse(self) -> None:
-        """One more sender, if there is one."""
-        if self._resting:
-            self._resting.pop().set_result(None)
-        elif len(self._senders) < _SENDERS:
-            task = asyncio.create_task(self._send_all(), name=f"events of {self._component}")
-            self._senders.append(task)
-        else:
-            return
-        self._coming = True
-
     async def _send_all(self) -> None:
-        """One sender."""
-        waiting, loop = self._waiting, asyncio.get_running_loop()
-        while True:
-            self._coming = False
-            while waiting:
-                obj, send = waiting.popleft()
-                behind = self._behind.get(obj)
-                if behind is not None:
-                    behind.append(send)
-                    continue
-                behind = self._behind[obj] = deque((send,))
-                while waiting and waiting[0][0] == obj:
-                    behind.append(waiting.popleft()[1])
-                if waiting and not self._coming:
-                    self._rouse()       # this one may have to wait for an answer
-                while behind:
-                    await self._send(behind.popleft())
-                del self._behind[obj]
-            resting = loop.create_future()
-            self._resting.append(resting)
-            await resting
+        """What one sender does."""
+        waiting = self._waiting
+        while waiting:
+            obj, send = waiting.popleft()
+            behind = self._behind.get(obj)
+            if behind is not None:
+                behind.append(send)
+                continue
+            behind = self._behind[obj] = deque((send,))
+            while waiting and waiting[0][0] == obj:
+                behind.append(waiting.popleft()[1])
+            if waiting:
+                self._senders.rouse()
+            while behind:
+                await self._send(behind.popleft())
+            del self._behind[obj]
 
     def _make(
         self,
