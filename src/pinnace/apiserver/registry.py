@@ -284,7 +284,7 @@ class Registry:
             shown = self.view.form
             return Entry(key, obj, shown.value(obj), old.revision if old is not None else 0, 0, shown)
         feed = self._feed
-        feed.announce(key, value, stored)
+        feed.announce(self.cache, key, value, stored)
         try:
             revision = await self._store.commit(
                 key, value, expect=old.revision if old is not None else 0, cause=write.cause
