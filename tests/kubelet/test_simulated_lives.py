@@ -388,4 +388,4 @@ def test_annotations_have_the_last_word(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_a_verdict_without_probes_is_a_good_one() -> None:
     play = Play(make_pod()).to(1)
-    assert list(pods.verdicts(play.state).values()) == [Verdict()]
+    assert list(play.state.verdicts.values()) == [Verdict()]

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Literal, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 import msgspec
 
 from pinnace.api import codec, errors
 from pinnace.api.core import v1 as core
-from pinnace.api.kinds import kind_of
+from pinnace.api.kinds import kind_of_type
 from pinnace.api.meta import v1 as meta
 from pinnace.api.times import format as format_time
 from pinnace.base.clock import Clock
+from pinnace.base.crew import Crew
 from pinnace.base.randomness import Randomness
 from pinnace.client.client import Client
 
@@ -32,14 +32,15 @@ log = logging.getLogger("pinnace.events")
 NORMAL: Literal["Normal"] = "Normal"
 WARNING: Literal["Warning"] = "Warning"
 
-_QUEUE = 8192            # events waiting to be sent; more are dropped
-_LANES = 16              # events sent at a time; those about one object go one after the other
-_REMEMBERED = 4096       # events, groups of alike events and sources that the correlator knows at a time
-_ALIKE = 10              # so many events that differ only in their message within …
-_ALIKE_SECONDS = 600.0   # … this time are combined into one
-_BURST = 25.0            # events about one object from one source at once …
-_REFILL = 1 / 300.0      # … and then one each five minutes
+_QUEUE = 8192              # events waiting to be sent; more are dropped
+_SENDERS = 16              # events sent at a time; those about one object go one after the other
+_REMEMBERED = 3 * 4096     # events that the correlator knows at a time, and no more groups of alike ones and subjects
+_ALIKE = 10                # so many events that differ only in their message within …
+_ALIKE_FOR = timedelta(minutes=10)       # … this time are combined into one
+_BURST = 25.0              # events about one object from one source at once …
+_REFILL = 1 / 300.0        # … and then one each five minutes
 _ATTEMPTS = 4
+_SECOND = timedelta(seconds=1)
 _COMBINED = "(combined from similar events): "
 
 
@@ -47,7 +48,8 @@ def reference(obj: Any, field_path: str = "") -> core.ObjectReference:
     """The reference by which an event names its object; `field_path` e.g. `spec.containers{web}`."""
     if isinstance(obj, core.ObjectReference):
         return msgspec.structs.replace(obj, fieldPath=field_path) if field_path else obj
-    kind, data = kind_of(obj), codec.metadata(obj)
+    cls: Any = type(obj)
+    kind, data = kind_of_type(cls), codec.metadata(obj)
     return core.ObjectReference(
         apiVersion=kind.api_version,
         kind=kind.kind,
@@ -59,109 +61,91 @@ def reference(obj: Any, field_path: str = "") -> core.ObjectReference:
     )
 
 
-K = TypeVar("K")
-V = TypeVar("V")
+class Known(msgspec.Struct):
+    """An event that was sent, or is going to be."""
 
-
-class _Recent(OrderedDict[K, V]):
-    """What is known, the one used longest ago first; `keep` bounds it."""
-
-    def keep(self, key: K, value: V) -> None:
-        """Take in what is new."""
-        self[key] = value
-        if len(self) > _REMEMBERED:
-            self.popitem(last=False)
+    name: str
+    count: int
+    first: str | None
 
 
 class _Group(msgspec.Struct):
-    """Events that differ only in their message."""
+    """Events that differ only in their message, or the container that they tell of."""
 
-    messages: dict[str, None]     # the oldest first
     last: datetime
+    messages: dict[str, None]                               # of late, the oldest first
+    known: dict[tuple[str | None, str] | None, Known]       # by field path and message; None: the combined one
 
 
-class _Bucket(msgspec.Struct):
+class _Subject(msgspec.Struct):
+    """An object, as far as one source tells of it."""
+
     tokens: float
     filled: datetime
+    groups: dict[tuple[str | None, str | None], _Group]     # by type and reason
 
 
-class Send(msgspec.Struct, frozen=True):
-    """Create the event, or raise the count of the one that is there by name."""
+class Send(msgspec.Struct):
+    """Create the event, or raise the count of the one that is there by the name that is known."""
 
     event: core.Event
+    known: Known
     repeated: bool
-
-
-_About = tuple[str | None, ...]
+    because: tuple[int, ...] = ()
 
 
 class Correlator:
     """Decides what becomes of an event: created, counted onto an earlier one, combined, or dropped."""
 
     def __init__(self) -> None:
-        self._counted: _Recent[_About, core.Event] = _Recent()
-        self._groups: _Recent[_About, _Group] = _Recent()
-        self._buckets: _Recent[_About, _Bucket] = _Recent()
+        self._subjects: OrderedDict[tuple[str | None, ...], _Subject] = OrderedDict()     # told of longest ago first
+        self._size = 0                                                                    # events known of them all
 
     def correlate(self, event: core.Event, now: datetime) -> Send | None:
-        about = _about(event)
-        if not self._admitted(about, now):
+        """The event becomes what is to be sent."""
+        source, about = event.source, event.involvedObject
+        who = source.component, source.host, about.kind, about.namespace, about.name, about.uid, about.apiVersion
+        subject = self._subjects.get(who)
+        if subject is None:
+            subject = self._subjects[who] = _Subject(_BURST, now, {})
+        else:
+            self._subjects.move_to_end(who)
+            if now > subject.filled:
+                tokens = subject.tokens + (now - subject.filled) / _SECOND * _REFILL
+                subject.tokens, subject.filled = tokens if tokens < _BURST else _BURST, now
+        if subject.tokens < 1.0:
             return None
-        key = (*about, event.type, event.reason)
-        event, combined = self._combine(key, event, now)
-        if not combined:
-            key = (*key, event.message)
-        earlier = self._counted.get(key)
-        if earlier is None:
-            self._counted.keep(key, event)
-            return Send(event, repeated=False)
-        event = msgspec.structs.replace(
-            event,
-            metadata=earlier.metadata,
-            count=(earlier.count or 0) + 1,
-            firstTimestamp=earlier.firstTimestamp,
-        )
-        self._counted[key] = event
-        self._counted.move_to_end(key)
-        return Send(event, repeated=True)
-
-    def _admitted(self, about: _About, now: datetime) -> bool:
-        bucket = self._buckets.get(about)
-        if bucket is None:
-            self._buckets.keep(about, _Bucket(_BURST - 1.0, now))
-            return True
-        self._buckets.move_to_end(about)
-        elapsed = max(0.0, (now - bucket.filled).total_seconds())
-        bucket.tokens = min(_BURST, bucket.tokens + elapsed * _REFILL)
-        bucket.filled = now
-        if bucket.tokens < 1.0:
-            return False
-        bucket.tokens -= 1.0
-        return True
-
-    def _combine(self, key: _About, event: core.Event, now: datetime) -> tuple[core.Event, bool]:
-        group = self._groups.get(key)
+        subject.tokens -= 1.0
+        alike, message = (event.type, event.reason), event.message or ""
+        group = subject.groups.get(alike)
         if group is None:
-            self._groups.keep(key, _Group({event.message or "": None}, now))
-            return event, False
-        self._groups.move_to_end(key)
-        messages = group.messages
-        if (now - group.last).total_seconds() > _ALIKE_SECONDS:
-            messages.clear()
+            group = subject.groups[alike] = _Group(now, {}, {})
+        elif now - group.last > _ALIKE_FOR:
+            group.messages.clear()
         group.last = now
-        messages[event.message or ""] = None
-        if len(messages) < _ALIKE:
-            return event, False
-        del messages[next(iter(messages))]
-        return msgspec.structs.replace(event, message=_COMBINED + (event.message or "")), True
+        group.messages[message] = None
+        key = None if len(group.messages) >= _ALIKE else (about.fieldPath, message)
+        if key is None:
+            del group.messages[next(iter(group.messages))]
+            event.message = _COMBINED + message
+        known = group.known.get(key)
+        if known is not None:
+            known.count += 1
+            event.count, event.firstTimestamp = known.count, known.first
+            return Send(event, known, repeated=True)
+        known = group.known[key] = Known(event.metadata.name or "", 1, event.firstTimestamp)
+        self._size += 1
+        if self._size > _REMEMBERED:
+            self._forget()
+        return Send(event, known, repeated=False)
+
+    def _forget(self) -> None:
+        """What was told of longest ago."""
+        _, subject = self._subjects.popitem(last=False)
+        self._size -= sum(len(group.known) for group in subject.groups.values())
 
 
-def _about(event: core.Event) -> _About:
-    """Source and object: what the token bucket is kept for."""
-    source, obj = event.source or core.EventSource(), event.involvedObject
-    return (
-        source.component, source.host, obj.kind, obj.namespace, obj.name, obj.uid, obj.apiVersion, obj.fieldPath
-    )
+_Object = tuple[str | None, str | None, str | None]      # kind, namespace, name
 
 
 class EventRecorder:
@@ -176,14 +160,17 @@ class EventRecorder:
         self._clock = clock
         self._randomness = randomness
         self._correlator = Correlator()
-        # What waits, by lane; together at most _QUEUE. A lane has a sender once something was in it, which rests
-        # (`_resting`) while it is empty.
-        self._lanes: tuple[deque[tuple[core.Event, tuple[int, ...]]], ...] = tuple([deque() for _ in range(_LANES)])
-        self._senders: dict[int, asyncio.Task[None]] = {}
-        self._resting: dict[int, asyncio.Future[None]] = {}
+        # What waits, together at most _QUEUE: in the order of recording, and what has come to its turn, but waits
+        # behind an event about the same object that is being sent.
+        self._waiting: deque[tuple[_Object, Send]] = deque()
+        self._behind: dict[_Object, deque[Send]] = {}
+        self._senders = Crew(self._send_all, most=_SENDERS, name=f"events of {component}")
         self._running = False
         self._unsent = 0
         self._dropped = 0
+        # The moment of the last event, as people and as names write it.
+        self._now: datetime | None = None
+        self._stamp = ""
         self._last = 0
 
     @property
@@ -205,60 +192,57 @@ class EventRecorder:
     ) -> None:
         """Tell about an object (or an ObjectReference). Never waits; dropped when too many are waiting. `host`: of
         a recorder that speaks for several nodes, which of them."""
-        event = self._make(reference(about, field_path), type, reason, message, annotations, host or self._host)
         if self._unsent >= _QUEUE:
             self._dropped += 1
             if self._dropped & (self._dropped - 1) == 0:     # the log is not flooded as well
                 log.warning("too many events are waiting; %d dropped, now %s: %s", self._dropped, reason, message)
             return
+        obj = reference(about, field_path)
+        now = self._clock.now()
+        event = self._make(obj, type, reason, message, annotations, host or self._host, now)
+        send = self._correlator.correlate(event, now)
+        if send is None:
+            return
+        if because:
+            send.because = because
+        elif obj.resourceVersion and obj.resourceVersion.isdecimal():
+            send.because = (int(obj.resourceVersion),)     # it tells of the object as it was then
         self._unsent += 1
-        obj = event.involvedObject
-        if not because and (obj.resourceVersion or "").isdecimal():
-            because = (int(obj.resourceVersion or 0),)     # it tells of the object as it was then
-        lane = zlib.crc32(f"{obj.namespace}/{obj.name}".encode()) % _LANES
-        self._lanes[lane].append((event, because))
+        self._waiting.append(((obj.kind, obj.namespace, obj.name), send))
         if self._running:
-            self._rouse(lane)
+            self._senders.rouse()
 
     async def run(self) -> None:
         """Send what is recorded until cancelled."""
         self._running = True
         try:
-            for lane, waiting in enumerate(self._lanes):
-                if waiting:
-                    self._rouse(lane)
+            if self._waiting:
+                self._senders.rouse()
             await asyncio.get_running_loop().create_future()
         finally:
             self._running = False
-            senders = tuple(self._senders.values())
-            for sender in senders:
-                sender.cancel()
-            await asyncio.gather(*senders, return_exceptions=True)
-            self._senders.clear()
-            self._resting.clear()
+            await asyncio.gather(*self._senders.dismiss(), return_exceptions=True)
+            for obj, behind in self._behind.items():      # for the next `run`
+                self._waiting.extendleft((obj, send) for send in reversed(behind))
+            self._behind.clear()
 
-    def _rouse(self, lane: int) -> None:
-        resting = self._resting.pop(lane, None)
-        if resting is not None:
-            resting.set_result(None)
-        elif lane not in self._senders:
-            self._senders[lane] = asyncio.create_task(self._drain(lane), name=f"events of {self._component}")
-
-    async def _drain(self, lane: int) -> None:
-        waiting, loop = self._lanes[lane], asyncio.get_running_loop()
-        while True:
-            while waiting:
-                event, because = waiting.popleft()
-                try:
-                    send = self._correlator.correlate(event, self._clock.now())
-                    if send is not None:
-                        await self._send(send, because)
-                except Exception:
-                    log.exception("event %s was not sent", event.reason)
-                finally:
-                    self._unsent -= 1
-            resting = self._resting[lane] = loop.create_future()
-            await resting
+    async def _send_all(self) -> None:
+        """What one sender does."""
+        waiting = self._waiting
+        while waiting:
+            obj, send = waiting.popleft()
+            behind = self._behind.get(obj)
+            if behind is not None:
+                behind.append(send)
+                continue
+            behind = self._behind[obj] = deque((send,))
+            while waiting and waiting[0][0] == obj:
+                behind.append(waiting.popleft()[1])
+            if waiting:
+                self._senders.rouse()
+            while behind:
+                await self._send(behind.popleft())
+            del self._behind[obj]
 
     def _make(
         self,
@@ -268,12 +252,16 @@ class EventRecorder:
         message: str,
         annotations: Mapping[str, str] | None,
         host: str,
+        now: datetime,
     ) -> core.Event:
-        now = self._clock.now()
+        if now != self._now:
+            self._now, self._stamp = now, format_time(now)
+            self._last = max(self._last, int(now.timestamp() * 1e6) * 1000 - 1)
         # Upstream's names carry the nanosecond; ours must differ even where the clock stands still.
-        self._last = max(self._last + 1, int(now.timestamp() * 1e6) * 1000)
-        stamp = format_time(now)
+        self._last += 1
         return core.Event(
+            kind="Event",
+            apiVersion="v1",
             metadata=meta.ObjectMeta(
                 name=f"{about.name}.{self._last:x}",
                 namespace=about.namespace or "default",
@@ -284,43 +272,48 @@ class EventRecorder:
             reason=reason,
             message=message[:1024],
             count=1,
-            firstTimestamp=stamp,
-            lastTimestamp=stamp,
+            firstTimestamp=self._stamp,
+            lastTimestamp=self._stamp,
             source=core.EventSource(component=self._component, host=host or None),
             reportingComponent=self._component,
             reportingInstance=host,
         )
 
-    async def _send(self, send: Send, because: tuple[int, ...]) -> None:
-        repeated = send.repeated
-        for attempt in range(_ATTEMPTS):
-            try:
-                if repeated:
-                    await self._count(send.event, because)
-                else:
-                    await self._client.create(send.event, because=because)
-                return
-            except errors.NotFound as error:
-                if not repeated:
-                    log.debug("event %s was refused: %s", send.event.reason, error)
+    async def _send(self, send: Send) -> None:
+        event, known = send.event, send.known
+        try:
+            for attempt in range(_ATTEMPTS):
+                try:
+                    if send.repeated:
+                        await self._count(send)
+                    else:
+                        await self._client.create(event, because=send.because, giving=True)
                     return
-                repeated = False   # the earlier one has expired: this starts anew
-            except errors.AlreadyExists:
-                # Another component wrote of the object in the same instant, as it happens where time stands still.
-                self._last += 1000
-                send.event.metadata.name = f"{send.event.involvedObject.name}.{self._last:x}"
-            except (errors.TooManyRequests, errors.ServiceUnavailable, OSError, TimeoutError) as error:
-                if attempt == _ATTEMPTS - 1:
-                    log.warning("event %s was not sent: %s", send.event.reason, error)
-                    return
-                await self._clock.sleep(self._randomness.jitter(0.5 * 4**attempt, 0.5))
-            except errors.StatusError as error:
-                log.debug("event %s was refused: %s", send.event.reason, error)
-                return
+                except errors.NotFound as error:
+                    if not send.repeated:
+                        log.debug("event %s was refused: %s", event.reason, error)
+                        return
+                    # The earlier one has expired: this starts anew.
+                    send.repeated, event.metadata.name = False, known.name
+                except errors.AlreadyExists:
+                    # Another component wrote of the object in the same instant, as it happens where time stands still.
+                    self._last += 1000
+                    known.name = event.metadata.name = f"{event.involvedObject.name}.{self._last:x}"
+                except (errors.TooManyRequests, errors.ServiceUnavailable, OSError, TimeoutError) as error:
+                    if attempt == _ATTEMPTS - 1:
+                        log.warning("event %s was not sent: %s", event.reason, error)
+                        return
+                    await self._clock.sleep(self._randomness.jitter(0.5 * 4**attempt, 0.5))
+        except errors.StatusError as error:
+            log.debug("event %s was refused: %s", event.reason, error)
+        except Exception:
+            log.exception("event %s was not sent", event.reason)
+        finally:
+            self._unsent -= 1
 
-    async def _count(self, event: core.Event, because: tuple[int, ...]) -> None:
-        data = event.metadata
+    async def _count(self, send: Send) -> None:
+        event = send.event
         patch = {"count": event.count, "lastTimestamp": event.lastTimestamp, "message": event.message}
         await self._client.patch(
-            core.Event, data.name or "", data.namespace or "", patch, type="strategic", because=because
+            core.Event, send.known.name, event.metadata.namespace or "", patch, type="strategic", because=send.because
         )

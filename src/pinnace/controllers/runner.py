@@ -375,12 +375,15 @@ class Runner(Generic[Seen]):
         match write:
             case Create(obj):
                 try:
-                    result = await client.create(obj, because=because)
+                    # Its template belongs to others.
+                    result = await client.create(codec.copy(obj), because=because, giving=True)
                 except (OSError, TimeoutError, errors.Timeout):
                     deed.unsure[type(obj), codec.metadata(obj).namespace or ""] = None
                     raise
             case Update(obj, subresource):
-                result = await client.update(obj, subresource=subresource, because=because)
+                # A new status is the controller's own; what else it writes may share parts with what others have.
+                giving = subresource == "status"
+                result = await client.update(obj, subresource=subresource, because=because, giving=giving)
             case Patch(kind, namespace, name, patch, patch_type, subresource):
                 result = await client.patch(
                     kind, name, namespace, patch, type=patch_type, subresource=subresource, because=because

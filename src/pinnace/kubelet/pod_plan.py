@@ -33,6 +33,9 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     grace: float | None = None     # the failing probe's own terminationGracePeriodSeconds
 
 
+UNTOLD = Verdict()
+
+
 class StartFailure(msgspec.Struct, frozen=True, gc=False):
     """The last attempt to start a container failed before or while it was created."""
 
@@ -49,6 +52,9 @@ class Memory(msgspec.Struct, frozen=True, gc=False):
     crash: CrashBackoff | None = None
     failure: StartFailure | None = None
     restart_count: int | None = None   # as the API had it, where the runtime has no trace of the container
+
+
+_NOTHING = Memory()
 
 
 class Doom(msgspec.Struct, frozen=True, gc=False):
@@ -172,14 +178,13 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     terminal: bool = False                      # every container has ended and none starts again
 
 
-class _Draft:
+class _Draft(msgspec.Struct, eq=False):
     """A plan in the making."""
 
-    def __init__(self, seen: Seen) -> None:
-        self.seen = seen
-        self.steps: list[Step] = []
-        self.again: float | None = None
-        self.waiting: dict[str, Waiting] = {}
+    seen: Seen
+    steps: list[Step] = []
+    again: float | None = None
+    waiting: dict[str, Waiting] = {}
 
     def step(self, step: Step) -> None:
         """Unless it is under way already."""
@@ -198,7 +203,7 @@ class _Draft:
 
 def plan(seen: Seen) -> Plan:
     """The next steps. Asked again with their results it reaches a state in which nothing is left to do."""
-    ends = _active_deadline(seen.pod)
+    ends = None if seen.pod.spec.activeDeadlineSeconds is None else _active_deadline(seen.pod)
     doom = seen.doom or (None if ends is None or seen.now < ends else _deadline_exceeded(seen))
     if doom is not None:
         out = _end(replace(seen, doom=doom), doom)
@@ -206,7 +211,8 @@ def plan(seen: Seen) -> Plan:
     draft = _Draft(seen)
     if ends is not None:
         draft.later(ends)
-    _collect_garbage(draft)
+    if seen.containers[DEAD_KEPT:] or seen.sandboxes[1:]:
+        _collect_garbage(draft)
     sandbox = current_sandbox(seen)
     if sandbox is None:
         return _without_sandbox(draft)
@@ -378,9 +384,9 @@ def _keep_running(draft: _Draft, container: core.Container, last: Container | No
         _start(draft, container, last)
         return False
     assert last is not None
-    if _kill_if_failed(draft, container, last, restart=True):
+    if _kill_if_failed(draft, container, last):
         return False
-    return draft.seen.verdicts.get(last.id, Verdict()).started and last.id not in draft.seen.post_start
+    return draft.seen.verdicts.get(last.id, UNTOLD).started and last.id not in draft.seen.post_start
 
 
 def _apps(draft: _Draft, mine: Mapping[str, Container]) -> bool:
@@ -392,7 +398,7 @@ def _apps(draft: _Draft, mine: Mapping[str, Container]) -> bool:
         last = mine.get(container.name)
         if last is not None and last.state is ContainerState.RUNNING:
             alive = True
-            _kill_if_failed(draft, container, last, restart=restarts(container, spec, 1))
+            _kill_if_failed(draft, container, last)
             continue
         before = last or latest_of(seen.containers, container.name)
         if (
@@ -405,17 +411,18 @@ def _apps(draft: _Draft, mine: Mapping[str, Container]) -> bool:
     return alive
 
 
-def _kill_if_failed(draft: _Draft, container: core.Container, last: Container, *, restart: bool) -> bool:
+def _kill_if_failed(draft: _Draft, container: core.Container, last: Container) -> bool:
     """Kill a running container that its probes gave up, or whose definition was changed."""
-    seen = draft.seen
-    verdict = seen.verdicts.get(last.id, Verdict())
+    seen, restart = draft.seen, True
+    verdict = seen.verdicts.get(last.id, UNTOLD)
     wanted = seen.hashes.get(container.name)
     if wanted and last.annotations.get("io.kubernetes.container.hash", wanted) != wanted:
-        reason, restart = f"Container {container.name} definition changed", True
+        reason = f"Container {container.name} definition changed"
     elif last.id in seen.outgrown:
-        reason, restart = f"Container {container.name} resize requires restart", True
+        reason = f"Container {container.name} resize requires restart"
     elif verdict.failed:
         reason = f"Container {container.name} failed {verdict.failed} probe"
+        restart = restarts(container, seen.pod.spec, 1)
     else:
         return False
     grace = verdict.grace if verdict.failed and verdict.grace is not None else pod_grace(seen.pod)
@@ -435,11 +442,10 @@ def _kill(draft: _Draft, container: Container, deadline: float, reason: str) -> 
 def _start(draft: _Draft, container: core.Container, last: Container | None) -> None:
     """Start the container, or say until when it waits and why. One at a time, in the pod's order."""
     seen = draft.seen
-    memory = seen.memory.get(container.name, Memory())
-    crashed = _ended(last)
-    if crashed and memory.crash is not None:
-        assert last is not None
-        until = memory.crash.until(last.finished_at)
+    memory = seen.memory.get(container.name, _NOTHING)
+    crashed = last if last is not None and last.state is ContainerState.EXITED else None
+    if crashed is not None and memory.crash is not None:
+        until = memory.crash.until(crashed.finished_at)
         if seen.now < until:
             draft.later(until)
             draft.waiting[container.name] = _crash_loop(seen.pod, container.name, memory.crash)
@@ -456,7 +462,7 @@ def _start(draft: _Draft, container: core.Container, last: Container | None) -> 
     if not seen.mounted:
         draft.step(MountVolumes())
         return
-    crashed_at = last.finished_at if crashed and last is not None else None
+    crashed_at = crashed.finished_at if crashed is not None else None
     draft.step(StartContainer(container.name, next_attempt(last, seen, container.name), crashed_at))
 
 
@@ -465,7 +471,7 @@ def next_attempt(last: Container | None, seen: Seen, name: str) -> int:
     last = last or latest_of(seen.containers, name)
     if last is not None:
         return last.attempt + 1
-    known = seen.memory.get(name, Memory()).restart_count
+    known = seen.memory.get(name, _NOTHING).restart_count
     return 0 if known is None else known + 1
 
 
@@ -560,8 +566,6 @@ def _end(seen: Seen, doom: Doom) -> Plan:
 def _collect_garbage(draft: _Draft) -> None:
     """Drop dead containers beyond the last of each name, and lost sandboxes that hold nothing any more."""
     seen = draft.seen
-    if len(seen.containers) <= DEAD_KEPT and len(seen.sandboxes) <= 1:
-        return
     dead: dict[str, int] = {}
     kept: set[str] = set()
     for container in seen.containers:

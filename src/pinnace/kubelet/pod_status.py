@@ -13,20 +13,21 @@ from functools import lru_cache
 import msgspec
 
 from pinnace.api.core import v1 as core
-from pinnace.kubelet.pod_plan import Doom, Verdict, Waiting
+from pinnace.kubelet.pod_plan import UNTOLD, Doom, Verdict, Waiting
 from pinnace.kubelet.policy import (
     ephemeral_containers,
     init_containers,
     is_sidecar,
     qos_class,
-    restart_policy,
     restarts,
 )
 from pinnace.kubelet.resizing import Allotment, Progress
 from pinnace.runtime.cri import Container, ContainerState
 
 _NOT_READY = "ContainersNotReady"
+_OF_RESIZING = ("PodResizePending", "PodResizeInProgress")      # conditions that go when it is over
 _UNLIMITED = core.ResourceRequirements()
+_NOT_RUNNING = Verdict(started=False, ready=False)
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
@@ -84,7 +85,9 @@ def pod_status(pod: core.Pod, facts: Facts) -> core.PodStatus:
         initialized = _initialized(spec, facts)
         inits = _container_statuses(spec.initContainers, spec, facts, old.initContainerStatuses, initialized)
     apps = _container_statuses(spec.containers, spec, facts, old.containerStatuses, initialized)
-    debugging = [_ephemeral_status(c, spec, facts, old) for c in ephemeral_containers(spec)]
+    debugging: list[core.ContainerStatus] = []
+    if spec.ephemeralContainers:
+        debugging = [_ephemeral_status(c, spec, facts, old) for c in ephemeral_containers(spec)]
     phase = _phase(spec, inits, apps, facts)
     if old.phase in ("Failed", "Succeeded"):
         phase = old.phase     # a pod that ended stays so
@@ -131,7 +134,7 @@ def _initialized(spec: core.PodSpec, facts: Facts) -> bool:
             return False
         last = attempts[0]
         if is_sidecar(container):
-            verdict = facts.verdicts.get(last.id, Verdict())
+            verdict = facts.verdicts.get(last.id, UNTOLD)
             if last.state is not ContainerState.RUNNING or not verdict.started:
                 return any(_attempts(facts, app.name) for app in spec.containers)
         elif last.state is not ContainerState.EXITED or last.exit_code != 0:
@@ -150,14 +153,15 @@ def _container_statuses(
 def _container_status(
     container: core.Container, spec: core.PodSpec, facts: Facts, old: core.ContainerStatus | None, initialized: bool
 ) -> core.ContainerStatus:
-    attempts = _attempts(facts, container.name)
+    name = container.name
+    attempts = [c for c in facts.containers if c.name == name]
     init = bool(spec.initContainers) and any(container is one for one in init_containers(spec))
-    waiting = facts.waiting.get(container.name)
+    waiting = facts.waiting.get(name)
     if not attempts:
         return _without_container(container, spec, facts, old, waiting, initialized, init)
     newest = attempts[0]
     state = _state(newest, facts)
-    last = _state(attempts[1], facts) if len(attempts) > 1 else core.ContainerState()
+    last = _state(attempts[1], facts) if attempts[1:] else core.ContainerState()
     if last.terminated is None and old is not None and old.lastState.terminated is not None:
         last = old.lastState
     restarting = state.terminated is not None and not facts.terminal and facts.doom is None and (
@@ -168,24 +172,26 @@ def _container_status(
             last = state
         state = core.ContainerState(waiting=core.ContainerStateWaiting(reason=waiting.reason, message=waiting.message))
     running = state.running is not None
-    resources = facts.in_force.get(newest.id, facts.granted.get(container.name, container.resources))
-    verdict = facts.verdicts.get(newest.id, Verdict()) if running else Verdict(started=False, ready=False)
+    granted = facts.granted.get(name, container.resources)
+    resources = facts.in_force.get(newest.id, granted)
+    verdict = facts.verdicts.get(newest.id, UNTOLD) if running else _NOT_RUNNING
     ready = running and verdict.ready and verdict.started
     if init and not is_sidecar(container):
         ready = newest.state is ContainerState.EXITED and newest.exit_code == 0
+    image = newest.image      # as the runtime calls it
     return core.ContainerStatus(
-        name=container.name,
+        name=name,
         state=state,
         lastState=last,
         ready=ready,
         started=running and verdict.started if not init or is_sidecar(container) else False,
         restartCount=newest.attempt,
-        image=_display(container, newest),
+        image=container.image or image if image.startswith("sha256:") else image,
         imageID=facts.image_ids.get(newest.id, newest.image_id),
         containerID=f"pinnace://{newest.id}",
-        volumeMounts=_mounts(container),
+        volumeMounts=_mounts(container) if container.volumeMounts else None,
         resources=resources if running and resources != _UNLIMITED else None,
-        allocatedResources=facts.granted.get(container.name, container.resources).requests if running else None,
+        allocatedResources=granted.requests if running else None,
     )
 
 
@@ -239,24 +245,17 @@ def _without_container(
         restartCount=count,
         image=container.image or "",
         imageID="",
-        volumeMounts=_mounts(container),
+        volumeMounts=_mounts(container) if container.volumeMounts else None,
     )
 
 
-def _display(container: core.Container, running: Container) -> str:
-    """The image as the runtime calls it."""
-    return running.image if not running.image.startswith("sha256:") else container.image or running.image
-
-
-def _mounts(container: core.Container) -> list[core.VolumeMountStatus] | None:
-    if not container.volumeMounts:
-        return None
+def _mounts(container: core.Container) -> list[core.VolumeMountStatus]:
     return [
         core.VolumeMountStatus(
             name=m.name, mountPath=m.mountPath, readOnly=m.readOnly,
             recursiveReadOnly=(m.recursiveReadOnly or "Disabled") if m.readOnly else None,
         )
-        for m in container.volumeMounts
+        for m in container.volumeMounts or ()
     ]  # fmt: skip
 
 
@@ -294,8 +293,8 @@ def _state(container: Container, facts: Facts) -> core.ContainerState:
 def _phase(
     spec: core.PodSpec, inits: Sequence[core.ContainerStatus], apps: Sequence[core.ContainerStatus], facts: Facts
 ) -> str:
-    pending_init = failed_init = 0
-    policy = restart_policy(spec)
+    pending_init = failed_init = running = waiting = 0
+    policy = spec.restartPolicy or "Always"
     for container, status in zip(init_containers(spec), inits, strict=True) if inits else ():
         terminated = status.state.terminated or (
             status.lastState.terminated if status.state.waiting is not None else None
@@ -307,13 +306,15 @@ def _phase(
             pending_init += 1
         elif terminated.exitCode != 0:
             failed_init += 1
-    running = len([s for s in apps if s.state.running is not None])
-    stopped = [
-        s.state.terminated or s.lastState.terminated
-        for s in apps
-        if s.state.running is None and (s.state.terminated or s.lastState.terminated)
-    ]
-    waiting = len(apps) - running - len(stopped)
+    succeeded, stopped = True, False
+    for status in apps:
+        ended = status.state.terminated or status.lastState.terminated
+        if status.state.running is not None:
+            running += 1
+        elif ended is None:
+            waiting += 1
+        else:
+            stopped, succeeded = True, succeeded and ended.exitCode == 0
     if failed_init and policy == "Never":
         return "Failed"
     if facts.doom is not None or facts.terminal:
@@ -321,14 +322,13 @@ def _phase(
             is_sidecar(c) and s.state.running is not None for c, s in zip(init_containers(spec), inits, strict=True)
         )
         if not running and not sidecars and stopped and not waiting:
-            return "Succeeded" if all(t is not None and t.exitCode == 0 for t in stopped) else "Failed"
+            return "Succeeded" if succeeded else "Failed"
         if not running and facts.terminal and waiting:
             return "Failed"
     if pending_init or failed_init or waiting:
         return "Pending"
     if running:
         return "Running"
-    succeeded = all(t is not None and t.exitCode == 0 for t in stopped)
     match policy:
         case "Always":
             return "Running"
@@ -351,40 +351,35 @@ def _conditions(
     spec = pod.spec
     old = {c.type: c for c in pod.status.conditions or ()}
     generation, now = pod.metadata.generation, timestamp(facts.now)
+    able = facts.sandbox_ready and (bool(spec.hostNetwork) or bool(facts.sandbox_ips))
+    ready, reason, message = _containers_ready(spec, phase, inits, apps)
+    gates = _unmet_gates(pod) if ready and spec.readinessGates else ""
+    said: dict[str, tuple[bool, str, str]] = {
+        "PodReadyToStartContainers": (able, "", ""),
+        "Initialized": _initialized_condition(spec, phase, inits, facts),
+        "Ready": (False, "ReadinessGatesNotReady", gates) if gates else (ready, reason, message),
+        "ContainersReady": (ready, reason, message),
+    }
+    if "PodScheduled" not in old:
+        said["PodScheduled"] = True, "", ""
+    if facts.resize.pending is not None:
+        said["PodResizePending"] = True, *facts.resize.pending
+    if facts.resize.under_way:
+        said["PodResizeInProgress"] = True, "Error" if facts.resize.fault else "", facts.resize.fault
+    if facts.doom is not None and facts.doom.reason in ("Evicted", "Terminated", "NodeShutdown"):
+        said["DisruptionTarget"] = True, "TerminationByKubelet", facts.doom.message
     out: list[core.PodCondition] = []
-
-    def put(type: str, good: bool, reason: str = "", message: str = "") -> None:
-        before = old.get(type)
-        status = "True" if good else "False"
-        since = before.lastTransitionTime if before is not None and before.status == status else None
+    for type, (good, reason, message) in said.items():
+        status, since = "True" if good else "False", None
+        if type in old and old[type].status == status:
+            since = old[type].lastTransitionTime
         out.append(
             core.PodCondition(
                 type=type, status=status, reason=reason or None, message=message or None,
-                lastTransitionTime=since or now,
-                observedGeneration=generation,
+                lastTransitionTime=since or now, observedGeneration=generation,
             )
         )  # fmt: skip
-
-    put("PodReadyToStartContainers", facts.sandbox_ready and (bool(spec.hostNetwork) or bool(facts.sandbox_ips)))
-    put("Initialized", *_initialized_condition(spec, phase, inits, facts))
-    ready, reason, message = _containers_ready(spec, phase, inits, apps)
-    gates = _unmet_gates(pod)
-    if ready and gates:
-        put("Ready", False, "ReadinessGatesNotReady", gates)
-    else:
-        put("Ready", ready, reason, message)
-    put("ContainersReady", ready, reason, message)
-    if "PodScheduled" not in old:
-        put("PodScheduled", True)
-    if facts.resize.pending is not None:
-        put("PodResizePending", True, *facts.resize.pending)
-    if facts.resize.under_way:
-        put("PodResizeInProgress", True, "Error" if facts.resize.fault else "", facts.resize.fault)
-    ours = {"PodResizePending", "PodResizeInProgress", *[c.type for c in out]}
-    if facts.doom is not None and facts.doom.reason in ("Evicted", "Terminated", "NodeShutdown"):
-        put("DisruptionTarget", True, "TerminationByKubelet", facts.doom.message)
-        ours.add("DisruptionTarget")
-    out += [c for c in pod.status.conditions or () if c.type not in ours]
+    out += [c for c in pod.status.conditions or () if c.type not in said and c.type not in _OF_RESIZING]
     return out
 
 
@@ -425,11 +420,9 @@ def _containers_ready(
 
 def _unmet_gates(pod: core.Pod) -> str:
     """The message about readiness gates that are not fulfilled; empty: all are."""
-    if not pod.spec.readinessGates:
-        return ""
     conditions = {c.type: c for c in pod.status.conditions or ()}
     unmet = []
-    for gate in pod.spec.readinessGates:
+    for gate in pod.spec.readinessGates or ():
         condition = conditions.get(gate.conditionType)
         if condition is None:
             unmet.append(f'corresponding condition of pod readiness gate "{gate.conditionType}" does not exist.')

@@ -68,7 +68,7 @@ def restarts(container: core.Container, spec: core.PodSpec, exit_code: int) -> b
             listed = exit_code in (rule.exitCodes.values or ())
             if listed == (rule.exitCodes.operator == "In"):
                 return True
-    policy = container.restartPolicy or restart_policy(spec)
+    policy = container.restartPolicy or spec.restartPolicy or "Always"
     if spec.initContainers and not is_sidecar(container) and any(container is one for one in spec.initContainers):
         return exit_code != 0 and policy != "Never"
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)

@@ -28,36 +28,48 @@ _MERGED = frozenset({"podIPs", "hostIPs", "addresses"})     # lists that a strat
 
 def patch_of(old: S, new: S) -> dict[str, Any]:
     """A strategic merge patch of a pod's or node's status: only what differs; conditions by type."""
-    patch: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     was: Any
     now: Any
     for name, was, now in zip(new.__struct_fields__, astuple(old), astuple(new), strict=True):
         if was == now:
             continue
         if name == "conditions":
-            if changed := _conditions(was or (), now or ()):
-                patch[name] = changed
+            if turned := _conditions(was or (), now or ()):
+                changed[name] = turned
         elif name in _MERGED and was and now:
-            patch[name] = [{"$patch": "replace"}, *codec.to_dict(now)]
+            changed[name] = [{"$patch": "replace"}, *now]
         else:
-            patch[name] = codec.to_dict(now)
+            changed[name] = now
+    patch: dict[str, Any] = codec.to_dict(changed) if changed else changed
     return patch
 
 
-def _conditions(before: Sequence[Any], after: Sequence[Any]) -> list[dict[str, Any]]:
+def _conditions(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
     known = {condition.type: condition for condition in before}
-    changed = [_condition(known.pop(c.type, None), c) for c in after]
-    return [*filter(None, changed), *[{"$patch": "delete", "type": type} for type in known]]
+    changed: list[Any] = []
+    kept = 0
+    for condition in after:
+        if condition.type not in known:
+            changed.append(condition)
+            continue
+        kept += 1
+        was = known[condition.type]
+        if was == condition:
+            continue
+        if (was.reason and not condition.reason) or (was.message and not condition.message):
+            condition = _without(was, condition)
+        changed.append(condition)
+    if kept < len(known):
+        types = {condition.type for condition in after}
+        changed += [{"$patch": "delete", "type": type} for type in known if type not in types]
+    return changed
 
 
-def _condition(before: Any, after: Any) -> dict[str, Any] | None:
-    """A condition that is not what it was; a field that is no longer set is said to be null, or it would stay."""
-    if before == after:
-        return None
-    condition: dict[str, Any] = codec.to_dict(after)
-    if before is not None:
-        condition |= {name: None for name in ("reason", "message") if getattr(before, name) and name not in condition}
-    return condition
+def _without(before: Any, after: Any) -> dict[str, Any]:
+    """A condition with fields that are no longer set: these are said to be null, or they would stay."""
+    lost = {name: None for name in ("reason", "message") if getattr(before, name) and not getattr(after, name)}
+    return {**codec.to_dict(after), **lost}
 
 
 class StatusWriter:

@@ -101,7 +101,7 @@ def _end(pod: core.Pod, container: core.Container, life: Life, attempt: int) -> 
     """When and how it ends by itself."""
     run = nth(life.run, attempt)
     if run is None:
-        init = any(container is one for one in init_containers(pod.spec))
+        init = bool(pod.spec.initContainers) and any(container is one for one in init_containers(pod.spec))
         lasting = is_sidecar(container) or (not init and restart_policy(pod.spec) == "Always")
         run = FOREVER if lasting or life.oom_after is not None else ENDING
     if life.oom_after is not None and life.oom_after <= run:

@@ -66,18 +66,19 @@ class Heartbeats:
 
     async def run(self) -> None:
         while True:
-            now = self._clock.monotonic()
+            ring, now = self._ring, self._clock.monotonic()
             due = []
-            while self._ring and self._ring[0][0] <= now + 1e-6:
-                when, machine = self._ring.popleft()
+            while ring and ring[0][0] <= now + 1e-6:
+                when, machine = ring.popleft()
+                again = when + self._every
+                ring.append((again if again > now else now, machine))
                 due.append(machine)
-                self._ring.append((max(when + self._every, now), machine))
-            if len(due) == 1:
-                await self.beat(due[0])
-            elif due:
+            if due[1:]:
                 await self.each(due, self.beat)
+            elif due:
+                await self.beat(due[0])
             until = self._ring[0][0] if self._ring else now + self._every
-            await self._clock.sleep(max(0.0, until - self._clock.monotonic()))
+            await self._clock.sleep(until - self._clock.monotonic())
 
     async def each(self, machines: Iterable[Machine], do: Callable[[Machine], Awaitable[None]]) -> None:
         """For all of them, so many at a time."""
@@ -112,7 +113,8 @@ class Heartbeats:
             return
         try:
             spec = msgspec.structs.replace(lease.spec, renewTime=now)
-            machine.lease = await self._client.update(msgspec.structs.replace(lease, spec=spec), because=(TIMER,))
+            renewed = msgspec.structs.replace(lease, spec=spec)
+            machine.lease = await self._client.update(renewed, because=(TIMER,), giving=True)
         except (errors.Conflict, errors.NotFound):
             machine.lease = None
 

@@ -110,6 +110,8 @@ class Lives:
 
     def of(self, pod: core.Pod, container: core.Container) -> Life:
         """The container's life: the default, then the rules, then the pod's annotations."""
+        if not self.rules and not pod.metadata.annotations and not pod.spec.initContainers:
+            return self.default
         init = not is_sidecar(container) and any(container is one for one in init_containers(pod.spec))
         annotated = _annotated(pod.metadata.annotations)
         if not self.rules and not annotated and not init:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pinnace.api import errors
 from pinnace.api.core import v1 as core
 from pinnace.base.clock import Clock
+from pinnace.base.crew import Crew
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
@@ -65,7 +66,6 @@ class SimulatedNodes:
         self._clock = clock
         self.randomness = randomness
         self.lives = life if isinstance(life, Lives) else Lives(life or Life())
-        self._parallel = parallel
         self._own_informers = informers is None
         self.informers = informers or Informers(self.client, clock, randomness)
         self._recorder = EventRecorder(self.client, "kubelet", clock=clock, randomness=randomness)
@@ -88,7 +88,7 @@ class SimulatedNodes:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._writes: deque[Tracked] = deque()
-        self._writers = 0
+        self._writers = Crew(self._write_all, most=parallel, name="statuses of simulated pods")
         self._tasks: set[asyncio.Task[None]] = set()
         self.registered = asyncio.Event()
         self.kubelets = kubelets or SimulatedKubelets()
@@ -129,8 +129,8 @@ class SimulatedNodes:
         for tracked in tuple(self._pods.values()):
             self._forget(tracked)
         self._wheel.clear()
+        self._writers.dismiss()
         self._writes.clear()
-        self._writers = 0
 
     # ---------------------------------------------------------------------------------------- what tests may do
 
@@ -305,7 +305,7 @@ class SimulatedNodes:
                 self._forget(tracked)
         elif tracked is None or event.old is None:
             self._take(machine, pod)
-        elif revision_number(pod.metadata.resourceVersion) > revision_number(tracked.pod.metadata.resourceVersion):
+        elif _is_newer(pod, tracked.pod):
             if tracked.queued:
                 tracked.newer = pod      # perhaps the echo of what is being written
             else:
@@ -315,14 +315,15 @@ class SimulatedNodes:
         """A pod of that node, perhaps a new one."""
         uid = pod.metadata.uid or ""
         tracked = machine.pods.get(uid)
+        now = self.now()
         if tracked is None:
             place = self._place(machine, self._pod_ip(pod))
-            tracked = Tracked(pod, machine, place, pods.adopted(pod, place, self.now()))
+            tracked = Tracked(pod, machine, place, pods.adopted(pod, place, now))
             self._pods[uid] = machine.pods[uid] = tracked
             self._names[pod.metadata.namespace or "", pod.metadata.name or ""] = tracked
-        if revision_number(pod.metadata.resourceVersion) > revision_number(tracked.pod.metadata.resourceVersion):
+        elif _is_newer(pod, tracked.pod):
             tracked.pod = pod
-        self._look(tracked)
+        self._look(tracked, now=now)
 
     def _update(self, tracked: Tracked, pod: core.Pod) -> None:
         """Look at the pod, if anything has changed that a node cares about."""
@@ -362,14 +363,15 @@ class SimulatedNodes:
         tracked.timer, tracked.deleted = 0.0, True
         tell_readers(tracked)
 
-    def _look(self, tracked: Tracked, *, write: bool = True, at: float = 0.0) -> None:
-        """Bring the pod up to now."""
+    def _look(self, tracked: Tracked, *, write: bool = True, now: float | None = None) -> None:
+        """Bring the pod up to now. `now`: where it is known."""
         machine = tracked.machine
         if not machine.up or tracked.deleted:
             return
         if self._staging is not None and self._staging.look(tracked):
             return
-        now = max(at, self.now())
+        if now is None:
+            now = self.now()
         done = pods.advance(tracked.pod, tracked.state, tracked.place, now)
         tracked.state = done.state
         for image, shown in done.pulled:
@@ -377,7 +379,7 @@ class SimulatedNodes:
             machine.news = machine.news or (shown and not machine.images.get(image))
             machine.images[image] = shown
         connected = machine.connected
-        if connected:
+        if done.told and connected:
             for told in done.told:
                 self._tell(tracked, told)
         self.set_timer(tracked, done.again)
@@ -415,14 +417,14 @@ class SimulatedNodes:
     def _ring(self) -> None:
         """Look at the pods whose time has come."""
         self._alarm = None
+        now, wheel = self.now(), self._wheel
         # Clocks show microseconds; a timer is not early for being a part of one.
-        now, wheel = self.now() + 2e-6, self._wheel
-        while wheel and wheel[0][0] <= now:
+        while wheel and wheel[0][0] <= now + 2e-6:
             when, _, tracked = heapq.heappop(wheel)
             if tracked.timer == when:
                 tracked.timer = 0.0
                 try:
-                    self._look(tracked, at=when)
+                    self._look(tracked, now=max(when, now))
                 except Exception:
                     log.exception("pod %s/%s", tracked.pod.metadata.namespace, tracked.pod.metadata.name)
         if wheel and self._alarm is None:
@@ -435,17 +437,15 @@ class SimulatedNodes:
         if not tracked.queued:
             tracked.queued = True
             self._writes.append(tracked)
-            if self._writers < self._parallel:
-                self._writers += 1
-                self.spawn(self._write_all())
+            self._writers.rouse()
 
     async def _write_all(self) -> None:
-        """One writer: until nothing is left to write."""
-        try:
-            while self._writes:
-                await self._write(self._writes.popleft())
-        finally:
-            self._writers = max(0, self._writers - 1)
+        """What one writer does."""
+        while self._writes:
+            tracked = self._writes.popleft()
+            if self._writes:
+                self._writers.rouse()
+            await self._write(tracked)
 
     async def _write(self, tracked: Tracked) -> None:
         tracked.moved = False
@@ -464,9 +464,7 @@ class SimulatedNodes:
         finally:
             tracked.queued = False
         newer, tracked.newer = tracked.newer, None
-        if newer is not None and (
-            revision_number(newer.metadata.resourceVersion) > revision_number(tracked.pod.metadata.resourceVersion)
-        ):
+        if newer is not None and _is_newer(newer, tracked.pod):
             tracked.pod, tracked.moved = newer, True
         if tracked.moved:
             self._look(tracked)
@@ -495,3 +493,8 @@ class SimulatedNodes:
         if state.finished:
             await self.client.delete(core.Pod, name, namespace, grace_period=0, uid=uid, because=because)
             tracked.deleted = True
+
+
+def _is_newer(pod: core.Pod, known: core.Pod) -> bool:
+    told, had = pod.metadata.resourceVersion, known.metadata.resourceVersion
+    return told != had and revision_number(told) > revision_number(had)

@@ -21,7 +21,7 @@ from pinnace.kubelet import images, pod_plan
 from pinnace.kubelet.crash_backoff import CrashBackoff
 from pinnace.kubelet.pod_plan import Doom, Memory, Seen, StartFailure, Verdict, Waiting
 from pinnace.kubelet.pod_status import Facts, pod_status, statuses
-from pinnace.kubelet.policy import all_containers, container_named, every_container
+from pinnace.kubelet.policy import container_named, every_container
 from pinnace.kubelet.simulated.course import Course, Exit, Mark, course
 from pinnace.kubelet.simulated.life import FOREVER, Life
 from pinnace.runtime.cri import Container, ContainerState, PodIdentity, Sandbox, SandboxState
@@ -80,7 +80,8 @@ class State(msgspec.Struct, frozen=True, gc=False):
     sandboxes: tuple[Sandbox, ...] = ()
     containers: tuple[Container, ...] = ()                           # the newest first; created_at is the true start
     courses: Mapping[str, Course] = msgspec.field(default_factory=dict)      # by container id
-    passed: Mapping[str, int] = msgspec.field(default_factory=dict)          # marks of the course, by container id
+    passed: Mapping[str, int] = msgspec.field(default_factory=dict)          # marks of the course, by container id …
+    verdicts: Mapping[str, Verdict] = msgspec.field(default_factory=dict)    # … and what the last of them says
     memory: Mapping[str, Memory] = msgspec.field(default_factory=dict)
     pulls: Mapping[str, int] = msgspec.field(default_factory=dict)           # failures in a row, by container name
     waiting: Mapping[str, Waiting] = msgspec.field(default_factory=dict)
@@ -113,14 +114,10 @@ def status(pod: core.Pod, state: State, place: Place, now: float) -> core.PodSta
         Facts(
             now=now + place.drift, host_ips=(place.host_ip,),
             sandbox_ips=sandbox.ips if sandbox is not None and (ready or state.terminal) else (), sandbox_ready=ready,
-            containers=state.containers, verdicts=verdicts(state), waiting=state.waiting, doom=state.doom,
+            containers=state.containers, verdicts=state.verdicts, waiting=state.waiting, doom=state.doom,
             terminal=state.terminal, start_time=state.since,
         ),
     )  # fmt: skip
-
-
-def verdicts(state: State) -> dict[str, Verdict]:
-    return {id: c.marks[state.passed[id]].verdict for id, c in state.courses.items()}
 
 
 def machine_lost(state: State, now: float, drift: float) -> State:
@@ -159,14 +156,15 @@ def adopted(pod: core.Pod, place: Place, now: float) -> State:
         if running is not None:
             began = _seconds(running.startedAt, now + place.drift)
             made = replace(
-                _made(pod, container, known.restartCount, began), created_at=began - place.drift,
+                _made(pod, container, known.restartCount, began, began - place.drift),
                 id=known.containerID.partition("://")[2],
             )  # fmt: skip
             found.append(made)
             courses[made.id] = course(pod, container, place.life(pod, container), known.restartCount)
         elif ended is not None:
             attempt = known.restartCount
-            made = _made(pod, container, attempt, _seconds(ended.startedAt, now))
+            began = _seconds(ended.startedAt, now)
+            made = _made(pod, container, attempt, began, began)
             result = Exit(ended.exitCode, ended.reason or "Error", ended.message or "")
             made = replace(made, id=(ended.containerID or "").partition("://")[2] or made.id)
             found.append(_ended(made, result, _seconds(ended.finishedAt, now)))
@@ -176,15 +174,16 @@ def adopted(pod: core.Pod, place: Place, now: float) -> State:
     }  # fmt: skip
     sandboxes = (_sandbox(pod, place, 0, now),) if found else ()
     # What lies behind in a course has been seen before; its end, if it is overdue, is still to come.
-    passed = {}
+    passed, verdicts = {}, {}
     for made in found:
         if made.id in courses:
             marks = courses[made.id].marks
             gone = [n for n, mark in enumerate(marks) if mark.exit is None and made.created_at + mark.at <= now]
             passed[made.id] = gone[-1] if gone else 0
+            verdicts[made.id] = marks[passed[made.id]].verdict
     return State(
         since=now + place.drift, sandboxes=sandboxes, containers=tuple(found), courses=courses, passed=passed,
-        memory=memory,
+        verdicts=verdicts, memory=memory,
     )  # fmt: skip
 
 
@@ -199,11 +198,14 @@ def _sandbox(pod: core.Pod, place: Place, attempt: int, now: float) -> Sandbox:
     return Sandbox(f"{about.uid}-{attempt}", identity, SandboxState.READY, now, "", {}, {}, ips)
 
 
-def _made(pod: core.Pod, container: core.Container, attempt: int, began: float, sandbox: str = "") -> Container:
+def _made(
+    pod: core.Pod, container: core.Container, attempt: int, began: float, created: float, sandbox: str = ""
+) -> Container:
+    """One that runs; `began` by the node's clock."""
     return Container(
         id=f"{pod.metadata.uid}-{container.name}-{attempt}", sandbox_id=sandbox or f"{pod.metadata.uid}-0",
         name=container.name, attempt=attempt, state=ContainerState.RUNNING, image=container.image or "",
-        image_id=container.image or "", created_at=began, started_at=began, finished_at=0.0, exit_code=0, reason="",
+        image_id=container.image or "", created_at=created, started_at=began, finished_at=0.0, exit_code=0, reason="",
         message="", pid=0, labels={}, annotations={_HASH: container.image or ""}, log_path="",
     )  # fmt: skip
 
@@ -226,6 +228,7 @@ class _Machine:
         self.containers = list(state.containers)
         self.courses = dict(state.courses)
         self.passed = dict(state.passed)
+        self.verdicts = dict(state.verdicts)
         self.memory = dict(state.memory)
         self.pulls = dict(state.pulls)
         self.waiting = dict(state.waiting)
@@ -237,7 +240,9 @@ class _Machine:
         self.finished = state.finished
         self.now = 0.0
         self.wall = 0.0        # by the node's own clock
-        self.hashes = {c.name: c.image or "" for c in all_containers(pod.spec)}
+        self.hashes = {c.name: c.image or "" for c in pod.spec.containers or ()}
+        if pod.spec.initContainers:
+            self.hashes.update((c.name, c.image or "") for c in pod.spec.initContainers)
         self.told: list[Told] = []
         self.pulled: list[tuple[str, bool]] = []
 
@@ -245,36 +250,31 @@ class _Machine:
         self.now, self.wall = now, now + self.place.drift
 
     def run(self, now: float) -> Advanced:
-        again: float | None = None
+        due = self._due()
         for _ in range(MOMENTS):
-            due = self._due()
-            if again is not None:
-                due = min(due, again)
             if due > now:
                 break
             self._move(due)
             self._happen()
-            again = self._settle()
+            due = self._settle()
         else:
             return Advanced(self._state(), tuple(self.told), tuple(self.pulled), now)
         if self.now != now:
             self._move(now)
-            again = self._settle()
-        due = self._due()
-        again = due if again is None else min(due, again)
-        return Advanced(self._state(), tuple(self.told), tuple(self.pulled), None if again == FOREVER else again)
+            due = self._settle()
+        return Advanced(self._state(), tuple(self.told), tuple(self.pulled), None if due == FOREVER else due)
 
     def _state(self) -> State:
         return State(
-            self.since, tuple(self.sandboxes), tuple(self.containers), self.courses, self.passed, self.memory,
-            self.pulls, self.waiting, self.starting, self.endings, self.doom, self.mounted, self.terminal,
+            self.since, tuple(self.sandboxes), tuple(self.containers), self.courses, self.passed, self.verdicts,
+            self.memory, self.pulls, self.waiting, self.starting, self.endings, self.doom, self.mounted, self.terminal,
             self.finished,
         )  # fmt: skip
 
     # What happens by itself
 
     def _due(self) -> float:
-        """When something happens next."""
+        """When something happens by itself next."""
         due = FOREVER
         if self.starting is not None:
             due = self.starting.until if self.starting.pulled is None else self.starting.pulled
@@ -301,6 +301,7 @@ class _Machine:
                 container.created_at + mark.at <= self.now
             ):
                 self.passed[container.id] += 1
+                self.verdicts[container.id] = mark.verdict
                 for message in mark.told.splitlines():
                     self._tell("Warning", "Unhealthy", message, container.name)
                 if mark.exit is not None:
@@ -320,12 +321,12 @@ class _Machine:
 
     # What the plan says
 
-    def _settle(self) -> float | None:
-        """Do what is to be done until nothing is; the true time at which the plan wants to be asked again."""
+    def _settle(self) -> float:
+        """Do what is to be done until nothing is; the true time at which there is something to do again."""
         self._note_end()
         for _ in range(MOMENTS):
             if self.doom is not None and self.doom.deleted and self._is_over():
-                return None
+                return self._due()
             plan = pod_plan.plan(self._seen())
             if plan.doom is not None:
                 self.doom = plan.doom
@@ -336,10 +337,11 @@ class _Machine:
                 self._note_waiting(plan.waiting)
             self.terminal = plan.terminal
             if not plan.steps:
+                due = self._due()
                 if plan.again is None:
-                    return None
+                    return due
                 # A hair later where the clock is off: the difference is rounded, and must not fall short.
-                return plan.again - self.place.drift + 1e-6 if self.place.drift else plan.again
+                return min(due, plan.again - self.place.drift + 1e-6 if self.place.drift else plan.again)
             for step in plan.steps:
                 self._perform(step)
         raise RuntimeError(f"the plan of pod {self.pod.metadata.namespace}/{self.pod.metadata.name} has no end")
@@ -370,11 +372,10 @@ class _Machine:
     def _seen(self) -> Seen:
         return Seen(
             pod=self.pod, now=self.wall, sandboxes=tuple(self.sandboxes), containers=tuple(self.containers),
-            verdicts={id: c.marks[self.passed[id]].verdict for id, c in self.courses.items()},
-            memory=self.memory, doom=self.doom, mounted=self.mounted and not (self.doom and self.doom.deleted),
+            verdicts=self.verdicts, memory=self.memory, doom=self.doom,
+            mounted=self.mounted and not (self.doom and self.doom.deleted),
             busy=_STARTING if self.starting is not None else _IDLE,
-            killing={id: e.deadline for id, e in self.endings.items()} if self.endings else {},
-            hashes=self.hashes,
+            killing={id: e.deadline for id, e in self.endings.items()} if self.endings else {}, hashes=self.hashes,
         )  # fmt: skip
 
     def _note_waiting(self, waiting: Mapping[str, Waiting]) -> None:
@@ -415,7 +416,7 @@ class _Machine:
 
     def _remove(self, id: str) -> None:
         self.containers = [c for c in self.containers if c.id != id]
-        for table in (self.courses, self.passed, self.endings):
+        for table in (self.courses, self.passed, self.verdicts, self.endings):
             table.pop(id, None)
 
     def _start(self, name: str, attempt: int, crashed_at: float | None) -> None:
@@ -474,14 +475,12 @@ class _Machine:
         container = container_named(self.pod.spec, name)
         self._tell_well(life, "Created", "Container created", name)
         self._tell_well(life, "Started", "Container started", name)
-        made = replace(
-            _made(self.pod, container, attempt, self.wall, self.sandboxes[0].id if self.sandboxes else ""),
-            created_at=self.now,
-        )  # fmt: skip
+        sandbox = self.sandboxes[0].id if self.sandboxes else ""
+        made = _made(self.pod, container, attempt, self.wall, self.now, sandbox)
         self.containers.insert(0, made)
-        self.courses[made.id] = course(self.pod, container, life, attempt)
-        self.passed[made.id] = 0
-        for message in self.courses[made.id].marks[0].told.splitlines():
+        self.courses[made.id] = marked = course(self.pod, container, life, attempt)
+        self.passed[made.id], self.verdicts[made.id] = 0, marked.marks[0].verdict
+        for message in marked.marks[0].told.splitlines():
             self._tell("Warning", "Unhealthy", message, name)
         self.memory[name] = replace(self.memory.get(name, Memory()), failure=None, restart_count=None)
         self.pulls.pop(name, None)
@@ -505,4 +504,4 @@ class _Machine:
 
     def _tell_well(self, life: Life, reason: str, message: str, container: str) -> None:
         if not life.quiet:
-            self._tell("Normal", reason, message, container)
+            self.told.append(Told("Normal", reason, message, container))
