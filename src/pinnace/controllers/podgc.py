@@ -15,7 +15,7 @@ import msgspec
 from pinnace.api.core import v1 as core
 from pinnace.api.times import format as format_time
 from pinnace.base.clock import Clock
-from pinnace.client.informer import Event, Handler, Informer, Informers, revision_number
+from pinnace.client.informer import Event, Handler, Informer, Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.plan import NOTHING, Action, Delete, Patch, Plan, Ref, Related, Wake
 
@@ -58,7 +58,7 @@ class _Finished:
             elif ref not in self._refs:
                 self._refs[ref] = None
                 if len(self._refs) > self._threshold:
-                    wake(_FINISHED, revision_number(data.resourceVersion))
+                    wake(_FINISHED, data.resourceVersion)
 
         return changed
 
