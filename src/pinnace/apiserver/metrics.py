@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource as rlimits
 from bisect import bisect_left
+from collections import Counter
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,16 +108,15 @@ def _gauges(server: ApiServer) -> list[str]:
         "# TYPE etcd_mvcc_db_revision gauge",
         f"etcd_mvcc_db_revision {server.store.revision}",
     ]
+    watches = Counter(watch.registry for watch in server.watches)
     for registry in server.registries():
-        if registry.resource.stored_as is not None:
-            continue
         kind, cache = registry.kind, registry.cache
-        if cache.watchers:
+        if watches[registry]:
             lines.append(
                 f'apiserver_longrunning_requests{{group="{kind.group}",resource="{kind.plural}",verb="WATCH"}} '
-                f"{cache.watchers}"
+                f"{watches[registry]}"
             )
-        if cache.entries:
+        if cache.entries and registry.resource.stored_as is None:
             lines.append(f'apiserver_storage_objects{{resource="{kind.resource}"}} {len(cache.entries)}')
     return lines
 

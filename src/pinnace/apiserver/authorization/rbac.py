@@ -15,6 +15,7 @@ from pinnace.apiserver.authentication.objects import Objects
 from pinnace.client.transport import User
 
 _KINDS = (rbac.ClusterRole, rbac.ClusterRoleBinding, rbac.Role, rbac.RoleBinding)
+_FOR_ALL = Decision(True, until=_KINDS)
 _MOST_REMEMBERED = 50_000
 _UNKNOWN: frozenset[str] = frozenset({"?"})      # no object's name
 _ACCOUNT_PREFIX = "system:serviceaccount:"
@@ -65,7 +66,9 @@ class RbacAuthorizer:
             if len(self._decisions) >= _MOST_REMEMBERED:
                 self._decisions.clear()
             self._decisions[key] = names
-        return ALLOWED if names is None or attributes.name in names else NO_OPINION
+        if names is None:
+            return _FOR_ALL
+        return ALLOWED if attributes.name in names else NO_OPINION
 
     def rules(self, user: User, namespace: str) -> tuple[rbac.PolicyRule, ...]:
         """Every rule that the user has in the namespace, as SelfSubjectRulesReview lists them."""
