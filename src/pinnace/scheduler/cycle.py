@@ -52,6 +52,7 @@ class _Prepared(NamedTuple):
 
     filters: list[tuple[Plugin, Any]]
     scorers: list[tuple[Plugin, Any]]
+    relative: list[Plugin]            # those of the scorers whose scores are compared
 
 
 class _Group:
@@ -71,7 +72,7 @@ class _Group:
         return self._with(states) if states else self._plain
 
     def _with(self, states: Mapping[Plugin, Any]) -> _Prepared:
-        prepared = _Prepared([], [])
+        prepared = _Prepared([], [], [])
         for plugin, choosy, filtering in self._plugins:
             if choosy and plugin not in states:
                 continue
@@ -80,6 +81,8 @@ class _Group:
                 prepared.filters.append(entry)
             if plugin.weight:
                 prepared.scorers.append(entry)
+                if plugin.relative:
+                    prepared.relative.append(plugin)
         return prepared
 
 
@@ -96,6 +99,13 @@ class _Verdict(msgspec.Struct, gc=False):
     relative: Sequence[float]     # those that count in comparison with the other nodes only
 
 
+class _Alike(NamedTuple):
+    """What is remembered for pods of one shape: what the local plugins made of it, and what they said of nodes."""
+
+    prepared: _Prepared
+    verdicts: dict[str, _Verdict]
+
+
 class Cycle:
     """Finds a node for one pod at a time."""
 
@@ -104,15 +114,16 @@ class Cycle:
         self._global = _Group([plugin for plugin in plugins if not plugin.local])
         self._randomness = randomness
         self._start = 0
-        self._shapes: OrderedDict[_Shape, dict[str, _Verdict]] = OrderedDict()
+        self._shapes: OrderedDict[_Shape, _Alike] = OrderedDict()
 
     def schedule(self, pod: PodInfo, nodes: Nodes) -> Placement | Unschedulable:
         """The best node for the pod."""
         listed = nodes.all()
-        local, wide = self._local.prepared(pod, nodes), self._global.prepared(pod, nodes)
-        remembered = self._remembered(_shape(pod, nodes))
+        local, remembered = self._remembered(pod, nodes)
+        wide = self._global.prepared(pod, nodes)
         wanted, first = _enough(len(listed)), self._start
         stretches = (first, first + wanted), (first + wanted, len(listed)), (0, first)
+        left = wanted
         feasible: list[NodeInfo] = []
         verdicts: list[_Verdict] = []
         misfits: dict[str, Sequence[Misfit]] = {}
@@ -126,7 +137,8 @@ class Cycle:
                 continue
             feasible.append(node)
             verdicts.append(verdict)
-            if len(feasible) == wanted:
+            left -= 1
+            if not left:
                 break
         if not feasible:
             return Unschedulable(misfits)
@@ -138,7 +150,8 @@ class Cycle:
     def refusals(self, pod: PodInfo, nodes: Nodes) -> dict[str, Sequence[Misfit]]:
         """What each node has against the pod now; nothing where it would fit. Remembers and moves nothing."""
         local, wide = self._local.prepared(pod, nodes), self._global.prepared(pod, nodes)
-        remembered = self._shapes.get(_shape(pod, nodes), {})
+        alike = self._shapes.get(_shape(pod, nodes))
+        remembered = alike.verdicts if alike is not None else {}
         found: dict[str, Sequence[Misfit]] = {}
         for node in nodes.all():
             verdict = remembered.get(node.name)
@@ -151,13 +164,15 @@ class Cycle:
         """Whether the pod fits one node as it is given (for preemption's what-ifs)."""
         return not any(_first_misfits(group.prepared(pod, nodes), pod, node) for group in (self._local, self._global))
 
-    def _remembered(self, shape: _Shape) -> dict[str, _Verdict]:
-        found = self._shapes.pop(shape, None)
+    def _remembered(self, pod: PodInfo, nodes: Nodes) -> _Alike:
+        shape = _shape(pod, nodes)
+        found = self._shapes.get(shape)
         if found is None:
-            found = {}
             if len(self._shapes) >= _MOST_SHAPES:
                 self._shapes.popitem(last=False)
-        self._shapes[shape] = found
+            found = self._shapes[shape] = _Alike(self._local.prepared(pod, nodes), {})
+        else:
+            self._shapes.move_to_end(shape)
         return found
 
     def _best(
@@ -171,8 +186,7 @@ class Cycle:
         if len(feasible) == 1:
             return feasible[0].name
         totals = [verdict.fixed for verdict in verdicts]
-        relative = [plugin for plugin, _ in local.scorers if plugin.relative]
-        for position, plugin in enumerate(relative):
+        for position, plugin in enumerate(local.relative):
             _add(totals, plugin, [verdict.relative[position] for verdict in verdicts])
         for plugin, state in wide.scorers:
             _add(totals, plugin, [plugin.score(state, pod, node) for node in feasible])
