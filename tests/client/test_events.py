@@ -89,7 +89,7 @@ class Recording:
 
     async def send(self, request: Request) -> Response:
         self.requests.append(request)
-        return Response(200, body=request.body if request.method == "POST" else b'{"metadata":{}}')
+        return Response(200, body=request.text() if request.method == "POST" else b'{"metadata":{}}')
 
     async def close(self) -> None: ...
 
@@ -109,7 +109,7 @@ async def test_the_recorder_sends_upstreams_shape() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     create, patch = transport.requests
-    sent = json.loads(create.body)
+    sent = json.loads(create.text())
     assert create.path == "/api/v1/namespaces/blue/events"
     assert create.because == (7,)
     assert sent["involvedObject"] == {
@@ -121,7 +121,7 @@ async def test_the_recorder_sends_upstreams_shape() -> None:
     assert (sent["count"], sent["firstTimestamp"]) == (1, "2026-01-01T00:00:00Z")
     assert patch.method == "PATCH"
     assert patch.path.endswith(sent["metadata"]["name"])
-    assert json.loads(patch.body)["count"] == 2
+    assert json.loads(patch.text())["count"] == 2
 
 
 async def test_a_full_queue_drops_and_never_blocks(caplog: pytest.LogCaptureFixture) -> None:
@@ -159,7 +159,7 @@ async def test_events_about_several_objects_are_sent_side_by_side_and_in_order()
     assert recorder.idle
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
-    sent = [json.loads(request.body) for request in transport.requests]
+    sent = [json.loads(request.text()) for request in transport.requests]
     assert len(sent) == 150 and 2 <= transport.most <= 16
     for number in range(50):
         about = [e["reason"] for e in sent if e["involvedObject"]["name"] == f"p{number}"]

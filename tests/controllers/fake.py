@@ -70,21 +70,21 @@ class FakeServer:
             case "GET", True:
                 return self._one(kind, self._find(kind, namespace, name))
             case "POST", _:
-                return self._create(kind, namespace, json.loads(request.body))
+                return self._create(kind, namespace, json.loads(request.text()))
             case "PUT", _:
-                return self._update(kind, namespace, name, sub, json.loads(request.body))
+                return self._update(kind, namespace, name, sub, json.loads(request.text()))
             case "PATCH", _:
                 old = self._find(kind, namespace, name)
-                patch = json.loads(request.body)
+                patch = json.loads(request.text())
                 uid = patch.get("metadata", {}).get("uid")
                 if uid and uid != old["metadata"]["uid"]:
                     raise errors.Conflict.of(kind.plural, kind.group, name)
                 return self._update(kind, namespace, name, sub, _merge(old, patch), lenient=True)
             case "DELETE", True:
-                return self._delete(kind, namespace, name, json.loads(request.body or b"{}"))
+                return self._delete(kind, namespace, name, json.loads(request.text() or b"{}"))
             case "DELETE", False:
                 for key in [key for key in self.objects.get(kind.plural, {}) if key[0] == namespace]:
-                    self._delete(kind, *key, json.loads(request.body or b"{}"))
+                    self._delete(kind, *key, json.loads(request.text() or b"{}"))
                 return _json({})
         raise AssertionError(request)
 

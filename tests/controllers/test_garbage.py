@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from pinnace.api.meta import v1 as meta
@@ -75,7 +76,7 @@ def test_an_owner_never_seen_is_asked_for() -> None:
 def test_a_reference_into_another_namespace_does_not_stand() -> None:
     graph = family()
     assert graph.standing(owner(SET), "other") is None
-    stranger = POD._replace(namespace="other", uid="p2")
+    stranger = msgspec.structs.replace(POD, namespace="other", uid="p2")
     assert graph.observe(stranger, owned_by(SET)) == [Work("p2")]
 
 

@@ -73,7 +73,7 @@ def conditions(of: batch.Job) -> list[tuple[str, str, str | None]]:
 
 
 def test_pods_are_made_with_the_tracking_finalizer_after_the_start_is_written() -> None:
-    fresh = msgspec.structs.replace(job(parallelism=2, completions=3), status=None)
+    fresh = msgspec.structs.replace(job(parallelism=2, completions=3), status=batch.JobStatus())
     plan = decide(Seen(fresh, ()), NOW)
     assert plan.status.status.startTime == "2026-01-01T12:00:00Z"
     assert plan.status.status.active == 2      # told with them, not in a status of its own

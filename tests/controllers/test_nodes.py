@@ -205,7 +205,7 @@ def test_finished_pods_are_too_many_only_when_one_more_has_finished() -> None:
         tell(Added(pods[name]))
     assert woken == [] and finished.surplus() == ()
     tell(Updated(pods["a"], pod("a")))
-    assert woken == [Ref("", "")] and finished.surplus() == (pods["a"],)
+    assert woken == [("", "")] and finished.surplus() == (pods["a"],)
     tell(Updated(pods["a"], pods["a"]))
     tell(Updated(pod("a", phase="Succeeded", deleted=True), pods["a"]))
     tell(Deleted(pods["b"]))

@@ -12,7 +12,7 @@ from pinnace.api.meta import v1 as meta
 from pinnace.client.informer import Added, Deleted, Event, Updated
 from pinnace.controllers.owners import Owned
 from pinnace.controllers.plan import Ref
-from pinnace.controllers.selectors import matcher, selects
+from pinnace.controllers.selectors import plain, selects
 
 
 def pod(owner: str = "", *, kind: str = "Job", group: str = "batch", phase: str = "Running", app: str = "") -> core.Pod:
@@ -30,15 +30,16 @@ def woken(event: Event[core.Pod]) -> list[str]:
     """By name, under a watch for which a pod's phase is all that counts, and finished pods are not missed."""
     watch = Owned(
         cast("Any", None), "Job", "batch",
-        adopters=lambda pod: (Ref("default", "adopter"),) if pod.metadata.labels else (),
+        adopters=lambda pod: (("default", "adopter"),) if pod.metadata.labels else (),
         same=lambda old, new: bool(old.status.phase == new.status.phase),
         without=lambda pod: bool(pod.status.phase == "Succeeded"),
     )  # fmt: skip
     found: list[str] = []
 
     def wake(ref: Ref, because: int) -> None:
-        assert ref.namespace == "default" and because == 7
-        found.append(ref.name)
+        namespace, name = ref
+        assert namespace == "default" and because == 7
+        found.append(name)
 
     watch.handler(wake)(event)
     return found
@@ -68,12 +69,14 @@ def test_who_is_woken(event: Event[core.Pod], expected: list[str]) -> None:
 
 
 def test_a_selector_with_expressions_and_one_without_select_alike() -> None:
-    plain = meta.LabelSelector(matchLabels={"app": "x"})
+    plain_selector = meta.LabelSelector(matchLabels={"app": "x"})
     wordy = msgspec.structs.replace(
-        plain, matchExpressions=[meta.LabelSelectorRequirement(key="app", operator="Exists")]
+        plain_selector, matchExpressions=[meta.LabelSelectorRequirement(key="app", operator="Exists")]
     )
     for labels in ({"app": "x"}, {"app": "x", "more": "y"}, {"app": "y"}, {}):
-        for selector in (plain, wordy):
-            assert selects(selector, labels) == matcher(selector)(labels) == (labels.get("app") == "x")
-    assert selects(meta.LabelSelector(), None) and matcher(meta.LabelSelector())({})
-    assert not selects(None, {"app": "x"}) and not matcher(None)({"app": "x"})
+        for selector in (plain_selector, wordy):
+            assert selects(selector, labels) == (labels.get("app") == "x")
+        wanted = plain(plain_selector)
+        assert wanted is not None and (wanted <= labels.items()) == (labels.get("app") == "x")
+    assert selects(meta.LabelSelector(), None) and plain(meta.LabelSelector()) == {}.items()
+    assert not selects(None, {"app": "x"}) and plain(None) is plain(wordy) is None

@@ -127,7 +127,7 @@ class FakeApi:
         return self._one(request, path, namespace, name, rest[2] if len(rest) > 2 else "")
 
     def _one(self, request: Request, path: str, namespace: str, name: str, subresource: str) -> Response:
-        body = json.loads(request.body) if request.body else {}
+        body = json.loads(request.text()) if request.text() else {}
         key = (path, namespace, name)
         if subresource == "token":
             body["status"] = {"token": f"token-{len(self.requests)}", "expirationTimestamp": "2026-03-01T13:00:00Z"}

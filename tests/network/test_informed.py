@@ -19,11 +19,11 @@ from pinnace.client.informer import Informers
 from pinnace.network.dns.codec import NXDOMAIN, A, to_wire
 from pinnace.network.dns.records import ClusterRecords
 from pinnace.network.dns.zone import Zone
-from pinnace.network.netlink import PROTOCOL_PINNACE, Netlink, Route
+from pinnace.network.netlink import PROTOCOL_PINNACE, Address, Netlink, Route
 from pinnace.network.nftables import Nftables, NftablesError
 from pinnace.network.proxy.endpoints import ProxyNode
 from pinnace.network.proxy.proxy import ServiceProxy
-from pinnace.network.routes import NodeRoutes, difference, plan
+from pinnace.network.routes import NodeRoutes, difference, plan, reachable
 
 from .objects import endpoint, service, slice_
 
@@ -105,6 +105,16 @@ def test_routes_are_planned_from_the_other_nodes() -> None:
     assert plan(nodes, "b") == {Route("10.244.0.0/24", gateway="172.30.0.2")}
 
 
+def test_a_node_that_is_on_none_of_this_nodes_networks_is_no_gateway() -> None:
+    nodes = [node("a", "10.244.0.0/24", "172.30.0.2"), node("b", "10.244.1.0/24", "172.30.0.3"),
+             node("simulated", "10.244.2.0/24", "10.64.0.1"), node("six", "fd00:1::/64", "fd00::3"),
+             node("far", "fd00:2::/64", "fd01::3")]  # fmt: skip
+    addresses = [Address(1, "127.0.0.1", 8), Address(2, "172.30.0.2", 24), Address(2, "fd00::2", 64)]
+    near = {Route("10.244.1.0/24", gateway="172.30.0.3"), Route("fd00:1::/64", gateway="fd00::3")}
+    assert reachable(plan(nodes, "a"), addresses) == near
+    assert reachable(plan(nodes, "a"), ()) == frozenset()
+
+
 def test_only_what_differs_is_touched() -> None:
     kept, moved, gone = (Route(f"10.244.{n}.0/24", gateway="172.30.0.3", device=2) for n in range(3))
     others = [Route("0.0.0.0/0", gateway="172.30.0.1"), Route("10.96.0.0/16", device=3)]
@@ -114,7 +124,9 @@ def test_only_what_differs_is_touched() -> None:
 
 
 @pytest.mark.root
-async def test_routes_follow_the_nodes(api: FakeApi, namespace: Callable[[], str]) -> None:
+async def test_routes_follow_the_nodes(
+    api: FakeApi, namespace: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
     path = namespace()
     with Netlink(path) as netlink:
         netlink.add_bridge("eth0")
@@ -128,10 +140,12 @@ async def test_routes_follow_the_nodes(api: FakeApi, namespace: Callable[[], str
         shared = informers(api)
         async with running(shared.run, NodeRoutes(shared, "a", SystemClock(), netns=path).run):
             await until(lambda: routes() == [("10.244.1.0/24", "172.30.0.3")])
+            api.put(node("simulated", "10.244.3.0/24", "10.64.0.1"))
             api.put(node("c", "10.244.2.0/24", "172.30.0.4"))
             await until(lambda: len(routes()) == 2)
             api.delete(other)
             await until(lambda: routes() == [("10.244.2.0/24", "172.30.0.4")])
+    assert not caplog.records
 
 
 @pytest.mark.root

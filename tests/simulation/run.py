@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pinnace.api import codec
 from pinnace.api.labels import selector_of
 from pinnace.apiserver.inprocess import ADMIN
+from pinnace.apiserver.server import ApiServer
 from pinnace.base.clock import LoopClock
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
@@ -144,6 +146,20 @@ async def _play(
             + "\n    ".join(still)
         )
     await invariants.check_rest()
+    told = list(spoiled(plane.server))
+    assert not told, "the watch cache and the store differ:\n    " + "\n    ".join(told[:10])
+
+
+def spoiled(server: ApiServer | None) -> Iterator[str]:
+    """Objects that somebody changed after they were stored, or that were stored in another form than a client's JSON
+    would have: parts of one process hand each other objects, and nothing but this sees whether they keep to that."""
+    assert server is not None
+    for cache in {id(registry.cache): registry.cache for registry in server.registries()}.values():
+        for entry in cache.entries.values():
+            if cache.form.value(entry.object) != entry.value:
+                yield f"{entry.key} was changed in the cache"
+            if cache.form.value(codec.decode(cache.form.type, entry.value)) != entry.value:
+                yield f"{entry.key} is not in its normal form: {entry.value.decode()}"
 
 
 def _harm_nodes(faults: Faults, draw: random.Random, now: float) -> None:

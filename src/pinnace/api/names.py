@@ -225,4 +225,4 @@ def cidr(value: str) -> list[str]:
 
 def without_trailing_dash(prefix: str) -> str:
     """A generateName as it is judged: a letter stands where the random part comes."""
-    return prefix[:-1] + "a" if len(prefix) > 1 and prefix.endswith("-") else prefix
+    return prefix[:-1] + "a" if prefix[-1:] == "-" and prefix != "-" else prefix

@@ -10,6 +10,7 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 
 
+@lru_cache(maxsize=256)     # what is there is compared with the clock again and again
 def parse(text: str) -> datetime:
     """A Time or MicroTime. Raises ValueError."""
     # fromisoformat takes at most six digits of a second; Go writes up to nine.

@@ -104,6 +104,15 @@ def decode(request: Request, kind: Kind, validation: str, *, ours: bool = False)
     return obj, judge(findings, kind, validation)
 
 
+def given(request: Request, kind: Kind) -> Any:
+    """The object that a part of this process has given in a body's stead: a copy that shares all but its metadata's
+    fields. Raises BadRequest."""
+    obj: Any = request.given
+    if obj.__class__ is not kind.type:
+        raise BadRequest(cannot(kind, f"a {obj.__class__.__name__} was given"))
+    return msgspec.structs.replace(obj, metadata=msgspec.structs.replace(obj.metadata))
+
+
 def metadata_and_status(body: bytes, kind: Kind) -> Any:
     """An object of that kind with nothing but these two, from what our own encoder wrote. Raises BadRequest."""
     of: Any = kind.type

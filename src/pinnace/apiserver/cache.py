@@ -6,8 +6,8 @@ every later event, whose line is put together once for all of them.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import deque
+import operator
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,13 +17,14 @@ from pinnace.api import codec
 from pinnace.api.errors import Expired
 from pinnace.api.kinds import Kind
 from pinnace.api.meta import v1 as meta
-from pinnace.client.transport import WatchLine
+from pinnace.client.transport import Tell, WatchLine
 from pinnace.store.keys import SortedKeys
 
 # Events that a resuming watch can still get; above it has to list again. Each keeps two states of an object alive, so
-# that of what is older than the feed wants to keep only the fewest stay.
+# that of what is older than the feed wants to keep only the fewest stay. Looked at after so many changes.
 _FEWEST_EVENTS = 128
 _MOST_EVENTS = 4096
+_LOOK = 64
 
 
 class Form:
@@ -87,19 +88,23 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 
 
 class Event(msgspec.Struct, eq=False, gc=False):
-    """One change. `entry` is the state after it; of a deletion the last state under the deletion's revision."""
+    """One change. `entry` is the state after it; of a deletion the last one, as it was."""
 
     type: str
     revision: int
     entry: Entry
     previous: Entry | None
+    _last: Entry | None = None
     _lines: dict[tuple[str, str], WatchLine] | None = None
 
     def state(self, type: str) -> Entry:
-        """What a watcher to whom the event is of the given type gets to see."""
-        if type == "DELETED" and self.type != "DELETED" and self.previous is not None:
-            return at_revision(self.previous, self.revision)     # it left what the watcher selects
-        return self.entry
+        """What a watcher to whom the event is of the given type gets to see: when the object was deleted, or has left
+        what the watcher selects, its last state under the revision of that."""
+        if type != "DELETED" or self.previous is None:
+            return self.entry
+        if self._last is None:
+            self._last = at_revision(self.previous, self.revision)
+        return self._last
 
     def line(self, view: View, type: str) -> WatchLine:
         """The event as seen by watchers of that version, to whom it is of the given type."""
@@ -169,6 +174,25 @@ Sink = Callable[[Event], None]
 _EVERYTHING = ("", "")
 
 
+class Joined:
+    """A watcher's place in a cache. Its `sink` gets each event. While `tell` is set, that gets what
+    `client.transport.Tell` says instead; `failed` gets what it raises."""
+
+    __slots__ = ("_cache", "failed", "scope", "sink", "tell")
+
+    def __init__(
+        self, cache: WatchCache, scope: tuple[str, str], sink: Sink, failed: Callable[[Exception], None] | None
+    ) -> None:
+        self._cache = cache
+        self.scope = scope
+        self.sink = sink
+        self.tell: Tell | None = None
+        self.failed = failed
+
+    def leave(self) -> None:
+        self._cache.left(self)
+
+
 class WatchCache:
     """Objects of one kind by key, in key order, with indexes by namespace and by chosen fields."""
 
@@ -181,11 +205,11 @@ class WatchCache:
         self.changed = 0                      # revision of the last change
         self._keys = SortedKeys()
         self._index: dict[tuple[str, str], dict[str, None]] = {}      # keys by field and value
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._oldest = 0                      # a watch may resume after this revision
-        self._sinks: dict[tuple[str, str], dict[int, Sink]] = {}
-        self._of_all: tuple[Sink, ...] = ()   # those of everything
-        self._watchers = 0
+        self._joined: dict[tuple[str, str], dict[Joined, None]] = {}
+        self._of_all: tuple[Joined, ...] = ()   # those of everything
+        self._choosy = False                    # there are others
 
     def key(self, namespace: str, name: str) -> str:
         return f"{self.prefix}{namespace}/{name}" if self.form.kind.namespaced else f"{self.prefix}{name}"
@@ -224,31 +248,46 @@ class WatchCache:
 
     def apply(self, event: Event, kept: int = 0) -> None:
         """Take in one change and tell the watchers whom it concerns. Events up to revision `kept` are old."""
-        entry, previous = event.entry, event.previous
-        key = entry.key
-        if event.type == "DELETED":
-            if self.entries.pop(key, None) is not None:
-                self._keys.remove(key)
+        type, entry, previous = event.type, event.entry, event.previous
+        key, obj = entry.key, entry.object
+        if type == "DELETED":
+            obj = None                        # of many nobody wants to know
+            del self.entries[key]
+            self._keys.remove(key)
         else:
             if previous is None:
                 self._keys.add(key)
             self.entries[key] = entry
         if self.indexed:
-            self._reindex(key, None if event.type == "DELETED" else entry, previous)
-        events = self._events
-        events.append(event)
-        if len(events) > _FEWEST_EVENTS:
-            # Two go for each that comes, so that a window that has become too wide shrinks.
-            for _ in (1, 2):
-                if events[0].revision <= kept or len(events) > _MOST_EVENTS:
-                    self._oldest = events.popleft().revision
-        self.version += 1
+            self._reindex(key, None if type == "DELETED" else entry, previous)
+        self._events.append(event)
         self.changed = event.revision
+        self.version += 1
+        if not self.version % _LOOK:
+            self._forget(kept)
         # In a fixed order, so that equal runs stay equal.
-        for sink in self._of_all:
-            sink(event)
-        if len(self._sinks) > (_EVERYTHING in self._sinks):
-            self._tell_chosen(event)
+        for joined in self._concerned(event) if self._choosy else self._of_all:
+            tell = joined.tell
+            if tell is None:
+                joined.sink(event)
+                continue
+            if obj is None:
+                obj = event.state(type).object
+            try:
+                tell(type, obj, event.revision)
+            except Exception as error:
+                if joined.failed is None:
+                    raise
+                joined.failed(error)
+
+    def _forget(self, kept: int) -> None:
+        events = self._events
+        spare = max(0, len(events) - _FEWEST_EVENTS)
+        old = bisect_right(events, kept, 0, spare, key=operator.attrgetter("revision"))
+        old = max(old, len(events) - _MOST_EVENTS)
+        if old:
+            self._oldest = events[old - 1].revision
+            del events[:old]
 
     def since(self, revision: int) -> list[Event]:
         """Every event after a revision. Raises Expired if some of them are forgotten."""
@@ -265,46 +304,40 @@ class WatchCache:
         found.reverse()
         return found
 
-    def join(self, scope: tuple[str, str], sink: Sink) -> Callable[[], None]:
+    def join(
+        self, scope: tuple[str, str], sink: Sink, failed: Callable[[Exception], None] | None = None
+    ) -> Joined:
         """Give every later event to `sink`. The scope is ("", "") for all, ("namespace", NAME), or an indexed field
-        and its value. Returns what ends it."""
-        sinks = self._sinks.setdefault(scope, {})
-        handle = id(sink)
-        sinks[handle] = sink
-        self._joined(1)
+        and its value."""
+        joined = Joined(self, scope, sink, failed)
+        self._joined.setdefault(scope, {})[joined] = None
+        self._recount()
+        return joined
 
-        def leave() -> None:
-            if sinks.pop(handle, None) is not None:
-                if not sinks and self._sinks.get(scope) is sinks:
-                    del self._sinks[scope]
-                self._joined(-1)
+    def left(self, joined: Joined) -> None:
+        """For `Joined.leave`."""
+        among = self._joined.get(joined.scope, {})
+        among.pop(joined, None)
+        if not among:
+            self._joined.pop(joined.scope, None)
+        self._recount()
 
-        return leave
-
-    def _joined(self, number: int) -> None:
-        self._watchers += number
-        self._of_all = tuple(self._sinks.get(_EVERYTHING, {}).values())
-
-    def sinks(self) -> Iterator[Sink]:
-        for sinks in self._sinks.values():
-            yield from sinks.values()
+    def _recount(self) -> None:
+        self._of_all = tuple(self._joined.get(_EVERYTHING, ()))
+        self._choosy = len(self._joined) > (_EVERYTHING in self._joined)
 
     @property
     def watchers(self) -> int:
-        return self._watchers
+        return sum(map(len, self._joined.values()))
 
-    def _tell_chosen(self, event: Event) -> None:
-        """Tell the watchers of its namespace, and of the values that it has or had."""
-        scopes = [("namespace", event.entry.object.metadata.namespace or "")]
+    def _concerned(self, event: Event) -> list[Joined]:
+        """The watchers of everything, of its namespace, and of the values that it has or had."""
+        scopes = [_EVERYTHING, ("namespace", event.entry.object.metadata.namespace or "")]
         for field, value in self.indexed.items():
             after = value(event.entry.object)
             before = value(event.previous.object) if event.previous is not None else after
             scopes += [(field, after)] if before == after else [(field, after), (field, before)]
-        for scope in scopes:
-            sinks = self._sinks.get(scope)
-            if sinks:
-                for sink in tuple(sinks.values()):
-                    sink(event)
+        return [joined for scope in scopes for joined in self._joined.get(scope, ())]
 
     def _reindex(self, key: str, entry: Entry | None, previous: Entry | None) -> None:
         """Most changes leave the indexed fields as they were."""

@@ -78,23 +78,21 @@ class Call(msgspec.Struct):
         """What is recorded with the write. Agent, object and revisions are the caller's own words: they are kept
         within bounds, shown beside the user that was authenticated, and decide nothing."""
         request = self.request
-        headers = request.headers
-        told, revisions = request.about, request.because
         if self.encoded:
-            told, revisions = told or headers.get("pinnace-about", ""), because(request)
-        elif len(revisions) > MOST_BECAUSE:
-            revisions = revisions[:MOST_BECAUSE]
+            told, revisions = request.about or request.headers.get("pinnace-about", ""), because(request)
+        else:
+            told, revisions = request.about, request.because[:MOST_BECAUSE]
         return Cause(
-            self.user.name, self.verb, revisions, agent(headers.get("user-agent", "")[:256]),
-            printable(told[:_MOST_ABOUT]), self.target.subresource, int(now.timestamp() * 1000),
+            self.user.name, self.verb, revisions, agent(request.headers.get("user-agent", "")[:256]),
+            printable(told[:_MOST_ABOUT]), self.target.subresource, milliseconds(now),
         )  # fmt: skip
 
     def write(self, dry_run: bool, operation: Operation, *, name: str = "") -> Write:
         """What the registry needs to know, with admission bound to this call."""
-        target, user, now = self.target, self.user, self.server.clock.now()
+        user, now = self.user, self.server.clock.now()
         mutating, validating = self.route.plugins[operation, NODES in user.groups]
-        admission = self._admission(operation, name or target.name, dry_run) if mutating or validating else None
-        context = Context(user, now, dry_run, target.subresource)
+        admission = self._admission(operation, name or self.target.name, dry_run) if mutating or validating else None
+        context = Context(user, now, dry_run, self.target.subresource)
         return Write(context, self.cause(now), self.warnings, admission, mutating, validating)
 
     def _admission(self, operation: Operation, name: str, dry_run: bool) -> Admission:
@@ -122,6 +120,8 @@ class Call(msgspec.Struct):
     def sent(self, given: WriteOptions) -> Any:
         """The object that was sent, a fresh one. Raises BadRequest, UnsupportedMediaType."""
         request, kind = self.request, self.registry.kind
+        if request.given is not None:
+            return bodies.given(request, kind)
         if given is _TRUSTED and request.body and request.headers.get("content-type") == JSON:
             return bodies.typed(request.body, kind, compact=True)
         obj, warnings = bodies.decode(request, kind, given.validation, ours=not self.encoded)
@@ -148,6 +148,12 @@ def because(request: Request) -> tuple[int, ...]:
         return ()
     words = header[:512].split(",")[:MOST_BECAUSE]
     return tuple(int(word) for word in words if word.isascii() and word.strip().isdigit() and len(word) < 20)
+
+
+@lru_cache(maxsize=16)
+def milliseconds(moment: datetime) -> int:
+    """Since 1970. Where time is virtual, many writes share one instant."""
+    return int(moment.timestamp() * 1000)
 
 
 @lru_cache(maxsize=1024)
@@ -249,11 +255,16 @@ async def _answer(call: Call, obj: Any, format: Format) -> Response:
     return responses.warn(responses.document(done, Format(format.media), status=201), call.warnings)
 
 
-async def update(call: Call) -> Response:
-    registry, resource, part, target = call.registry, call.registry.resource, call.route.part, call.target
-    format, given = call.terms()
+def update(call: Call) -> Coroutine[Any, Any, Response]:
+    part = call.route.part
     if part is not None and part.name == "status" and not call.encoded:
-        return await _update_status(call, given, format, part)
+        return _update_status(call, part)
+    return _update(call, part)
+
+
+async def _update(call: Call, part: Subresource[Any] | None) -> Response:
+    registry, resource, target = call.registry, call.registry.resource, call.target
+    format, given = call.terms()
     obj = call.sent(given)
     metadata.take_namespace(obj, registry.kind, target.namespace)
     metadata.check_name(obj, target.name)
@@ -269,27 +280,33 @@ async def update(call: Call) -> Response:
     return call.answer(entry, format)
 
 
-async def _update_status(call: Call, given: WriteOptions, format: Format, part: Subresource[Any]) -> Response:
+async def _update_status(call: Call, part: Subresource[Any]) -> Response:
     """From a caller in this process: the rest of its object, which would not be taken over, is not even decoded."""
-    registry, request, target = call.registry, call.request, call.target
-
-    def read() -> Any:
-        obj = bodies.metadata_and_status(request.body, registry.kind)
-        metadata.take_namespace(obj, registry.kind, target.namespace)
-        metadata.check_name(obj, target.name)
-        registry.resource.default(obj)
-        return obj
-
-    first = read()
+    registry, target = call.registry, call.target
+    format, given = call.terms()
+    first = _status(call)
     pinned = first.metadata.resourceVersion not in (None, "", "0")
 
     def change(current: Any) -> Any:
-        obj = first if pinned else read()
+        obj = first if pinned else _status(call)
         return msgspec.structs.replace(current, metadata=obj.metadata, status=obj.status)
 
     write = call.write(given.dry_run, "UPDATE")
     entry = await registry.update(target.namespace, target.name, change, write, part=part, pinned=pinned)
     return call.answer(entry, format)
+
+
+def _status(call: Call) -> Any:
+    """An object with the metadata and the status that were sent, fresh ones. Raises BadRequest."""
+    request, registry = call.request, call.registry
+    if request.given is not None:
+        obj = bodies.given(request, registry.kind)
+    else:
+        obj = bodies.metadata_and_status(request.body, registry.kind)
+        registry.resource.default(obj)       # what is given has its defaults
+    metadata.take_namespace(obj, registry.kind, call.target.namespace)
+    metadata.check_name(obj, call.target.name)
+    return obj
 
 
 async def _create_on_update(call: Call, obj: Any, given: WriteOptions, format: Format) -> Response:
@@ -349,6 +366,8 @@ async def delete_collection(call: Call) -> Response:
 
 
 def _delete_options(request: Request) -> DeleteOptions:
+    if request.given is not None:
+        return options.delete_options(request.query, request.given)
     if not request.body.strip():
         return options.delete_options(request.query, None)
     body = bodies.plain(bodies.as_json(request, DELETE_OPTIONS), "DeleteOptions")

@@ -117,7 +117,7 @@ class Deletion:
             if metadata.generation:
                 metadata.generation += 1
             resource.prepare_delete(new, write.context)
-        return await registry.commit(new, entry, write), False
+        return await registry.commit(entry.key, new, entry, write), False
 
     def _check_preconditions(self, entry: Entry, options: DeleteOptions) -> None:
         metadata = entry.object.metadata

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pinnace.api import times
 from pinnace.api.core import v1 as core
-from pinnace.apiserver.cache import Event
+from pinnace.apiserver.cache import Event, Joined
 from pinnace.store.store import CLOCK, Cause, Conflict
 
 if TYPE_CHECKING:
@@ -45,27 +44,27 @@ class Expiry:
         self._server = server
         self._clock = server.clock
         self._noted: deque[tuple[datetime, str, int]] = deque()      # when written, keys, revisions; oldest first
-        self._leave: Callable[[], None] | None = None
+        self._joined: Joined | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Once the cache is filled; again when it was filled anew."""
-        if self._leave is not None:
-            self._leave()
+        if self._joined is not None:
+            self._joined.leave()
         cache = self._server.registry(core.Event).cache
         # When those were written that are there already, they say themselves.
         now = self._clock.now()
         self._noted = deque(sorted(
             (_written(entry.object, now), entry.key, entry.revision) for entry in cache.entries.values()
         ))  # fmt: skip
-        self._leave = cache.join(("", ""), self._note)
+        self._joined = cache.join(("", ""), self._note)
         self._arm()
 
     async def close(self) -> None:
-        if self._leave is not None:
-            self._leave()
-            self._leave = None
+        if self._joined is not None:
+            self._joined.leave()
+            self._joined = None
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:

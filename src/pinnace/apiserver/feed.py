@@ -16,7 +16,7 @@ from typing import Any
 
 from pinnace.api import codec
 from pinnace.api.errors import StatusError
-from pinnace.apiserver.cache import Entry, Event, WatchCache, at_revision
+from pinnace.apiserver.cache import Entry, Event, WatchCache
 from pinnace.base.backoff import Backoff
 from pinnace.base.clock import Clock
 from pinnace.store.store import Change, Store
@@ -43,7 +43,8 @@ class Feed:
         self._places: dict[str, WatchCache | None] = {}   # the caches by whole directories, as they were asked for
         self._clock = clock
         self._reset = reset            # called when the caches had to be filled anew: watches cannot go on
-        self._own: dict[str, tuple[bytes, Any]] = {}      # by key: values being committed, with their objects
+        # By key: values being committed, with their objects, and where these belong.
+        self._own: dict[str, tuple[bytes, Any, WatchCache]] = {}
         self._kept = 0                                    # events up to here are old
         self._marks: deque[tuple[float, int]] = deque()   # (when, revision then)
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -67,10 +68,10 @@ class Feed:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    def announce(self, key: str, value: bytes, obj: Any) -> None:
-        """`value` is about to be committed, and this is what it means; `withdraw` when the commit has failed. Of two
-        that write the same key at once, one may be decoded all the same."""
-        self._own[key] = (value, obj)
+    def announce(self, cache: WatchCache, key: str, value: bytes, obj: Any) -> None:
+        """`value` is about to be committed to that cache's kind, and this is what it means; `withdraw` when the commit
+        has failed. Of two that write the same key at once, one may be decoded all the same."""
+        self._own[key] = value, obj, cache
 
     def withdraw(self, key: str) -> None:
         self._own.pop(key, None)
@@ -100,9 +101,9 @@ class Feed:
             self._stop()
             self._task = asyncio.create_task(self._refill(), name="apiserver-feed")
             return
-        self.revision = change.revision
-        if not change.revision % _MARK_REVISIONS:
-            self._mark(change.revision)
+        revision = self.revision = change.revision
+        if not revision % _MARK_REVISIONS:
+            self._mark(revision)
         if self._waiting:
             self._wake()
 
@@ -137,7 +138,7 @@ class Feed:
             page = await self._store.list(ROOT, at=revision or None, after=after, limit=_PAGE)
             revision = revision or page.revision
             for stored in page.entries:
-                cache = self._cache(stored.key[: stored.key.rfind("/") + 1])
+                cache = self._cache(stored.key)
                 if cache is None:
                     continue
                 entry = decoded.get(stored.key)
@@ -153,7 +154,15 @@ class Feed:
         self.revision = max(self.revision, revision)
         self._wake()
 
-    def _cache(self, directory: str) -> WatchCache | None:
+    def _cache(self, key: str) -> WatchCache | None:
+        """The cache of a key's kind."""
+        directory = key[: key.rfind("/") + 1]
+        try:
+            return self._places[directory]
+        except KeyError:
+            return self._find(directory)
+
+    def _find(self, directory: str) -> WatchCache | None:
         """By the longest prefix: /registry/GROUP/PLURAL/… and /registry/PLURAL/… live side by side."""
         found, end = None, directory.find("/", len(ROOT))
         while end > 0 and found is None:
@@ -166,20 +175,24 @@ class Feed:
 
     def _apply(self, change: Change) -> None:
         key, revision, value = change.key, change.revision, change.value
-        directory = key[: key.rfind("/") + 1]
-        cache = self._places.get(directory) or self._cache(directory)
-        if cache is None:
-            return
-        previous = cache.entries.get(key)
         if value is None:
-            if previous is not None:
-                cache.apply(Event("DELETED", revision, at_revision(previous, revision), previous), self._kept)
+            cache = self._cache(key)
+            previous = cache.entries.get(key) if cache is not None else None
+            if cache is not None and previous is not None:
+                cache.apply(Event("DELETED", revision, previous, previous), self._kept)
             return
-        created = previous.created if previous is not None else revision
         own = self._own.pop(key, None)
-        entry: Entry | None
+        obj: Any = None
         if own is not None and own[0] is value:
-            obj = own[1]
+            _, obj, cache = own
+        else:
+            cache = self._cache(key)
+            if cache is None:
+                return
+        previous = cache.entries.get(key)
+        created = previous.created if previous is not None else revision
+        entry: Entry | None
+        if obj is not None:
             obj.metadata.resourceVersion = str(revision)
             entry = Entry(key, obj, value, revision, created, cache.form)
         else:

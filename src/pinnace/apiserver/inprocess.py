@@ -20,7 +20,8 @@ class InProcessTransport:
     async def send(self, request: Request) -> Response:
         if request.user is None and request.peer_certificate is None:
             request.user = self._user
-        return await self._server.handle(request, encoded=False)
+        answer = self._server.begin(request, encoded=False)
+        return answer if isinstance(answer, Response) else await answer
 
     async def close(self) -> None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource as rlimits
 from bisect import bisect_left
-from collections import defaultdict
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,45 +16,66 @@ if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
 
 _BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+_KNOWN = frozenset({"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "connect"})
 _LONG = frozenset({"watch", "connect"})
 _MOST_SERIES = 4096       # beyond it, what is new is counted under the resource "other"
 
 _Key = tuple[str, str, str, str, str]
 
 
+class Series:
+    """Requests of one verb on one resource: how many by status code, and how long they took."""
+
+    __slots__ = ("_row", "totals")
+
+    def __init__(self, long: bool) -> None:
+        self.totals: dict[int, int] = {}
+        # By bucket, then what is above them all; last the sum and the number. Nothing for what is meant to last.
+        self._row: list[float] | None = None if long else [0.0] * (len(_BUCKETS) + 3)
+
+    def count(self, code: int, seconds: float) -> None:
+        self.totals[code] = self.totals.get(code, 0) + 1
+        row = self._row
+        if row is not None:
+            row[bisect_left(_BUCKETS, seconds) if seconds > _BUCKETS[0] else 0] += 1
+            row[-2] += seconds
+            row[-1] += 1
+
+    @property
+    def durations(self) -> list[float] | None:
+        return self._row if self._row is not None and self.totals else None
+
+
 class Metrics:
-    """Counters, cheap to keep: three dictionary look-ups a request."""
+    """Counters, cheap to keep: a route (`routes.py`) knows its series."""
 
     def __init__(self, clock: Clock) -> None:
         self._started = clock.now().timestamp()
-        self._totals: defaultdict[tuple[_Key, int], int] = defaultdict(int)
-        self._durations: dict[_Key, list[float]] = {}
+        self._series: dict[_Key, Series] = {}
 
-    def count(self, verb: str, target: Target | None, code: int, seconds: float) -> None:
+    def series(self, verb: str, target: Target | None) -> Series:
         if target is not None:
             key: _Key = (target.group, target.version, target.resource, target.subresource, verb)
         else:
             key = ("", "", "", "", verb)
-        row = self._durations.get(key)
-        if row is None and len(self._durations) >= _MOST_SERIES:
-            key = ("", "", "other", "", verb)
-            row = self._durations.get(key)
-        self._totals[key, code] += 1
-        if verb in _LONG:
-            return
-        if row is None:
-            row = self._durations[key] = [0.0] * (len(_BUCKETS) + 3)
-        row[bisect_left(_BUCKETS, seconds) if seconds > _BUCKETS[0] else 0] += 1
-        row[-2] += seconds
-        row[-1] += 1
+        found = self._series.get(key)
+        if found is None:
+            if len(self._series) >= _MOST_SERIES:
+                key = ("", "", "other", "", verb if verb in _KNOWN else "")
+            found = self._series.setdefault(key, Series(verb in _LONG))
+        return found
 
     def text(self, server: ApiServer) -> str:
         lines = ["# HELP apiserver_request_total Requests answered.", "# TYPE apiserver_request_total counter"]
-        for (key, code), total in sorted(self._totals.items()):
-            lines.append(f'apiserver_request_total{{{_labels(key)},code="{code}"}} {total}')
+        series = sorted(self._series.items(), key=itemgetter(0))
+        for key, one in series:
+            for code, total in sorted(one.totals.items()):
+                lines.append(f'apiserver_request_total{{{_labels(key)},code="{code}"}} {total}')
         name = "apiserver_request_duration_seconds"
         lines += [f"# HELP {name} How long requests took.", f"# TYPE {name} histogram"]
-        for key, row in sorted(self._durations.items()):
+        for key, row in ((key, one.durations) for key, one in series):
+            if row is None:
+                continue
             running = 0.0
             for bound, number in zip((*_BUCKETS, "+Inf"), row, strict=False):
                 running += number

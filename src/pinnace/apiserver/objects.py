@@ -15,35 +15,43 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 
+class _Registries(dict[type[Any], "Registry"]):
+    """By kind, each looked for once. A kind that is not served is a KeyError."""
+
+    def __init__(self, server: ApiServer) -> None:
+        super().__init__()
+        self._server = server
+
+    def __missing__(self, kind: type[Any]) -> Registry:
+        found = self[kind] = self._server.registry(kind)
+        return found
+
+
 class CachedObjects:
     """The newest state, at once; nothing that it gives may be changed."""
 
     def __init__(self, server: ApiServer) -> None:
-        self._server = server
-        self._registries: dict[type[Any], Registry] = {}
+        self.registries = _Registries(server)
         self._caches: dict[tuple[type[Any], ...], tuple[WatchCache, ...]] = {}
 
     def get(self, kind: type[K], namespace: str, name: str) -> K | None:
-        registry = self._registries.get(kind)
-        if registry is None:
-            registry = self._registries[kind] = self._server.registry(kind)
-        entry = registry.find(namespace, name)
+        entry = self.registries[kind].find(namespace, name)
         found: K | None = None if entry is None else entry.object
         return found
 
     def list(self, kind: type[K], namespace: str = "") -> Iterable[K]:
-        return cast("list[K]", self._server.registry(kind).list(namespace))
+        return cast("list[K]", self.registries[kind].list(namespace))
 
     def pods_on(self, node: str) -> Iterable[core.Pod]:
         """The pods bound to a node."""
-        registry = self._server.registry(core.Pod)
-        return [entry.object for entry in registry.cache.indexed_by("spec.nodeName", node)]
+        return [entry.object for entry in self.registries[core.Pod].cache.indexed_by("spec.nodeName", node)]
 
     def version(self, *kinds: type[Any]) -> int:
         """Rises whenever an object of one of the kinds is written or deleted."""
-        caches = self._caches.get(kinds)
-        if caches is None:
-            caches = self._caches[kinds] = tuple([self._server.registry(kind).cache for kind in kinds])
+        try:
+            caches = self._caches[kinds]
+        except KeyError:
+            caches = self._caches[kinds] = tuple([self.registries[kind].cache for kind in kinds])
         version = 0
         for cache in caches:
             version += cache.version

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from pinnace.api import codec, errors, strict
 from pinnace.api.patch import PatchError, json_patch, merge_patch, strategic
+from pinnace.api.patch.fields import field, name_of
 from pinnace.apiserver import bodies
 from pinnace.apiserver.metadata import content
 from pinnace.apiserver.negotiation import media_type
@@ -21,8 +23,8 @@ STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 _OFFERED = (JSON_PATCH, MERGE, STRATEGIC)
 _MOST_OPERATIONS = 10_000
-_MAIN = frozenset({"kind", "apiVersion", "metadata"})
-_STATUS = frozenset({"kind", "apiVersion", "metadata", "status"})
+# Takes plain data, which may be changed in place, what the patch says of it, and the name of its type.
+Merge = Callable[[Any, Any, str], Any]
 
 
 def change_for(
@@ -32,39 +34,84 @@ def change_for(
     UnsupportedMediaType; the change itself raises BadRequest and Invalid.
 
     `status`: of the change, only status and metadata will be taken over."""
-    media, kind = request.headers.get("content-type", ""), registry.kind
+    media = request.headers.get("content-type", "")
     if media not in _OFFERED:
         media, _ = media_type(media)
         check_media(media)
-    patch = bodies.plain(request.body, kind.kind)
-    apply = patcher(media, patch, kind.type, request.body)
-    default = registry.resource.default
+    text = request.body
+    patch = bodies.plain(text, registry.kind.kind)
+    asked = _Asked(registry, patch, merger(media, patch, text), validation, warnings)
+    if media == JSON_PATCH:
+        return asked.whole, pinned(patch, media)
     # What else there is need not be taken apart and put together again: the spec is the greater part of an object.
-    partial = media != JSON_PATCH and (_STATUS if status else _MAIN).issuperset(patch)
-    uid = _uid_alone(patch) if partial and status else None
+    match patch:
+        case {"status": dict(), **rest} if status and not rest:
+            return asked.of_status, False
+        case {"status": dict(), "metadata": {"uid": str(), **more}, **rest} if status and not (rest or more):
+            return asked.of_status, False
+        case {"metadata": dict() as about, **rest} if not status and not rest:
+            return asked.of_metadata, bool(about.get("resourceVersion"))
+    return asked.whole, pinned(patch, media)
 
-    def change(current: Any) -> Any:
-        whole = not partial or not (status or current.metadata.labels)
-        data = apply(codec.to_dict(current) if whole else _part(current, status, uid is None))
-        findings = strict.unknown_fields(kind.type, data) if validation != "Ignore" else []
-        obj = bodies.from_dict(data, kind, partial=not whole)
-        for text in bodies.judge(findings, kind, validation):
-            if text not in warnings:
-                warnings.append(text)
-        if uid is not None:
-            obj.metadata = _own(current.metadata)
-            obj.metadata.uid = uid or obj.metadata.uid
+
+class _Asked(msgspec.Struct, frozen=True):
+    """What a patch asks for, as functions from the current object (shared) to the wanted one."""
+
+    registry: Registry
+    patch: Any
+    merge: Merge
+    validation: str
+    warnings: list[str]
+
+    def whole(self, current: Any) -> Any:
+        kind = self.registry.kind
+        data = self.merge(codec.to_dict(current), self.patch, name_of(kind.type))
+        if self.validation != "Ignore":
+            self._check(data)
+        obj = bodies.from_dict(data, kind)
         _check_identity(obj, current)
-        default(obj)
-        if whole:
-            return obj
-        # What metadata and status lack by default does not depend on the rest, which is shared with the current
-        # object. (Labels may, where there are none: then the whole is patched.)
-        if status:
-            return msgspec.structs.replace(current, metadata=obj.metadata, status=obj.status)
+        self.registry.resource.default(obj)
+        return obj
+
+    def of_status(self, current: Any) -> Any:
+        """Of a patch of nothing else; of metadata it may give the uid."""
+        status = self._patched("status", current.status)
+        metadata = _own(current.metadata)
+        if "metadata" in self.patch:
+            metadata.uid = self.patch["metadata"]["uid"]
+        # What a status lacks by default does not depend on the rest, which is shared with the current object.
+        of = self.registry.kind.type
+        obj = of(kind=current.kind, apiVersion=current.apiVersion, metadata=metadata, status=status)
+        self.registry.resource.default(obj)
+        return msgspec.structs.replace(current, metadata=obj.metadata, status=obj.status)
+
+    def of_metadata(self, current: Any) -> Any:
+        """Of a patch of nothing else."""
+        metadata = self._patched("metadata", current.metadata)
+        if not metadata.labels:      # by default they may be a template's, and so depend on the rest
+            return self.whole(current)
+        obj = self.registry.kind.type(kind=current.kind, apiVersion=current.apiVersion, metadata=metadata)
+        _check_identity(obj, current)
+        self.registry.resource.default(obj)
         return _with_metadata(current, obj.metadata)
 
-    return change, pinned(patch, media)
+    def _patched(self, name: str, part: Any) -> Any:
+        """A part of the object, after the patch."""
+        of: Any = type(part)
+        data = self.merge(codec.to_dict(part), self.patch[name], field(name_of(self.registry.kind.type), name).of)
+        if self.validation != "Ignore":
+            self._check({name: data})
+        try:
+            return codec.decode(of, codec.encode(data), compact=True)
+        except errors.BadRequest:      # which is put in terms of the whole
+            return getattr(bodies.from_dict({name: data}, self.registry.kind), name)
+
+    def _check(self, data: Any) -> None:
+        """Look for fields that are not known. Raises BadRequest under Strict."""
+        findings = strict.unknown_fields(self.registry.kind.type, data)
+        for text in bodies.judge(findings, self.registry.kind, self.validation):
+            if text not in self.warnings:
+                self.warnings.append(text)
 
 
 def _with_metadata(current: Any, metadata: Any) -> Any:
@@ -79,17 +126,6 @@ def _with_metadata(current: Any, metadata: Any) -> Any:
     return new
 
 
-def _uid_alone(patch: Any) -> str | None:
-    """The uid that a patch gives, if that is all that it says of metadata; "" if it says nothing. It need not be
-    patched then. None: it does more."""
-    metadata = patch.get("metadata", {})
-    if metadata == {}:
-        return ""
-    if isinstance(metadata, dict) and len(metadata) == 1 and isinstance(metadata.get("uid"), str):
-        return str(metadata["uid"])
-    return None
-
-
 def _own(metadata: Any) -> Any:
     """A copy, with maps and lists of its own."""
     new = msgspec.structs.replace(metadata)
@@ -97,16 +133,6 @@ def _own(metadata: Any) -> Any:
     new.finalizers = new.finalizers and [*new.finalizers]
     new.ownerReferences = new.ownerReferences and [*new.ownerReferences]
     return new
-
-
-def _part(current: Any, status: bool, metadata: bool) -> dict[str, Any]:
-    """Plain data of the object's metadata, and perhaps of its status."""
-    data: dict[str, Any] = {"kind": current.kind, "apiVersion": current.apiVersion}
-    if metadata:
-        data["metadata"] = codec.to_dict(current.metadata)
-    if status:
-        data["status"] = codec.to_dict(current.status)
-    return data
 
 
 def check_media(media: str) -> None:
@@ -133,7 +159,14 @@ def pinned(patch: Any, media: str) -> bool:
 
 
 def patcher(media: str, patch: Any, type: type[Any], text: bytes) -> Callable[[Any], Any]:
-    """A function on plain data that may be changed in place; `text` is the patch as it was sent. Raises BadRequest."""
+    """The patch as a function on plain data of that type, which may be changed in place; `text`: as it was sent.
+    Raises BadRequest."""
+    merge, of = merger(media, patch, text), name_of(type)
+    return lambda data: merge(data, patch, of)
+
+
+def merger(media: str, patch: Any, text: bytes) -> Merge:
+    """How a patch of that media type is applied; `text` is the patch as it was sent. Raises BadRequest."""
     if media == JSON_PATCH:
         if not isinstance(patch, list):
             raise errors.BadRequest("error decoding patch: a JSON patch is a list of operations")
@@ -141,17 +174,21 @@ def patcher(media: str, patch: Any, type: type[Any], text: bytes) -> Callable[[A
             raise errors.RequestEntityTooLarge(
                 f"The allowed maximum operations in a JSON patch is {_MOST_OPERATIONS}, got {len(patch)}"
             )
-        return lambda data: _json_patch(data, patch)
+        return _json_patch
     if not isinstance(patch, dict):
         raise errors.BadRequest("error decoding patch: a patch of this type is an object")
     if media == MERGE:
-        return lambda data: merge_patch.apply(data, patch)
-    plain = b'"$' not in text and b"\\u" not in text
-    nulls = b"null" in text
-    return lambda data: _strategic(data, patch, type, plain, nulls)
+        return _merge
+    if b'"$' in text or b"\\u" in text:
+        return _strategic
+    return _with_nulls if b"null" in text else _plain
 
 
-def _json_patch(data: Any, patch: list[Any]) -> Any:
+def _merge(data: Any, patch: Any, _: str) -> Any:
+    return merge_patch.apply(data, patch)
+
+
+def _json_patch(data: Any, patch: Any, _: str) -> Any:
     try:
         return json_patch.apply(data, patch)
     except PatchError as error:
@@ -159,11 +196,16 @@ def _json_patch(data: Any, patch: list[Any]) -> Any:
         raise errors.Invalid(f"the server rejected our request due to an error in our request: {error}") from error
 
 
-def _strategic(data: Any, patch: dict[str, Any], type: type[Any], plain: bool, nulls: bool) -> Any:
+def _strategic(data: Any, patch: Any, of: str, *, plain: bool = False, nulls: bool = True) -> Any:
     try:
-        return strategic.apply(data, patch, type, plain=plain, nulls=nulls)
+        return strategic.merge(data, patch, of, plain, nulls)
     except PatchError as error:
         raise errors.BadRequest(str(error)) from error
+
+
+# Most patches have no directive, and nearly as many no null.
+_with_nulls = partial(_strategic, plain=True)
+_plain = partial(_strategic, plain=True, nulls=False)
 
 
 def _check_identity(new: Any, current: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pinnace.api import codec, errors, fields, times
+from pinnace.api import errors, fields, times
 from pinnace.api.fields import FieldError
 from pinnace.apiserver import metadata
 from pinnace.apiserver.access import Admission, AdmissionPlugin
@@ -91,6 +91,7 @@ class Registry:
         self._warnings = None if resource.warnings is no_warnings else resource.warnings
         self._prefix = cache.prefix
         self._namespaced = cache.form.kind.namespaced
+        self._converts = self.view.converts
 
     def key(self, namespace: str, name: str) -> str:
         """Where the store has it."""
@@ -100,10 +101,9 @@ class Registry:
 
     def find(self, namespace: str, name: str) -> Entry | None:
         """The newest entry in this version; None if there is none."""
-        entry = self.cache.entries.get(self.key(namespace, name))
-        if entry is None or self.resource.from_stored is None:
-            return entry
-        return self.view.entry(entry)
+        prefix = self._prefix
+        entry = self.cache.entries.get(f"{prefix}{namespace}/{name}" if self._namespaced else prefix + name)
+        return entry if entry is None or not self._converts else self.view.entry(entry)
 
     def entry(self, namespace: str, name: str) -> Entry:
         """Raises NotFound."""
@@ -142,19 +142,18 @@ class Registry:
         return self._create(obj, write)
 
     async def _create_generated(self, obj: Any, write: Write) -> Entry:
-        base = obj.metadata.generateName[: metadata.GENERATED_BASE]
-        original = codec.encode(obj)
-        for attempt in range(_CREATE_TRIES):
-            if attempt:
-                obj = codec.decode(type(obj), original)
-            obj.metadata.name = base + self._randomness.suffix()
-            try:
-                return await self._create(obj, write)
-            except errors.AlreadyExists as error:
-                last = error
-        raise errors.AlreadyExists(
-            f"{last.message}, the server was not able to generate a unique name for the object", last.details
-        )
+        meta = obj.metadata
+        base, namespace = meta.generateName[: metadata.GENERATED_BASE], meta.namespace or ""
+        for _ in range(_CREATE_TRIES):
+            meta.name = base + self._randomness.suffix()
+            if self.key(namespace, meta.name) not in self.cache.entries:
+                break
+        try:
+            return await self._create(obj, write)
+        except errors.AlreadyExists as error:
+            raise errors.AlreadyExists(
+                f"{error.message}, the server was not able to generate a unique name for the object", error.details
+            ) from error
 
     async def _create(self, obj: Any, write: Write) -> Entry:
         resource, context = self.resource, write.context
@@ -176,10 +175,10 @@ class Registry:
         try:
             if write.validating:
                 await write.validate(obj, None)
-            there = self.key(meta.namespace or "", meta.name)
-            if there in self.cache.entries:
-                raise self._exists(meta.name, self.cache.entries[there])
-            entry = await self.commit(obj, None, write)
+            key = self.key(meta.namespace or "", meta.name)
+            if key in self.cache.entries:
+                raise self._exists(meta.name, self.cache.entries[key])
+            entry = await self.commit(key, obj, None, write)
         except BaseException as error:
             if undo is not None:
                 undo()
@@ -212,46 +211,46 @@ class Registry:
                 old = self.entry(namespace, name)
             new = change(old.object)
             try:
-                return await self.replace(new, old, write, part=part)
+                return await self._replace(new, old, write, part)
             except Conflict as error:
                 if pinned:
                     raise self.conflict(name) from error
                 await self.catch_up()
         raise self.conflict(name)
 
-    async def replace(
-        self, new: Any, old: Entry, write: Write, *, part: Subresource[Any] | None = None
-    ) -> Entry:
+    def _replace(
+        self, new: Any, old: Entry, write: Write, part: Subresource[Any] | None
+    ) -> Coroutine[Any, Any, Entry]:
         """Put a changed object in an old one's place, once. Raises store.Conflict when that has changed."""
-        resource, context = self.resource, write.context
         before = old.object
         self._check_identity(new, before, part)
         metadata.prepare_changed(new.metadata, before.metadata)
         if part is not None:
             _keep_the_rest(new, before)
             if part.prepare is not None:
-                part.prepare(new, before, context)
+                part.prepare(new, before, write.context)
             elif hasattr(new, "spec"):
                 new.spec = before.spec
+        if write.mutating or write.validating or (part is None and self.resource.reserve is not None):
+            return self._replace_admitted(new, old, write, part)
+        self._judge(new, before, write, part)
+        return self._finish(new, old, write)
+
+    async def _replace_admitted(
+        self, new: Any, old: Entry, write: Write, part: Subresource[Any] | None
+    ) -> Entry:
+        """The same where others have a say."""
+        resource, context, before = self.resource, write.context, old.object
         if write.mutating:
             await write.mutate(new, before)
-        if part is None and self._prepare_update is not None:
-            self._prepare_update(new, before, context)
-        counted = resource.generation and (part is None or part.generation)
-        if counted and not metadata.same_content(new, before):
-            new.metadata.generation = (before.metadata.generation or 0) + 1
-        self._validate_change(new, before, part)
-        if part is None and self._warnings is not None:
-            write.warn(self._warnings(new, before))
+        self._judge(new, before, write, part)
         undo = None
         if resource.reserve is not None and part is None:
             undo = await resource.reserve(self._server, new, before, context)
         try:
             if write.validating:
                 await write.validate(new, before)
-            if new.metadata.deletionTimestamp is not None and self._deletion.finished(new):
-                return await self.remove(old, write, last=new)
-            entry = await self.commit(new, old, write)
+            entry = await self._finish(new, old, write)
         except BaseException:
             if undo is not None:
                 undo()
@@ -260,28 +259,32 @@ class Registry:
             undo()
         return entry
 
+    def _finish(self, new: Any, old: Entry, write: Write) -> Coroutine[Any, Any, Entry]:
+        if new.metadata.deletionTimestamp is not None and self._deletion.finished(new):
+            return self.remove(old, write, last=new)
+        return self.commit(old.key, new, old, write)
+
     async def delete(self, namespace: str, name: str, options: DeleteOptions, write: Write) -> tuple[Entry, bool]:
         """Begin or finish a deletion. Returns the object's last state, and whether it is gone."""
         return await self._deletion.delete(namespace, name, options, write)
 
-    async def commit(self, obj: Any, old: Entry | None, write: Write) -> Entry:
-        """Write one object, and wait until the cache shows it. Raises store.Conflict.
+    async def commit(self, key: str, obj: Any, old: Entry | None, write: Write) -> Entry:
+        """Write one object under its key, and wait until the cache shows it. Raises store.Conflict.
 
         Nothing is written on a dry run, nor if nothing differs from `old`.
         """
         convert = self.resource.to_stored
         stored = convert(obj) if convert is not None else obj
-        form, meta = self.cache.form, obj.metadata
+        form = self.cache.form
         value = form.value(stored)
-        key = old.key if old is not None else self.key(meta.namespace or "", meta.name or "")
         if old is not None and value == (self._stored(old) if convert is not None else old).value:
             return old
         if write.context.dry_run:
-            meta.resourceVersion = str(old.revision) if old is not None else None
+            obj.metadata.resourceVersion = str(old.revision) if old is not None else None
             shown = self.view.form
             return Entry(key, obj, shown.value(obj), old.revision if old is not None else 0, 0, shown)
         feed = self._feed
-        feed.announce(key, value, stored)
+        feed.announce(self.cache, key, value, stored)
         try:
             revision = await self._store.commit(
                 key, value, expect=old.revision if old is not None else 0, cause=write.cause
@@ -335,8 +338,14 @@ class Registry:
                 meta.name, f"Precondition failed: UID in precondition: {meta.uid}, UID in object meta: {current.uid}"
             )
 
-    def _validate_change(self, new: Any, before: Any, part: Subresource[Any] | None) -> None:
+    def _judge(self, new: Any, before: Any, write: Write, part: Subresource[Any] | None) -> None:
+        """The kind's own rules for a change; the generation rises with what it counts. Raises Invalid."""
         resource = self.resource
+        if part is None and self._prepare_update is not None:
+            self._prepare_update(new, before, write.context)
+        counted = resource.generation and (part is None or part.generation)
+        if counted and not metadata.same_content(new, before):
+            new.metadata.generation = (before.metadata.generation or 0) + 1
         findings: list[FieldError] = []
         if new.metadata != before.metadata:      # what is there was found good before
             findings += validate_object_meta(
@@ -349,6 +358,8 @@ class Registry:
             findings += part.validate(new, before)
         if findings:
             raise errors.Invalid.of(self.kind.kind, self.kind.group, new.metadata.name or "", findings)
+        if part is None and self._warnings is not None:
+            write.warn(self._warnings(new, before))
 
 
 def _keep_the_rest(new: Any, before: Any) -> None:

@@ -6,7 +6,7 @@ lists, watches, discovery) is the server's.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -122,7 +122,7 @@ class Resource(Generic[K]):
     validate_update: Callable[[K, K], Iterable[FieldError]] = _no_errors     # (new, old)
     warnings: Callable[[K, K | None], Iterable[str]] = no_warnings
     # metadata.name's own rule: messages for a bad name (the default is a DNS-1123 subdomain).
-    validate_name: Callable[[str], Iterable[str]] | None = None
+    validate_name: Callable[[str], Sequence[str]] | None = None
     columns: tuple[Column[K], ...] = ()
     # Field selectors beyond metadata.name and metadata.namespace: "spec.nodeName" -> its value.
     fields: Mapping[str, Callable[[K], str]] = field(default_factory=dict)

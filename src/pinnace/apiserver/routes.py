@@ -15,6 +15,7 @@ from pinnace.api import errors
 from pinnace.apiserver import calls, subresources
 from pinnace.apiserver.access import AdmissionPlugin, Concern, Operation
 from pinnace.apiserver.calls import Call
+from pinnace.apiserver.metrics import Metrics, Series
 from pinnace.apiserver.paths import Target
 from pinnace.apiserver.registry import Registry
 from pinnace.apiserver.resource import Subresource
@@ -36,6 +37,7 @@ class Route(msgspec.Struct):
     run: Callable[[Call], Coroutine[Any, Any, Response]]
     timed: bool
     part: Subresource[Any] | None
+    series: Series            # of requests counted
     # By what is done to an object, and whether by a node: plugins that change it on its way in, those that judge it.
     # Nothing for what only reads.
     plugins: dict[tuple[Operation, bool], tuple[Plugins, Plugins]]
@@ -44,8 +46,9 @@ class Route(msgspec.Struct):
 class Routes:
     """All routes of a server."""
 
-    def __init__(self, registries: Mapping[tuple[str, str, str], Registry]) -> None:
+    def __init__(self, registries: Mapping[tuple[str, str, str], Registry], metrics: Metrics) -> None:
         self._registries = registries
+        self._metrics = metrics
         self._admission: tuple[AdmissionPlugin, ...] = ()
         self._routes: dict[tuple[str, str, str, str, str, bool, bool], Route] = {}
 
@@ -81,7 +84,8 @@ class Routes:
             run, part = calls.VERBS[verb], None
         timed = verb not in _UNTIMED and target.subresource not in _LONG_RUNNING
         reads = verb in _UNTIMED and not target.subresource       # a subresource may be connected to by a GET
-        return Route(registry, run, timed, part, {} if reads else self._plugins(registry, target.subresource))
+        series = self._metrics.series(verb, target)
+        return Route(registry, run, timed, part, series, {} if reads else self._plugins(registry, target.subresource))
 
     def _plugins(
         self, registry: Registry, subresource: str

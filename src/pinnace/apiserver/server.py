@@ -6,8 +6,9 @@ of the documents (discovery, OpenAPI, health, metrics). Two fronts call it: `htt
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from pinnace.api import errors
@@ -44,7 +45,7 @@ from pinnace.apiserver.resource import Resource
 from pinnace.apiserver.routes import Routes
 from pinnace.apiserver.watching import Bookmarks, Watch
 from pinnace.base.clock import Clock
-from pinnace.base.deadline import within
+from pinnace.base.deadline import rest
 from pinnace.base.randomness import Randomness
 from pinnace.client.transport import Request, Response, User
 from pinnace.store.store import Store
@@ -96,7 +97,7 @@ class ApiServer:
         self._by_kind: dict[Kind, Registry] = {}
         for resource in self.resources:
             self._serve(resource)
-        self._routes = Routes(self._registries)
+        self._routes = Routes(self._registries, self.metrics)
         self.admission = tuple(admission)
         self.objects = CachedObjects(self)
         self.documents = Documents(self, address)
@@ -177,16 +178,49 @@ class ApiServer:
 
     async def handle(self, request: Request, *, encoded: bool = True) -> Response:
         """Answer one request; never raises. With `encoded` false objects are not turned into bytes."""
+        answer = self.begin(request, encoded=encoded)
+        return answer if isinstance(answer, Response) else await answer
+
+    def begin(self, request: Request, *, encoded: bool = True) -> Response | Coroutine[Any, Any, Response]:
+        """The answer, where nothing has to be waited for, as with nearly all requests of this process over a store in
+        memory; else the rest of the work, to be awaited. Nothing is set up for waiting before that."""
+        work = self._handle(request, encoded)
+        try:
+            waiting = work.send(None)
+        except StopIteration as done:
+            response: Response = done.value
+            return response
+        return self._rest(request, work, waiting)
+
+    async def _rest(self, request: Request, work: Coroutine[Any, Any, Response], waiting: Any) -> Response:
+        started, target = self.clock.monotonic(), parse(request.path)
+        try:
+            async with asyncio.timeout(self._limit(request, target)):
+                return await rest(work, waiting)
+        except TimeoutError:
+            response = responses.failure(errors.Timeout(_LATE, errors.StatusDetails()))
+            series = self.metrics.series(_verb(request, target), target)
+            series.count(response.status, self.clock.monotonic() - started)
+            return response
+
+    def _limit(self, request: Request, target: Target | None) -> float | None:
+        """Seconds that a request may take; None: as long as it likes."""
+        if target is None:
+            return None
+        try:
+            timed = self._routes.find(target, _verb(request, target)).timed
+        except errors.StatusError:       # which will be its answer
+            timed = True
+        if not timed:
+            return None
+        return _deadline(request.query) if request.query else REQUEST_SECONDS
+
+    async def _handle(self, request: Request, encoded: bool) -> Response:
         started = self.clock.monotonic()
         target = parse(request.path)
-        verb = ""
+        verb, series = "", None
         try:
-            if target is None:
-                verb = request.method.lower()
-            elif request.method in VERBS:
-                verb = VERBS[request.method]
-            else:
-                verb = verb_of(request.method, target, "watch" in request.query and flag(request.query, "watch"))
+            verb = _verb(request, target)
             user = request.user
             if user is None or AUTHENTICATED not in user.groups or encoded:
                 user = await self._user(request)
@@ -194,12 +228,8 @@ class ApiServer:
                 response = await self._document(request, user, verb)
             else:
                 call = self._call(request, user, target, verb, encoded)
-                work = call.route.run(call)
-                if call.route.timed:
-                    seconds = _deadline(request.query) if request.query else REQUEST_SECONDS
-                    response = await within(seconds, work)
-                else:
-                    response = await work
+                series = call.route.series
+                response = await call.route.run(call)
         except errors.StatusError as error:
             response = responses.failure(error, request.headers.get("accept", ""))
         except TimeoutError:
@@ -207,7 +237,9 @@ class ApiServer:
         except Exception as error:
             log.exception("%s %s failed", request.method, request.path)
             response = responses.failure(errors.InternalError.of(error))
-        self.metrics.count(verb, target, response.status, self.clock.monotonic() - started)
+        if series is None:
+            series = self.metrics.series(verb, target)
+        series.count(response.status, self.clock.monotonic() - started)
         return response
 
     async def _user(self, request: Request) -> User:
@@ -247,6 +279,14 @@ class ApiServer:
             self.expiry.start()
         for watch in tuple(self.watches):
             watch.end(errors.Expired("too old resource version: the server had to read everything anew"))
+
+
+def _verb(request: Request, target: Target | None) -> str:
+    """As authorization and metrics name it; "" for a method that the API does not know."""
+    if target is None:
+        return request.method.lower()
+    found = VERBS.get(request.method)
+    return found or verb_of(request.method, target, "watch" in request.query and flag(request.query, "watch"))
 
 
 def _deadline(query: Query) -> float:

@@ -75,6 +75,8 @@ async def _admit(call: Call, part: Subresource[Any], dry_run: bool) -> tuple[Wri
     obj = None
     if part.name in _STREAMS:
         operation = "CONNECT"
+    elif part.kind is not None and call.request.given is not None:
+        obj = bodies.given(call.request, part.kind)
     elif part.kind is not None and part.kind.module and call.request.body:
         obj = bodies.typed(call.request.body, part.kind, compact=not call.encoded)
     write = call.write(dry_run, operation)

@@ -104,7 +104,6 @@ class Watch:
         self._shown = 0                          # newest revision that the watcher was told of
         self._tell: Tell | None = None           # a direct subscriber, and what it waits for
         self._over: asyncio.Future[None] | None = None
-        self._plainly = False                    # it gets every event of the cache as it is
         self._initial: list[Entry] = []
         self._join(namespace, selection)
 
@@ -126,15 +125,9 @@ class Watch:
                     self._see(event)
         self._namespace = namespace
         self._shown = 0 if options.initial and not options.marked else self._after
-        self._leave = cache.join(_scope(cache.indexed, namespace, selection), self._sink)
+        self._joined = cache.join(_scope(cache.indexed, namespace, selection), self._sink, self._failed)
 
     def _sink(self, event: Event) -> None:
-        if self._plainly and self._tell is not None:
-            try:
-                self._tell(event.type, event.entry.object, event.revision)
-            except Exception as error:
-                self._failed(error)
-            return
         if self._ended or event.revision <= self._after:
             return
         if self._namespace and event.entry.object.metadata.namespace != self._namespace:
@@ -187,7 +180,7 @@ class Watch:
         if error is not None and not self._ended:
             self._buffer.clear()
             self._buffer.append(error_line(error))
-        self._plainly = False
+        self._joined.tell = None
         if self._over is not None and not self._over.done():
             if error is None:
                 self._over.set_result(None)
@@ -217,13 +210,16 @@ class Watch:
             return over
         self._tell, self._over = tell, over
         # Without selectors, what it has joined is just what it wants.
-        self._plainly = self._match is None and not self._view.converts and self._after <= self._current()
+        if self._match is None and not self._view.converts and self._after <= self._current():
+            self._joined.tell = tell
         return over
 
     def redirect(self, tell: Tell) -> None:
         """See `client.transport.DirectWatch`."""
         if self._tell is not None:
             self._tell = tell
+        if self._joined.tell is not None:
+            self._joined.tell = tell
 
     async def batches(self) -> AsyncGenerator[tuple[WatchLine, ...], None]:
         """Until the time is up, the watcher is too slow, or the server ends it."""
@@ -257,10 +253,9 @@ class Watch:
     def close(self) -> None:
         """Leave the cache; `batches` does it by itself once it has begun."""
         self._ended = True
-        self._plainly = False
-        self._tell = None
+        self._tell = self._joined.tell = None
         self._bookmarks.leave(self)
-        self._leave()
+        self._joined.leave()
 
     def remind(self) -> None:
         """Tell the watcher where the server stands, if it does not know."""

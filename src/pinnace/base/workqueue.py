@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -25,7 +25,8 @@ class WorkQueue(Generic[K]):
     def __init__(self, clock: Clock, backoff: Backoff | None = None) -> None:
         self._clock = clock
         self._backoff = backoff or Backoff(initial=0.005, maximum=1000.0)
-        self._ready: dict[K, None] = {}
+        self.failed = self._backoff.failed     # the keys that `retry` was called for, and not yet `forget`
+        self._ready: OrderedDict[K, None] = OrderedDict()
         self._active: dict[K, bool] = {}       # what is worked on, and whether it was added again meanwhile
         self._due: dict[K, float] = {}
         self._timers: list[tuple[float, int, K]] = []
@@ -65,7 +66,8 @@ class WorkQueue(Generic[K]):
             return
         self._due[key] = due
         heapq.heappush(self._timers, (due, next(self._order), key))
-        self._arm()
+        if self._armed is None or due < self._armed:
+            self._arm(due)
 
     def retry(self, key: K) -> float:
         """Work on the key again after its backoff; returns the delay in seconds."""
@@ -75,8 +77,7 @@ class WorkQueue(Generic[K]):
 
     def forget(self, key: K) -> None:
         """The key succeeded: forget its failures."""
-        if key in self._backoff.failed:
-            self._backoff.forget(key)
+        self._backoff.forget(key)
 
     async def get(self) -> K:
         """The next key; `done` must be called with it afterwards."""
@@ -85,8 +86,7 @@ class WorkQueue(Generic[K]):
         return self._take()
 
     def _take(self) -> K:
-        key = next(iter(self._ready))
-        del self._ready[key]
+        key, _ = self._ready.popitem(last=False)
         self._active[key] = False
         return key
 
@@ -106,32 +106,44 @@ class WorkQueue(Generic[K]):
     def _rouse(self) -> None:
         """Wake one worker: the others would find nothing."""
         while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-                return
+            try:
+                self._waiting.popleft().set_result(None)
+            except asyncio.InvalidStateError:
+                continue       # that one has just been cancelled
+            return
 
     async def serve(self, work: Callable[[K], Awaitable[None]], *, most: int, name: str = "") -> None:
         """Hand out keys to `work`, at most so many at a time, until cancelled. Workers come when they are needed, and
         stay. What `work` raises ends them all, and is raised."""
+        loop, ready, active, waiting = asyncio.get_running_loop(), self._ready, self._active, self._waiting
         workers = 1
 
         async def worker() -> None:
             nonlocal workers
             while True:
-                while not self._ready:
-                    await self._wait()
-                key = self._take()
-                if workers < most and not self._waiting:
+                while not ready:
+                    future = loop.create_future()
+                    waiting.append(future)
+                    await future
+                key, _ = ready.popitem(last=False)
+                active[key] = False
+                if workers < most and not waiting:
                     workers += 1
                     group.create_task(worker(), name=name or None)
                 try:
                     await work(key)
                 finally:
-                    self.done(key)
+                    if active.pop(key):
+                        self.add(key)
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(worker(), name=name or None)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(worker(), name=name or None)
+        finally:
+            for future in [future for future in waiting if future.done()]:
+                waiting.remove(future)
+            if ready:
+                self._rouse()      # as one who waits in `get`
 
     def done(self, key: K) -> None:
         if self._active.pop(key):
@@ -146,31 +158,34 @@ class WorkQueue(Generic[K]):
         """Drop the timer; what is queued stays."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer = self._armed = None
 
-    def _arm(self) -> None:
+    def _arm(self, due: float) -> None:
         """Keep one timer, for the first key that is due."""
-        while self._timers and self._due.get(self._timers[0][2]) != self._timers[0][0]:
-            heapq.heappop(self._timers)
-        due = self._timers[0][0] if self._timers else None
-        if due == self._armed and self._timer is not None:
-            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            wait = max(0.0, due - self._clock.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(wait, self.tick)
+        wait = max(0.0, due - self._clock.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(wait, self._gone_off)
         self._armed = due
+
+    def _gone_off(self) -> None:
+        self._timer = self._armed = None
+        self.tick()
 
     def tick(self) -> None:
         """Hand out the delayed keys that are due by the clock. The timer calls this; whoever moves a clock
         by hand calls it too, because the loop's timers know nothing of that."""
-        self.close()
-        now = self._clock.monotonic()
-        while self._timers and self._timers[0][0] <= now:
-            due, _, key = heapq.heappop(self._timers)
-            if self._due.get(key) == due:
+        timers, now = self._timers, self._clock.monotonic()
+        while timers:
+            due, _, key = timers[0]
+            known = self._due.get(key)
+            if known == due:
+                if due > now:
+                    break
                 del self._due[key]
                 self.add(key)
-        self._arm()
+            heapq.heappop(timers)      # … or it is to be handed out sooner than this
+        if not timers:
+            self.close()
+        elif timers[0][0] != self._armed:
+            self._arm(timers[0][0])

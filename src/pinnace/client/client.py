@@ -8,7 +8,7 @@ in-process they are the server's own decoded objects, shared and never to be cha
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -77,7 +77,7 @@ class Client:
 
     async def get(self, kind: type[K], name: str, namespace: str = "", *, subresource: str = "") -> K:
         path = object_path(kind_of(kind), namespace, name, subresource)
-        return self._object(kind, await self.call("GET", path))
+        return self._object(kind, await self._sent("GET", path, None, b"", (), None))
 
     async def list(
         self,
@@ -107,22 +107,25 @@ class Client:
         return ObjectList(items, about.resourceVersion or "", about.continue_ or "", about.remainingItemCount)
 
     async def create(
-        self, obj: K, *, namespace: str = "", because: tuple[int, ...] = (), dry_run: bool = False
+        self, obj: K, *, namespace: str = "", because: tuple[int, ...] = (), dry_run: bool = False, giving: bool = False
     ) -> K:
+        """`giving`: see `update`."""
         of: Any = type(obj)
         path = collection_path(kind_of_type(of), namespace or codec.metadata(obj).namespace or "")
         query = _ALL_DRY if dry_run else None
-        response = await self.call("POST", path, query=query, body=codec.encode(obj), because=because)
+        body, given = (b"", obj) if giving else (codec.encode(obj), None)
+        response = await self._sent("POST", path, query, body, because, given)
         return self._object(type(obj), response)
 
     async def create_subresource(
         self, parent: type[Any], name: str, namespace: str, subresource: str, body: K, *,
-        because: tuple[int, ...] = (),
+        because: tuple[int, ...] = (), giving: bool = False,
     ) -> K:
         """POST to a subresource, e.g. `pods/web/binding`. Returns what the server answered, decoded as the
-        body's type where it is of that kind; a Status answer gives the body back."""
+        body's type where it is of that kind; a Status answer gives the body back. `giving`: see `update`."""
         path = object_path(kind_of(parent), namespace, name, subresource)
-        response = await self.call("POST", path, body=codec.encode(body), because=because)
+        data, given = (b"", body) if giving else (codec.encode(body), None)
+        response = await self.call("POST", path, body=data, because=because, given=given)
         if isinstance(response.object, type(body)):
             return response.object
         answer = response.object if isinstance(response.object, dict) else json.loads(response.body)
@@ -130,11 +133,17 @@ class Client:
             return body
         return codec.decode(type(body), response.body)
 
-    async def update(self, obj: K, *, subresource: str = "", because: tuple[int, ...] = ()) -> K:
+    async def update(
+        self, obj: K, *, subresource: str = "", because: tuple[int, ...] = (), giving: bool = False
+    ) -> K:
+        """`giving`: a server in this process gets the object itself, not its JSON, and may change it: nobody else has
+        it or changes what is in it, from now on. Metadata may be shared with others; with `subresource` "status",
+        so may everything but the status itself. It is in the form that a server sends (see `Request.given`)."""
         of: Any = type(obj)
         meta = codec.metadata(obj)
         path = object_path(kind_of_type(of), meta.namespace or "", meta.name or "", subresource)
-        response = await self.call("PUT", path, body=codec.encode(obj), because=because)
+        body, given = (b"", obj) if giving else (codec.encode(obj), None)
+        response = await self._sent("PUT", path, None, body, because, given)
         return self._object(type(obj), response)
 
     async def patch(
@@ -150,14 +159,8 @@ class Client:
         query: Mapping[str, tuple[str, ...]] | None = None,
     ) -> K:
         """`patch` is what goes over the wire, as plain dicts and lists."""
-        response = await self.call(
-            "PATCH",
-            object_path(kind_of(kind), namespace, name, subresource),
-            body=codec.encode(patch),
-            content_type=_PATCH_MEDIA[type],
-            because=because,
-            query=query,
-        )
+        path = object_path(kind_of(kind), namespace, name, subresource)
+        response = await self._sent("PATCH", path, query, codec.encode(patch), because, None, _PATCH_MEDIA[type])
         return self._object(kind, response)
 
     async def delete(
@@ -182,7 +185,7 @@ class Client:
         if conditions:
             options["preconditions"] = conditions
         path = object_path(kind_of(kind), namespace, name)
-        await self.call("DELETE", path, body=codec.encode(options), because=because)
+        await self.call("DELETE", path, given=options, because=because)
 
     async def watch(
         self,
@@ -237,19 +240,33 @@ class Client:
         content_type: str = _JSON,
         accept: str = _JSON,
         because: tuple[int, ...] = (),
+        given: object = None,
     ) -> Response:
-        """One request; raises for every answer that is not a success."""
-        sent = content_type if body else ""
+        """One request; raises for every answer that is not a success. `given`: see `Request`."""
+        response = await self._sent(method, path, query, body, because, given, content_type, accept)
+        if response.status >= 400:
+            raise _failure(response)
+        return response
+
+    def _sent(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, tuple[str, ...]] | None,
+        body: bytes,
+        because: tuple[int, ...],
+        given: object,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+    ) -> Coroutine[Any, Any, Response]:
+        sent = content_type if body or given is not None else ""
         try:
             headers = self._headers[accept, sent]
         except KeyError:
             headers = self._make_headers(accept, sent)
-        response = await self.transport.send(
-            Request(method, path, query or _NO_QUERY, headers, body, self.user, because, self.about)
+        return self.transport.send(
+            Request(method, path, query or _NO_QUERY, headers, body, self.user, because, self.about, given=given)
         )
-        if response.status >= 400:
-            raise _failure(response)
-        return response
 
     def _make_headers(self, accept: str, sent: str) -> Mapping[str, str]:
         headers = {"accept": accept, "user-agent": self.agent}
@@ -260,6 +277,8 @@ class Client:
 
     @staticmethod
     def _object(kind: type[K], response: Response) -> K:
+        if response.status >= 400:
+            raise _failure(response)
         found: Any = response.object
         return found if found.__class__ is kind else codec.decode(kind, response.body)
 

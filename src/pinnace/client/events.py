@@ -287,7 +287,7 @@ class EventRecorder:
                     if send.repeated:
                         await self._count(send)
                     else:
-                        await self._client.create(event, because=send.because)
+                        await self._client.create(event, because=send.because, giving=True)
                     return
                 except errors.NotFound as error:
                     if not send.repeated:

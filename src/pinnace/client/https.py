@@ -59,7 +59,7 @@ class HttpsTransport:
         url = URL(self._server + quote(request.path, safe="/:@!$&'()*+,;=~") + _query(request.query), encoded=True)
         try:
             answer = await session.request(
-                request.method, url, data=request.body or None, headers=self._headers(request),
+                request.method, url, data=request.text() or None, headers=self._headers(request),
                 ssl=self._context or True, allow_redirects=False,
             )  # fmt: skip
         except aiohttp.ClientConnectionError as error:

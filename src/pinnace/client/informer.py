@@ -169,7 +169,10 @@ def _history_lost(error: BaseException) -> bool:
 
 def revision_number(revision: str | None) -> int:
     """A resourceVersion as a comparable number; 0 for none."""
-    return int(revision) if revision and revision.isdecimal() else 0
+    try:
+        return int(revision or 0)
+    except ValueError:
+        return 0
 
 
 Key = tuple[str, str]
@@ -187,6 +190,7 @@ class Cache(Generic[K]):
         self._objects: dict[Key, K] = {}
         self._namespaces: dict[str, dict[Key, None]] = {}
         self._indexes: dict[str, _Indexed[K]] = {}
+        self._kept: tuple[_Indexed[K], ...] = ()      # the same, as they are kept up
         self._revision = 0
         self._synced = asyncio.Event()
         self._waiting: builtins.list[tuple[int, int, asyncio.Future[None]]] = []
@@ -239,8 +243,11 @@ class Cache(Generic[K]):
 
     def by_index(self, name: str, value: Hashable) -> builtins.list[K]:
         """The objects for which the index gives this value. KeyError if there is no such index."""
-        found = self._indexes[name].keys.get(value)
-        return [self._objects[key] for key in found] if found else []
+        keys = self._indexes[name].keys
+        if value not in keys:
+            return []
+        objects = self._objects
+        return [objects[key] for key in keys[value]]
 
     def index_values(self, name: str) -> builtins.list[Hashable]:
         """All values of an index that some object has."""
@@ -252,28 +259,18 @@ class Cache(Generic[K]):
         if name in self._indexes:
             return
         made = self._indexes[name] = _Indexed(index)
+        self._kept = tuple(self._indexes.values())
         for key, obj in self._objects.items():
             made.put(key, tuple(index(obj)))
-
-    def _put(self, key: Key, obj: K, old: K | None) -> None:
-        """`old` is what was there under that key."""
-        self._objects[key] = obj
-        if old is None:
-            self._namespaces.setdefault(key[0], {})[key] = None
-        if not self._indexes:
-            return
-        for index in self._indexes.values():
-            values = tuple(index.of(obj))
-            if values != index.values.get(key, ()):     # most changes are about something else
-                index.put(key, values)
 
     def _remove(self, key: Key) -> K | None:
         old = self._objects.pop(key, None)
         if old is None:
             return None
         _discard(self._namespaces, key[0], key)
-        for index in self._indexes.values():
-            index.put(key, ())
+        for index in self._kept:
+            if key in index.values:
+                index.put(key, ())
         return old
 
     def _seen(self, revision: int) -> None:
@@ -488,26 +485,35 @@ class Informer(Generic[K]):
             if before.uid != after.uid:   # deleted and made anew while no watch was open
                 self._delete(key, None)
                 old = None
-        cache._put(key, obj, old)
-        self._tell(Added(obj) if old is None else Updated(obj, old))
-
-    def _delete(self, key: Key, last: K | None) -> None:
-        old = self.cache._remove(key)
-        if old is not None:
-            self._tell(Deleted(last if last is not None else old))
-
-    def _tell(self, event: Event[K]) -> None:
+        cache._objects[key] = obj
+        if old is None:
+            cache._namespaces.setdefault(key[0], {})[key] = None
+        for index in cache._kept:
+            values = tuple(index.of(obj))
+            if values != index.values.get(key, ()):     # most changes are about something else
+                index.put(key, values)
+        event = Added(obj) if old is None else Updated(obj, old)
         for handler in self._to_tell:
             try:
                 handler(event)
             except Exception:
-                log.exception("a handler of %s failed", self.kind.__name__)
+                self._failed()
+
+    def _delete(self, key: Key, last: K | None) -> None:
+        old = self.cache._remove(key)
+        if old is not None:
+            event = Deleted(last if last is not None else old)
+            for handler in self._to_tell:
+                self._call(handler, event)
 
     def _call(self, handler: Handler[K], event: Event[K]) -> None:
         try:
             handler(event)
         except Exception:
-            log.exception("a handler of %s failed", self.kind.__name__)
+            self._failed()
+
+    def _failed(self) -> None:
+        log.exception("a handler of %s failed", self.kind.__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
+
+from pinnace.api import codec
 
 # Among the revisions that a caller reacted to: no write, but time that had passed (a schedule, a deadline, a
 # heartbeat that was due).
@@ -32,6 +34,10 @@ class Request(msgspec.Struct):
     `path` is decoded ("/api/v1/namespaces/default/pods"); `query` keeps repeated parameters; header names
     are lower case. `user` is set by a transport that has authenticated already (in-process), or by
     the server's authenticator. `body` is whole; streams in the other direction are `Upgrade`d connections.
+
+    `given` is the object that a body would say, where sender and server share a process: see `Client.update`. It has
+    what a server has sent before, or the same form: quantities are canonical, no list or map is empty that may be
+    left out. A transport that leaves the process sends its JSON.
     """
 
     method: str
@@ -44,7 +50,12 @@ class Request(msgspec.Struct):
     about: str = ""                        # object it acts for, e.g. "Job.batch/default/backup" (header Pinnace-About)
     remote: str = ""                       # the peer's address
     peer_certificate: bytes | None = None  # DER
+    given: object = None                   # instead of `body`: the object itself, the server's from now on
     upgrade: object = None                 # the HTTP front's handle for WebSocket and raw upgrades
+
+    def text(self) -> bytes:
+        """What goes over a wire."""
+        return codec.encode(self.given) if self.given is not None else self.body
 
 
 class WatchLine(msgspec.Struct, frozen=True, gc=False):
@@ -104,6 +115,6 @@ class Transport(Protocol):
     """Sends a request. Raises `ConnectionError` or `TimeoutError` when no answer came; an answer of any
     status is returned, not raised."""
 
-    async def send(self, request: Request) -> Response: ...
+    def send(self, request: Request) -> Coroutine[Any, Any, Response]: ...
 
     async def close(self) -> None: ...

@@ -20,7 +20,7 @@ from pinnace.controllers.node_lifecycle import is_ready
 from pinnace.controllers.owners import controller_reference
 from pinnace.controllers.plan import NOTHING, Action, Create, Delete, Plan, Ref, Related, Update
 
-SERVICE = Ref("kube-system", "kube-dns")
+SERVICE = _NAMESPACE, _NAME = "kube-system", "kube-dns"
 MANAGER = "cluster-dns.pinnace"
 PORT = 10053
 _PER_SLICE = 100
@@ -41,7 +41,7 @@ class ClusterDnsController:
     pause = 0.5   # thousands of nodes may come at once
 
     def __init__(self, informers: Informers) -> None:
-        self.primary = informers.of(core.Service, namespace=SERVICE.namespace)
+        self.primary = informers.of(core.Service, namespace=_NAMESPACE)
         self._nodes = informers.of(core.Node)
         self._slices = informers.of(discovery.EndpointSlice)
         self.watches = (
@@ -54,7 +54,7 @@ class ClusterDnsController:
         if service is None or ref != SERVICE:
             return None
         nodes = sorted(filter(is_ready, self._nodes.cache), key=lambda node: node.metadata.name or "")
-        slices = [slice for slice in self._slices.cache.list(SERVICE.namespace) if _is_ours(slice)]
+        slices = [slice for slice in self._slices.cache.list(_NAMESPACE) if _is_ours(slice)]
         return Seen(service, tuple(nodes), tuple(slices))
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
@@ -136,7 +136,7 @@ def _endpoint(node: core.Node, family: str) -> Iterable[discovery.Endpoint]:
 def _slice(service: core.Service, family: str, endpoints: list[discovery.Endpoint]) -> discovery.EndpointSlice:
     return discovery.EndpointSlice(
         metadata=meta.ObjectMeta(
-            generateName=f"{SERVICE.name}-nodes-",
+            generateName=f"{_NAME}-nodes-",
             namespace=service.metadata.namespace,
             labels={SERVICE_NAME: service.metadata.name or "", MANAGED_BY: MANAGER},
             ownerReferences=[controller_reference(service)],

@@ -38,7 +38,7 @@ class ClusterRoleAggregationController:
         """Any role may be part of any aggregated one."""
         for role in self.primary.cache:
             if role.aggregationRule is not None:
-                yield Ref("", role.metadata.name or "")
+                yield "", role.metadata.name or ""
 
 
 def observe(role: rbac.ClusterRole, roles: Iterable[rbac.ClusterRole]) -> Seen | None:

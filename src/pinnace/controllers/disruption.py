@@ -55,7 +55,7 @@ class DisruptionController:
         budget = self.primary.cache.get(*ref)
         if budget is None:
             return None
-        pods = tuple(pod for pod in self._pods.cache.list(ref.namespace) if _selects(budget, pod))
+        pods = tuple(pod for pod in self._pods.cache.list(ref[0]) if _selects(budget, pod))
         return Seen(budget, pods, self._wanted(pods))
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
@@ -88,13 +88,14 @@ class DisruptionController:
         return found
 
     def _of_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
+        pod = event.old if event.new is None else event.new
         budgets = self.primary.cache.list()
         if not budgets:
             return ()
+        namespace = pod.metadata.namespace or ""
         versions = [pod for pod in (event.old, event.new) if pod is not None]
-        namespace = versions[0].metadata.namespace or ""
         return [
-            Ref(namespace, budget.metadata.name or "")
+            (namespace, budget.metadata.name or "")
             for budget in budgets
             if budget.metadata.namespace == namespace and any(_selects(budget, pod) for pod in versions)
         ]
@@ -105,7 +106,7 @@ class DisruptionController:
             return
         obj: Any = old if new is None else new
         for budget in self.primary.cache.list(obj.metadata.namespace or ""):
-            yield Ref(budget.metadata.namespace or "", budget.metadata.name or "")
+            yield budget.metadata.namespace or "", budget.metadata.name or ""
 
 
 def _selects(budget: policy.PodDisruptionBudget, pod: core.Pod) -> bool:

@@ -22,6 +22,7 @@ from pinnace.controllers.clusterrole_aggregation import ClusterRoleAggregationCo
 from pinnace.controllers.cronjob import CronJobController
 from pinnace.controllers.daemonset import DaemonSetController
 from pinnace.controllers.deployment import DeploymentController
+from pinnace.controllers.dispatch import Dispatch
 from pinnace.controllers.disruption import DisruptionController
 from pinnace.controllers.endpoints import EndpointsController, EndpointSliceController
 from pinnace.controllers.garbagecollector import GarbageCollector
@@ -79,16 +80,23 @@ class Parts:
     """What a controller is made of; handed to the makers in the table."""
 
     def __init__(
-        self, informers: Informers, client: Client, recorder: EventRecorder, clock: Clock, options: Options
+        self,
+        informers: Informers,
+        client: Client,
+        recorder: EventRecorder,
+        clock: Clock,
+        options: Options,
+        dispatch: Dispatch,
     ) -> None:
         self.informers = informers
         self.client = client
         self.recorder = recorder
         self.clock = clock
         self.options = options
+        self.dispatch = dispatch
 
     def runner(self, controller: Controller[Any]) -> Loop:
-        return Runner(controller, self.client, self.recorder, clock=self.clock)
+        return Runner(controller, self.client, self.recorder, clock=self.clock, dispatch=self.dispatch)
 
 
 Maker = Callable[[Parts], Loop | None]
@@ -197,6 +205,7 @@ class ControllerManager:
         self.loops: list[Loop] = []
         self._clock = clock
         self._recorders: dict[str, EventRecorder] = {}
+        dispatch = Dispatch()
         for entry in TABLE:
             if entry.name in options.disabled:
                 continue
@@ -204,7 +213,7 @@ class ControllerManager:
             recorder = EventRecorder(
                 client, entry.component or entry.account, clock=clock, randomness=randomness.fork()
             )
-            loop = entry.make(Parts(self.informers, client, recorder, clock, options))
+            loop = entry.make(Parts(self.informers, client, recorder, clock, options, dispatch))
             if loop is not None:
                 self.loops.append(loop)
                 self._recorders[entry.name] = recorder

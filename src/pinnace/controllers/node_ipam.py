@@ -78,7 +78,7 @@ class NodeIpamController:
         node = self.primary.cache.get(*ref)
         if node is None or (node.spec is not None and node.spec.podCIDR):
             return None
-        return Seen(node, self._allocator.allocate(ref.name))
+        return Seen(node, self._allocator.allocate(ref[1]))
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen)

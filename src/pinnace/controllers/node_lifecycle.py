@@ -69,12 +69,13 @@ class NodeLifecycleController:
         node = self.primary.cache.get(*ref)
         if node is None:
             return None
-        new = ref.name not in self._known
-        self._known.add(ref.name)
+        name = ref[1]
+        new = name not in self._known
+        self._known.add(name)
         pods: tuple[core.Pod, ...] = ()
         if not is_ready(node):
-            pods = tuple(filter(podlib.is_ready, self._pods.cache.by_index("node", ref.name)))
-        heard = self._heard.setdefault(ref.name, self._clock.now())
+            pods = tuple(filter(podlib.is_ready, self._pods.cache.by_index("node", name)))
+        heard = self._heard.setdefault(name, self._clock.now())
         return Seen(node, heard, pods, new, all_down=not self._ready)
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
@@ -108,7 +109,7 @@ class NodeLifecycleController:
         now = event.new is not None and is_ready(event.new)
         if was != now and len(self._ready) <= 1:
             for node in self.primary.cache:
-                yield Ref("", node.metadata.name or "")
+                yield "", node.metadata.name or ""
 
 
 def condition(node: core.Node, type: str) -> core.NodeCondition | None:

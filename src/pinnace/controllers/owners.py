@@ -13,7 +13,7 @@ from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
 from pinnace.client.informer import Event, Handler, Informer, revision_number
 from pinnace.controllers.plan import Patch, Ref, Wake
-from pinnace.controllers.selectors import matcher
+from pinnace.controllers.selectors import plain, selects
 
 K = TypeVar("K")
 
@@ -78,36 +78,31 @@ class Owned:
     without: Callable[[Any], bool] | None = None
 
     def handler(self, wake: Wake) -> Handler[Any]:
-        kind, group = self.kind, self.group
-
-        def named(owner: meta.OwnerReference) -> bool:
-            return owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group
+        kind, group, same, without = self.kind, self.group, self.same, self.without
 
         def changed(event: Event[Any]) -> None:
             old, new = event.old, event.new
             obj: Any = old if new is None else new
             data = obj.metadata
             owner = controller_of(obj)
+            changed_hands = old is not None and new is not None and old.metadata.ownerReferences != data.ownerReferences
             if owner is None:
                 if new is not None and self.adopters is not None and _is_new_here(old, new):
                     for ref in self.adopters(new):
                         wake(ref, revision_number(data.resourceVersion))
-            elif owner.kind == kind and named(owner) and not self._passes(old, new):
-                wake(Ref(data.namespace or "", owner.name), revision_number(data.resourceVersion))
-            if old is not None and new is not None and old.metadata.ownerReferences != data.ownerReferences:
+            elif owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group:
+                if new is None:
+                    passes = without is not None and without(old)
+                else:
+                    passes = same is not None and old is not None and not changed_hands and same(old, new)
+                if not passes:
+                    wake((data.namespace or "", owner.name), revision_number(data.resourceVersion))
+            if changed_hands:
                 former = controller_of(old)
-                if former is not None and named(former):
-                    wake(Ref(data.namespace or "", former.name), revision_number(data.resourceVersion))
+                if former is not None and former.kind == kind and former.apiVersion.rpartition("/")[0] == group:
+                    wake((data.namespace or "", former.name), revision_number(data.resourceVersion))
 
         return changed
-
-    def _passes(self, old: Any, new: Any) -> bool:
-        """Whether a change is none to the controller."""
-        if new is None:
-            return self.without is not None and self.without(old)
-        if old is None or self.same is None or old.metadata.ownerReferences != new.metadata.ownerReferences:
-            return False
-        return self.same(old, new)
 
 
 def _is_new_here(old: Any, new: Any) -> bool:
@@ -134,11 +129,14 @@ def claim(
     """
     data = codec.metadata(owner)
     going = data.deletionTimestamp is not None
-    matches = matcher(selector)
+    wanted = plain(selector)
     owned: list[K] = []
     patches: list[Patch] = []
+    obj: Any
     for obj in objects:
-        item: meta.ObjectMeta = codec.metadata(obj)
+        item = obj.metadata
+        labels = item.labels or _UNLABELLED
+        matches = wanted <= labels.items() if wanted is not None else selects(selector, labels)
         controller = ""
         for reference in item.ownerReferences or ():
             if reference.controller:
@@ -147,11 +145,11 @@ def claim(
         if controller:
             if controller != data.uid:
                 continue
-            if matches(item.labels or _UNLABELLED):
+            if matches:
                 owned.append(obj)
             elif not going:
                 patches.append(_release(owner, obj))
-        elif not going and item.deletionTimestamp is None and matches(item.labels or _UNLABELLED):
+        elif not going and item.deletionTimestamp is None and matches:
             patches.append(_adopt(owner, obj, finalizer))
     return Claim(owned, tuple(patches))
 

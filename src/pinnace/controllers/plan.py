@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -18,11 +18,8 @@ NORMAL: EventType = "Normal"
 WARNING: EventType = "Warning"
 
 
-class Ref(NamedTuple):
-    """Names an object of a controller's primary kind; `namespace` is empty for cluster-scoped kinds."""
-
-    namespace: str
-    name: str
+# Names an object of a controller's primary kind: namespace (empty for cluster-scoped kinds) and name.
+Ref = informers.Key
 
 
 class Emit(msgspec.Struct, frozen=True, gc=False):
@@ -153,8 +150,9 @@ class Controller(Protocol[Seen]):
     `pause`, where a controller has it, is the least number of seconds between two decisions about one object:
     for those that many others change.
 
-    `concerns`, where a controller has it, is asked about each change of a primary object once the caches are filled:
-    for those whose business most objects are not.
+    `concerns`, where a controller has it, is asked about each change of a primary object: for those whose business
+    most objects are not. While other caches are being filled it must not say no for what it does not see there yet,
+    unless a watch will wake the object when it comes.
 
     `report`, where a controller has it, is asked instead of logging when actions were refused: it gives what to
     tell or to write then (its actions are performed, its failures are only logged).

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from pinnace.api import codec
 from pinnace.api.core import v1 as core
 from pinnace.api.times import format as format_time
 from pinnace.base.clock import Clock
@@ -24,8 +23,9 @@ THRESHOLD = 12500
 _QUARANTINE = timedelta(seconds=40)   # a node that vanished may come back under its name
 _REMEMBERED = 1000                     # missed nodes, before those without pods are forgotten
 _OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+_ENDED = ("Succeeded", "Failed")
 # A pod that stays unfinished is looked at by its own key; all finished ones together by this one.
-_FINISHED = Ref("", "")
+_FINISHED = ("", "")
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -49,18 +49,17 @@ class _Finished:
         self._refs.clear()      # it is about to be told of all that there are
 
         def changed(event: Event[core.Pod]) -> None:
-            old, new = event.old, event.new
-            before, after = old is not None and _counts(old), new is not None and _counts(new)
-            if before == after:
-                return
-            data = codec.metadata(old if new is None else new)
-            ref = Ref(data.namespace or "", data.name or "")
-            if not after:
-                self._refs.pop(ref, None)
-                return
-            self._refs[ref] = None
-            if len(self._refs) > self._threshold:
-                wake(_FINISHED, revision_number(data.resourceVersion))
+            obj: Any = event.old if event.new is None else event.new
+            data = obj.metadata
+            ref = (data.namespace or "", data.name or "")
+            counts = event.new is not None and obj.status.phase in _ENDED and data.deletionTimestamp is None
+            if not counts:
+                if ref in self._refs:
+                    del self._refs[ref]
+            elif ref not in self._refs:
+                self._refs[ref] = None
+                if len(self._refs) > self._threshold:
+                    wake(_FINISHED, revision_number(data.resourceVersion))
 
         return changed
 
@@ -72,10 +71,6 @@ class _Finished:
         pods = [pod for ref in self._refs if (pod := self.informer.cache.get(*ref)) is not None]
         pods.sort(key=lambda pod: (pod.metadata.creationTimestamp or "", pod.metadata.name or ""))
         return tuple(pods[:count])
-
-
-def _counts(pod: core.Pod) -> bool:
-    return pod.status.phase in ("Succeeded", "Failed") and pod.metadata.deletionTimestamp is None
 
 
 class PodGarbageCollector:
@@ -105,7 +100,13 @@ class PodGarbageCollector:
         return Seen(pod, node, None if node is not None else self._missed(name))
 
     def concerns(self, event: Event[core.Pod]) -> bool:
-        return event.new is not None and self._is_in_doubt(event.new)
+        old, new = event.old, event.new
+        if new is None:
+            return False
+        if new.metadata.deletionTimestamp is None and old is not None and old.spec is not None and new.spec is not None:
+            # Whether its node is there was asked when it was bound, and is told when that changes.
+            return old.spec.nodeName != new.spec.nodeName and self._is_in_doubt(new)
+        return self._is_in_doubt(new)
 
     def _is_in_doubt(self, pod: core.Pod) -> bool:
         """Whether it is being deleted, or its node is missed."""
@@ -133,7 +134,7 @@ class PodGarbageCollector:
             if event.old is not None and _out_of_service(event.old) == _out_of_service(event.new):
                 return
         for pod in self.primary.cache.by_index("node", name):
-            yield Ref(pod.metadata.namespace or "", pod.metadata.name or "")
+            yield pod.metadata.namespace or "", pod.metadata.name or ""
 
 
 def decide(seen: Seen, now: datetime) -> Plan:

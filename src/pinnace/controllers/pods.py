@@ -66,8 +66,10 @@ def condition(pod: core.Pod, type: str) -> core.PodCondition | None:
 
 
 def is_ready(pod: core.Pod) -> bool:
-    ready = condition(pod, "Ready")
-    return ready is not None and ready.status == "True"
+    for condition in pod.status.conditions or ():
+        if condition.type == "Ready":
+            return condition.status == "True"
+    return False
 
 
 def available_at(pod: core.Pod, min_ready_seconds: int) -> datetime | None:

@@ -100,7 +100,7 @@ class ReplicaSetController:
         for rs in self.primary.cache.list(pod.metadata.namespace or ""):
             selector = rs.spec.selector if rs.spec is not None else None
             if selector is not None and selects(selector, pod.metadata.labels):
-                yield Ref(rs.metadata.namespace or "", rs.metadata.name or "")
+                yield rs.metadata.namespace or "", rs.metadata.name or ""
 
 
 class ReplicationControllerController:
@@ -135,7 +135,7 @@ class ReplicationControllerController:
             return
         for rc in self.primary.cache.list(pod.metadata.namespace or ""):
             if rc.spec is not None and _covers(rc.spec.selector or {}, pod.metadata.labels):
-                yield Ref(rc.metadata.namespace or "", rc.metadata.name or "")
+                yield rc.metadata.namespace or "", rc.metadata.name or ""
 
 
 def decide(seen: Seen, now: datetime) -> Plan:

@@ -40,10 +40,10 @@ class RootCAPublisher:
         self.watches = (Related(self._maps, _namespace_of),)
 
     def observe(self, ref: Ref) -> Seen | None:
-        namespace = self.primary.cache.get("", ref.name)
+        namespace = self.primary.cache.get("", ref[1])
         if namespace is None:
             return None
-        return Seen(namespace, self._maps.cache.get(ref.name, NAME), self._ca)
+        return Seen(namespace, self._maps.cache.get(ref[1], NAME), self._ca)
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen)
@@ -68,4 +68,4 @@ def decide(seen: Seen) -> Plan:
 def _namespace_of(event: Event[core.ConfigMap]) -> Iterable[Ref]:
     obj = event.old if event.new is None else event.new
     if obj.metadata.name == NAME:
-        yield Ref("", obj.metadata.namespace or "")
+        yield "", obj.metadata.namespace or ""

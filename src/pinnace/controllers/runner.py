@@ -7,11 +7,9 @@ what makes deciding from caches safe, and stands where upstream's controllers ke
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Generic, TypeVar, assert_never, cast
 
 import msgspec
@@ -25,6 +23,7 @@ from pinnace.client import informer as informers
 from pinnace.client.client import Client
 from pinnace.client.events import EventRecorder
 from pinnace.client.transport import TIMER
+from pinnace.controllers.dispatch import Dispatch, Primary
 from pinnace.controllers.plan import (
     Action,
     Controller,
@@ -67,30 +66,24 @@ class _Deleted(msgspec.Struct, frozen=True):
         return bool(meta.deletionTimestamp) or bool(self.uid and meta.uid != self.uid)
 
 
-class _Deed:
+class _Deed(msgspec.Struct):
     """A plan while it is carried out: for which object and because of what, what it wrote, what was refused."""
 
-    __slots__ = (
-        "because", "behind", "client", "deleted", "failures", "overtaken", "primary", "revisions", "unsure", "writes",
-        "written",
-    )  # fmt: skip
-
-    def __init__(self, client: Client, primary: Any, because: tuple[int, ...]) -> None:
-        self.client = client
-        self.primary = primary
-        self.because = because
-        self.written: dict[informers.Cache[Any], int] = {}
-        self.revisions: set[int] = set()      # of everything written
-        self.behind = False                   # a cache did not show it at once
-        self.deleted: list[_Deleted] = []     # … nor these deletions
-        self.failures: list[Failure] = []
-        self.overtaken: errors.Conflict | None = None    # a deletion met another object of that name, or lost a race
-        self.unsure: dict[tuple[type[Any], str], None] = {}     # kind and namespace of lost creations
-        self.writes = 0
+    client: Client
+    primary: Any
+    because: tuple[int, ...]
+    written: dict[informers.Cache[Any], int] = {}   # the last revision, by where it will be seen
+    revisions: set[int] = set()                     # of everything written
+    behind: bool = False                            # a cache did not show it at once
+    deleted: list[_Deleted] = []                    # … nor these deletions
+    failures: list[Failure] = []
+    overtaken: errors.Conflict | None = None        # a deletion met another object of that name, or lost a race
+    unsure: dict[tuple[type[Any], str], None] = {}  # kind and namespace of lost creations
+    writes: int = 0
 
 
 class Runner(Generic[Seen]):
-    """Runs one controller until cancelled."""
+    """Runs one controller until cancelled. `dispatch` is shared by the controllers of a process."""
 
     def __init__(
         self,
@@ -99,6 +92,7 @@ class Runner(Generic[Seen]):
         recorder: EventRecorder,
         *,
         clock: Clock,
+        dispatch: Dispatch | None = None,
         workers: int = _WORKERS,
     ) -> None:
         self.controller = controller
@@ -106,13 +100,13 @@ class Runner(Generic[Seen]):
         self._client = client
         self._recorder = recorder
         self._clock = clock
+        self._dispatch = dispatch or Dispatch()
         self._workers = workers
         self._because: dict[Ref, list[int]] = {}
         # When `decide` wants to be asked again, on the monotonic clock, and what had made it say so.
         self._alarms: dict[Ref, tuple[float, tuple[int, ...]]] = {}
         self._unsure: dict[Ref, dict[tuple[type[Any], str], None]] = {}
         self._pause: float = getattr(controller, "pause", 0.0)
-        self._concerns: Callable[[informers.Event[Any]], bool] | None = getattr(controller, "concerns", None)
         self._acting: dict[Ref, Client] = {}
         self._started = False
         self._resting: dict[Ref, float] = {}   # until when, on the monotonic clock
@@ -134,8 +128,9 @@ class Runner(Generic[Seen]):
         return self.queue.idle and all(informer.cache.synced for informer in self._informers)
 
     async def run(self) -> None:
-        unsubscribe = [self.controller.primary.subscribe(self._primary_changed)]
-        unsubscribe += [watch.informer.subscribe(watch.handler(self.wake)) for watch in self.controller.watches]
+        controller = self.controller
+        primary = Primary(controller.primary, self._primary_changed, getattr(controller, "concerns", None))
+        unsubscribe = [self._dispatch.watch(watch, self.wake) for watch in (primary, *controller.watches)]
         try:
             for informer in self._informers:
                 await informer.wait_synced()
@@ -152,9 +147,18 @@ class Runner(Generic[Seen]):
         causes = self._because.get(ref)
         if causes is None:
             self._because[ref] = [because]
-        elif len(causes) < _CAUSES and because not in causes:
+        elif because not in causes and len(causes) < _CAUSES:
             causes.append(because)
-        self._add(ref)
+        if self._pause:
+            self._add(ref)
+        else:
+            self.queue.add(ref)
+
+    def _add(self, ref: Ref) -> None:
+        if self._pause:
+            self.queue.add_after(ref, self._resting.get(ref, 0.0) - self._clock.monotonic())
+        else:
+            self.queue.add(ref)
 
     def _remember(self, ref: Ref, revisions: Iterable[int]) -> None:
         causes = self._because.get(ref)
@@ -164,17 +168,10 @@ class Runner(Generic[Seen]):
             if revision not in causes and len(causes) < _CAUSES:
                 causes.append(revision)
 
-    def _add(self, ref: Ref) -> None:
-        if self._pause:
-            self.queue.add_after(ref, self._resting.get(ref, 0.0) - self._clock.monotonic())
-        else:
-            self.queue.add(ref)
-
     def _primary_changed(self, event: informers.Event[Any]) -> None:
-        if self._started and self._concerns is not None and not self._concerns(event):
-            return
-        meta = codec.metadata(event.old if event.new is None else event.new)
-        ref = Ref(meta.namespace or "", meta.name or "")
+        obj: Any = event.old if event.new is None else event.new
+        meta = obj.metadata
+        ref = (meta.namespace or "", meta.name or "")
         if event.new is None and self._started and self.controller.observe(ref) is None:
             self._let_go(ref)      # nothing is left of it to be looked at
         else:
@@ -197,7 +194,7 @@ class Runner(Generic[Seen]):
             if seen is None:
                 self._let_go(ref)
             else:
-                because = tuple(causes) if causes and ref not in self._alarms else self._causes_of(ref, causes)
+                because = self._causes_of(ref, causes)
                 await self._reconcile(ref, seen, because)
             done = True
         except (errors.StatusError, OSError, TimeoutError) as error:
@@ -218,10 +215,11 @@ class Runner(Generic[Seen]):
         if not plan.actions and plan.status is None:
             if plan.again is not None:
                 self._set_alarm(ref, plan.again, because)
-            self.queue.forget(ref)
+            if ref in self.queue.failed:
+                self.queue.forget(ref)
             return
         primary = self.controller.primary.cache.get(*ref)
-        deed = _Deed(self._client_for(ref, primary), primary, because)
+        deed = _Deed(self._acting.get(ref) or self._client_for(ref, primary), primary, because)
         try:
             if plan.actions:
                 await self._perform(plan.actions, deed)
@@ -240,31 +238,33 @@ class Runner(Generic[Seen]):
             self._set_alarm(ref, plan.again, because)
         if deed.failures or deed.overtaken is not None:
             self._raise_refused(deed)
-        self.queue.forget(ref)
+        if ref in self.queue.failed:
+            self.queue.forget(ref)
         if deed.writes:
             self._follow_up(ref, deed, plan.final)
 
     def _client_for(self, ref: Ref, primary: Any) -> Client:
         """One whose writes are recorded as made for the object: what it is called is put together once."""
-        client = self._acting.get(ref)
-        if client is None:
-            client = self._client.acting_for(primary)
-            if len(self._acting) >= _CLIENTS:
-                self._acting.clear()
-            if primary is not None:
-                self._acting[ref] = client
+        client = self._client.acting_for(primary)
+        if len(self._acting) >= _CLIENTS:
+            self._acting.clear()
+        if primary is not None:
+            self._acting[ref] = client
         return client
 
     def _causes_of(self, ref: Ref, revisions: Sequence[int]) -> tuple[int, ...]:
         """Why an object is decided about now: what woke it; an alarm that was due; else the object as it is."""
-        if self._is_due(ref):
-            alarm = self._alarms.pop(ref)
-            revisions = tuple(dict.fromkeys((TIMER, *revisions, *alarm[1])))
+        alarm = self._alarms.get(ref)
+        if alarm is not None and alarm[0] <= self._clock.monotonic():
+            del self._alarms[ref]
+            revisions = tuple(dict.fromkeys((TIMER, *revisions, *alarm[1])))[:_CAUSES]
+        elif revisions:
+            return tuple(revisions)
         if not any(revisions):
             primary = self.controller.primary.cache.get(*ref)
             if primary is not None:
                 revisions = (*revisions, informers.revision_number(codec.metadata(primary).resourceVersion))
-        return tuple(revisions[:_CAUSES])
+        return tuple(revisions)
 
     def _is_due(self, ref: Ref) -> bool:
         """Whether the time has come that `decide` wanted to be asked again."""
@@ -296,31 +296,33 @@ class Runner(Generic[Seen]):
     def _follow_up(self, ref: Ref, deed: _Deed, final: bool) -> None:
         """Have the key decided again after what was written, if need be."""
         if final and not self._is_due(ref):
-            woken = self._because.pop(ref, ())
+            woken = self._because.get(ref, ())
             # Of more than are remembered there may be others among them.
             if len(woken) < _CAUSES and deed.revisions.issuperset(woken):
+                self._because.pop(ref, None)
                 self.queue.dismiss(ref)      # nothing is left to be done, and nothing has happened but this
                 return
-            self._remember(ref, woken)
         # What is decided next follows from what was just written, or from what that followed from.
-        written = deed.written.values()
-        self._remember(ref, (written if len(written) == 1 else sorted(set(written))) or deed.because)
+        self._remember(ref, sorted(deed.written.values()) or deed.because)
         self._add(ref)
 
     async def _perform(self, actions: Sequence[Action], deed: _Deed) -> None:
-        done = 0
-        while done < len(actions) and not deed.failures:
-            action = actions[done]
-            done += 1
+        last = len(actions)
+        batch: list[Write] = []
+        for number, action in enumerate(actions, 1):
             if isinstance(action, Emit):
                 self._emit(action, deed)
-            elif done == len(actions) or not alike(action, actions[done]):
-                await self._attempt(action, deed)
+                continue
+            if number < last and alike(action, actions[number]):
+                batch.append(action)
+                continue
+            if batch:
+                await self._side_by_side((*batch, action), deed)
+                batch.clear()
             else:
-                rest = itertools.takewhile(partial(alike, action), actions[done:])
-                batch = (action, *cast("Iterator[Write]", rest))
-                done += len(batch) - 1
-                await self._side_by_side(batch, deed)
+                await self._attempt(action, deed)
+            if deed.failures:
+                return
 
     async def _side_by_side(self, writes: Sequence[Write], deed: _Deed) -> None:
         # Upstream's slow start: creations that a quota or a webhook refuses are not tried a thousand times.
@@ -350,12 +352,15 @@ class Runner(Generic[Seen]):
         match write:
             case Create(obj):
                 try:
-                    result = await client.create(obj, because=because)
+                    # Its template belongs to others.
+                    result = await client.create(codec.copy(obj), because=because, giving=True)
                 except (OSError, TimeoutError, errors.Timeout):
                     deed.unsure[type(obj), codec.metadata(obj).namespace or ""] = None
                     raise
             case Update(obj, subresource):
-                result = await client.update(obj, subresource=subresource, because=because)
+                # A new status is the controller's own; what else it writes may share parts with what others have.
+                giving = subresource == "status"
+                result = await client.update(obj, subresource=subresource, because=because, giving=giving)
             case Patch(kind, namespace, name, patch, patch_type, subresource):
                 result = await client.patch(
                     kind, name, namespace, patch, type=patch_type, subresource=subresource, because=because
@@ -373,7 +378,7 @@ class Runner(Generic[Seen]):
                 assert_never(write)
         deed.writes += 1
         if result is not None:
-            revision = informers.revision_number(codec.metadata(result).resourceVersion)
+            revision = informers.revision_number(result.metadata.resourceVersion)
             deed.revisions.add(revision)
             cache = self._caches.get(type(result))
             if cache is not None:
@@ -381,7 +386,7 @@ class Runner(Generic[Seen]):
                     deed.written[cache] = revision
                 deed.behind = deed.behind or cache.revision < revision
         if write.then is not None:
-            name = write.name if isinstance(write, Delete | Patch) else codec.metadata(result).name or ""
+            name = write.name if isinstance(write, Delete | Patch) else result.metadata.name or ""
             self._emit(write.then, deed, name=name)
 
     def _emit(self, emit: Emit, deed: _Deed, *, name: str = "", error: object = "") -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import ItemsView, Mapping
 
 from pinnace.api import labels
 from pinnace.api.labels import Selector
 from pinnace.api.meta import v1 as meta
+
+_NO_LABELS: dict[str, str] = {}
 
 
 def selector_of(selector: meta.LabelSelector | None) -> Selector:
@@ -26,12 +28,8 @@ def selects(selector: meta.LabelSelector | None, having: Mapping[str, str] | Non
     return not selector.matchLabels or (having is not None and selector.matchLabels.items() <= having.items())
 
 
-def matcher(selector: meta.LabelSelector | None) -> Callable[[Mapping[str, str]], bool]:
-    """The same, for many labels."""
+def plain(selector: meta.LabelSelector | None) -> ItemsView[str, str] | None:
+    """The labels that it takes to be selected: `plain(selector) <= labels.items()`. None if it takes more than that."""
     if selector is None or selector.matchExpressions:
-        return selector_of(selector).matches
-    wanted = selector.matchLabels or {}
-    if len(wanted) == 1:
-        ((key, value),) = wanted.items()
-        return lambda having: having.get(key) == value
-    return lambda having: wanted.items() <= having.items()
+        return None
+    return (selector.matchLabels or _NO_LABELS).items()

@@ -29,8 +29,8 @@ class ServiceAccountController:
         self.watches = (Related(self._accounts, _namespace_of),)
 
     def observe(self, ref: Ref) -> Seen | None:
-        namespace = self.primary.cache.get("", ref.name)
-        return Seen(namespace, self._accounts.cache.get(ref.name, _NAME)) if namespace is not None else None
+        namespace = self.primary.cache.get("", ref[1])
+        return Seen(namespace, self._accounts.cache.get(ref[1], _NAME)) if namespace is not None else None
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen)
@@ -51,4 +51,4 @@ def is_alive(namespace: core.Namespace) -> bool:
 
 def _namespace_of(event: Event[core.ServiceAccount]) -> Iterable[Ref]:
     if event.new is None and event.old.metadata.name == _NAME:
-        yield Ref("", event.old.metadata.namespace or "")
+        yield "", event.old.metadata.namespace or ""

@@ -34,43 +34,47 @@ class TaintEvictionController:
         self.primary = informers.of(core.Pod)
         self._nodes = informers.of(core.Node)
         self._clock = clock
-        self._since: dict[str, datetime] = {}   # pod uid: when it was first seen under its node's taints
+        self._tainted: set[str] = set()         # nodes with NoExecute taints
+        self._since: dict[Ref, tuple[str, datetime]] = {}   # uid, and when it was first seen under its node's taints
         podlib.index_by_node(self.primary)
-        self.primary.subscribe(self._forget)
         self.watches = (Related(self._nodes, self._of_node),)
 
     def observe(self, ref: Ref) -> Seen | None:
         pod = self.primary.cache.get(*ref)
-        if pod is None or pod.spec is None or not pod.spec.nodeName:
-            return None
-        node = self._nodes.cache.get("", pod.spec.nodeName)
+        name = pod.spec.nodeName if pod is not None and pod.spec is not None else None
+        node = self._nodes.cache.get("", name) if name else None
         taints = _no_execute(node) if node is not None else ()
-        uid = pod.metadata.uid or ""
-        if not taints or podlib.is_finished(pod) or pod.metadata.deletionTimestamp is not None:
-            self._since.pop(uid, None)
+        if pod is None or not taints or podlib.is_finished(pod) or pod.metadata.deletionTimestamp is not None:
+            self._since.pop(ref, None)
             return None
-        return Seen(pod, taints, self._since.setdefault(uid, self._clock.now()))
+        uid, since = self._since.get(ref, ("", self._clock.now()))
+        if uid != pod.metadata.uid:
+            since = self._clock.now()
+            self._since[ref] = pod.metadata.uid or "", since
+        return Seen(pod, taints, since)
 
     def concerns(self, event: Event[core.Pod]) -> bool:
-        pod = event.new
-        if pod is None or pod.spec is None or not pod.spec.nodeName:
-            return False
-        node = self._nodes.cache.get("", pod.spec.nodeName)
-        return node is not None and node.spec is not None and bool(node.spec.taints)
+        if event.new is None:
+            data = event.old.metadata
+            return (data.namespace or "", data.name or "") in self._since
+        spec = event.new.spec
+        return spec is not None and spec.nodeName in self._tainted
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
 
-    def _forget(self, event: Event[core.Pod]) -> None:
-        if event.new is None:
-            self._since.pop(event.old.metadata.uid or "", None)
-
     def _of_node(self, event: Event[core.Node]) -> Iterable[Ref]:
+        before, after = (_no_execute(node) if node is not None else () for node in (event.old, event.new))
         node = event.old if event.new is None else event.new
-        if event.new is None or (_no_execute(event.old) if event.old is not None else ()) == _no_execute(event.new):
-            return
-        for pod in self.primary.cache.by_index("node", node.metadata.name or ""):
-            yield Ref(pod.metadata.namespace or "", pod.metadata.name or "")
+        name = node.metadata.name or ""
+        if after:
+            self._tainted.add(name)
+        else:
+            self._tainted.discard(name)
+        if event.new is None or before == after:
+            return ()
+        pods = self.primary.cache.by_index("node", name)
+        return [(pod.metadata.namespace or "", pod.metadata.name or "") for pod in pods]
 
 
 def _no_execute(node: core.Node) -> tuple[core.Taint, ...]:

@@ -161,7 +161,7 @@ class NodeKeeper:
             lease, spec=msgspec.structs.replace(lease.spec, renewTime=times.format_micro(now))
         )
         try:
-            self._lease = await self._client.update(renewed, because=(TIMER,))
+            self._lease = await self._client.update(renewed, because=(TIMER,), giving=True)
         except (errors.Conflict, errors.NotFound):
             self._lease = await self._take_lease(now)
 

@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 from pinnace.api.core import v1 as core
 from pinnace.base.clock import Clock
 from pinnace.client.informer import Informers
-from pinnace.network.netlink import PROTOCOL_PINNACE, Netlink, NetlinkError, Route
+from pinnace.network.netlink import PROTOCOL_PINNACE, Address, Netlink, NetlinkError, Route
 
 log = logging.getLogger("pinnace.network")
 
@@ -43,6 +43,18 @@ def plan(nodes: Iterable[core.Node], own: str) -> frozenset[Route]:
                 destination = str(ip_network(cidr, strict=False))
                 wanted[destination] = Route(destination, gateway=gateway)
     return frozenset(wanted.values())
+
+
+def reachable(wanted: frozenset[Route], addresses: Iterable[Address]) -> frozenset[Route]:
+    """Those whose gateway is on a network that the node itself is on: the kernel refuses any other (a simulated node
+    has an address that is on none)."""
+    networks = {ip_interface(f"{address.address}/{address.prefix}").network for address in addresses}
+    near = {
+        gateway
+        for gateway in {route.gateway for route in wanted}
+        if any(ip_address(gateway) in network for network in networks)
+    }
+    return frozenset([route for route in wanted if route.gateway in near])
 
 
 def difference(present: Iterable[Route], wanted: frozenset[Route]) -> tuple[list[Route], list[Route]]:
@@ -88,10 +100,11 @@ def remove_all(netlink: Netlink) -> None:
 
 
 def apply(netlink: Netlink, wanted: frozenset[Route]) -> tuple[int, int]:
-    """Bring the kernel's routes to `wanted`; returns how many were added and deleted.
+    """Bring the kernel's routes to what of `wanted` is reachable; returns how many were added and deleted.
 
-    A gateway that is not reachable yet fails alone: the others are still set, then the error is raised.
+    A route that the kernel refuses all the same fails alone: the others are still set, then the error is raised.
     """
+    wanted = reachable(wanted, netlink.addresses())
     add, delete = difference(netlink.routes(protocol=PROTOCOL_PINNACE), wanted)
     failure: NetlinkError | None = None
     for route in delete:

@@ -192,7 +192,9 @@ class Scheduler:
         )
         because = _revisions(pod, self._nodes_informer.cache.get("", node))
         try:
-            await self._client.create_subresource(core.Pod, name, namespace, "binding", binding, because=because)
+            await self._client.create_subresource(
+                core.Pod, name, namespace, "binding", binding, because=because, giving=True
+            )
         except (StatusError, OSError, TimeoutError) as error:
             if _ambiguous(error) and await self._bound_all_the_same(info):
                 return      # the watch will tell; until then the pod keeps its place

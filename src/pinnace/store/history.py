@@ -32,11 +32,13 @@ from pinnace.store.store import (
 
 MOST_BEHIND = 20_000               # changes that a watcher may be behind before it is cut off
 _REMEMBERED = 4                    # causes of overwritten values that are kept of one key
+_LOOK = 64                         # revisions after which the age of history is looked at
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much history is kept, at most. Age in seconds; upstream keeps five minutes."""
+    """How much history is kept, at most. Age in seconds; upstream keeps five minutes. The 64 newest revisions may be
+    older."""
 
     seconds: float = 300.0
     revisions: int = 200_000
@@ -82,14 +84,16 @@ class History:
         self._bounds = bounds
         self._live: dict[str, Entry] = {}
         self._keys = SortedKeys()                       # of the live entries
-        self._log: deque[Change] = deque()              # revisions compacted+1 … revision, one each
+        self._log: list[Change] = []                    # revisions compacted+1 … revision, one each
         self._causes: dict[int, tuple[str, Cause]] = {}  # of earlier ones; with the key that was written
         self._remembered: dict[str, list[int]] = {}     # of live keys: revisions of which the cause alone is kept
         self._bytes = 0
         self._marks: deque[tuple[float, int]] = deque()  # (when, revision then), for the bound on age
         self._next_mark = float("-inf")
+        self.look_at = 0                                # from this revision on, `due` is to be asked again
         self._watchers: dict[_Watcher, None] = {}
         self._subscribers: dict[int, Callable[[Change], None]] = {}
+        self._to_tell: tuple[Callable[[Change], None], ...] = ()     # the same; somebody may come or go meanwhile
         self._numbers = itertools.count()
         self._closed = False
 
@@ -172,27 +176,26 @@ class History:
 
     # ----------------------------------------------------------------------------------------------- writes
 
-    def apply(self, key: str, value: bytes | None, revision: int, cause: Cause | None, now: float) -> None:
-        """Take in the commit of the next revision, and tell the watchers."""
-        previous = self._live.get(key)
-        self._bytes += len(key)
-        if value is not None:
-            self._bytes += len(value)
+    def apply(
+        self, key: str, value: bytes | None, revision: int, cause: Cause | None, previous: Entry | None
+    ) -> None:
+        """Take in the commit of the next revision, and tell the watchers. `previous`: what the key holds."""
+        if value is None:
+            del self._live[key]
+            self._keys.remove(key)
+        else:
             if previous is None:
                 self._keys.add(key)
             self._live[key] = Entry(key, value, revision if previous is None else previous.created, revision)
-        else:
-            del self._live[key]
-            self._keys.remove(key)
+            self._bytes += len(value)
+            if self._bytes > self._bounds.nbytes:
+                self.look_at = revision
         if cause is not None and len(cause.because) > MOST_BECAUSE:
             cause = bounded(cause)
         change = Change(key, revision, value, previous, cause)
         self.revision = revision
         self._log.append(change)
-        if now >= self._next_mark:
-            self._marks.append((now, revision))
-            self._next_mark = now + self._bounds.seconds / 10
-        for tell in self._subscribers.values():
+        for tell in self._to_tell:
             tell(change)
         for watcher in self._watchers:
             if key.startswith(watcher.prefix):
@@ -221,14 +224,19 @@ class History:
         return [(change, change.cause) for change in self._log]
 
     def due(self, now: float) -> int:
-        """The revision before which the bounds want history forgotten; `compacted` if there is nothing to do."""
+        """The revision before which the bounds want history forgotten; `compacted` if there is nothing to do. To be
+        asked at `look_at` at the latest."""
         due, bounds, marks = self.compacted, self._bounds, self._marks
+        if now >= self._next_mark:
+            marks.append((now, self.revision))
+            self._next_mark = now + bounds.seconds / 10
         while len(marks) > 1 and now - marks[0][0] > bounds.seconds:
             due = max(due, marks.popleft()[1] - 1)
         if self.revision - self.compacted > bounds.revisions:
             due = max(due, self.revision - bounds.revisions * 3 // 4)
         if self._bytes > bounds.nbytes:
             due = max(due, self.revision - len(self._log) // 2)
+        self.look_at = min(self.revision + _LOOK, due + bounds.revisions + 1)
         return due
 
     def compact(self, revision: int) -> Dropped:
@@ -239,60 +247,53 @@ class History:
         is always there. Of some it is kept longer (see Store.cause)."""
         if revision > self.revision:
             raise FutureRevision(revision, self.revision)
-        touched: dict[str, list[Change]] = {}
-        while self._log and self._log[0].revision <= revision:
-            change = self._log.popleft()
-            touched.setdefault(change.key, []).append(change)
-            self._bytes -= len(change.value or b"") + len(change.key)
-        self.compacted = max(self.compacted, revision)
-        done = Dropped()
-        for key, changes in touched.items():
-            dropped = []
-            for change in changes:
-                if change.previous is not None:
-                    dropped.append(change.previous.modified)
-                if change.value is None:
-                    dropped.append(change.revision)
-            done.records += dropped
-            last = changes[-1]
-            there = last.value is not None
-            if there:
-                self._causes.update((c.revision, (key, c.cause)) for c in changes if c.cause is not None)
-            self._let_go(key, dropped, last.created if there else None, done)
-        for number in done.records:
-            if number not in done.remembered:
-                self._causes.pop(number, None)
-        for number in done.forgotten:
-            self._causes.pop(number, None)
+        count, causes, done = max(0, revision - self.compacted), self._causes, Dropped()
+        gone = self._log[:count]
+        del self._log[:count]
+        self.compacted += count
+        there = {change.key: change.value is not None for change in gone}      # where history begins now
+        for change in gone:
+            key, previous = change.key, change.previous
+            if previous is not None:
+                done.records.append(previous.modified)
+                if change.value is None or not there[key]:
+                    causes.pop(previous.modified, None)
+                else:
+                    self._let_go(key, previous, done)
+            if change.value is None:
+                done.records.append(change.revision)
+                for number in self._remembered.pop(key, ()):
+                    self._forget(number, done)
+                continue
+            self._bytes -= len(change.value)
+            if change.cause is not None and there[key]:
+                causes[change.revision] = key, change.cause
         return done
 
-    def _let_go(self, key: str, dropped: list[int], created: int | None, done: Dropped) -> None:
-        """Decide which causes stay now that the records go. `created`: of what the key holds where history begins;
-        None if it holds nothing."""
-        before = self._remembered.get(key, [])
-        if created is None:
-            done.forgotten += before
-            self._remembered.pop(key, None)
+    def _let_go(self, key: str, record: Entry, done: Dropped) -> None:
+        """The record of a key that lives on is overwritten. Its cause stays if it says what is wanted, not how things
+        are: what one asks for when the values are long gone."""
+        number, created = record.modified, record.created
+        found = self._causes.get(number)
+        if found is None:
             return
-        wanted = [number for number in before if number >= created]
-        wanted += [n for n in dropped if n >= created and n in self._causes and self._tells(n, created)]
-        if len(wanted) > _REMEMBERED:
-            first = wanted[:1] if wanted[0] == created else []
-            wanted = [*first, *wanted[len(first) - _REMEMBERED :]]
-        if not wanted and not before:
+        cause = found[1]
+        if number != created and (cause.subresource == "status" or CLOCK in cause.because):
+            del self._causes[number]
             return
-        kept = set(wanted)
-        done.forgotten += [number for number in before if number not in kept]
-        done.remembered |= kept.intersection(dropped)
-        if wanted:
-            self._remembered[key] = wanted
-        else:
-            self._remembered.pop(key, None)
+        kept = self._remembered.setdefault(key, [])
+        kept.append(number)
+        done.remembered.add(number)
+        if len(kept) > _REMEMBERED:
+            self._forget(kept.pop(1 if kept[0] == created else 0), done)
 
-    def _tells(self, number: int, created: int) -> bool:
-        """A write that says what is wanted, not how things are: what one asks for when the values are long gone."""
-        cause = self._causes[number][1]
-        return number == created or (cause.subresource != "status" and CLOCK not in cause.because)
+    def _forget(self, number: int, done: Dropped) -> None:
+        """A cause that was remembered, perhaps only by the compaction under way."""
+        del self._causes[number]
+        if number in done.remembered:
+            done.remembered.remove(number)
+        else:
+            done.forgotten.append(number)
 
     # -------------------------------------------------------------------------------------------- watchers
 
@@ -302,11 +303,12 @@ class History:
         for change in self._since("", after):
             tell(change)
         number = next(self._numbers)
-        # A new dictionary each time: somebody may come or go while the others are told of a change.
-        self._subscribers = {**self._subscribers, number: tell}
+        self._subscribers[number] = tell
+        self._to_tell = tuple(self._subscribers.values())
 
         def end() -> None:
-            self._subscribers = {n: other for n, other in self._subscribers.items() if n != number}
+            self._subscribers.pop(number, None)
+            self._to_tell = tuple(self._subscribers.values())
 
         return end
 
@@ -344,7 +346,8 @@ class History:
     def close(self) -> None:
         """End all watches."""
         self._closed = True
-        self._subscribers = {}
+        self._subscribers.clear()
+        self._to_tell = ()
         for watcher in self._watchers:
             watcher.rouse()
 

@@ -43,9 +43,9 @@ class MemoryStore:
         """Take over what happened in another store, as if it had happened here now; only before the first commit."""
         if self.revision:
             raise ValueError("the store has begun already")
-        now = self._clock.monotonic()
+        history = self._history
         for revision, (key, value, cause) in enumerate(beginning.commits, 1):
-            self._history.apply(key, value, revision, cause, now)
+            history.apply(key, value, revision, cause, history.entry(key, None))
 
     async def get(self, key: str, *, at: int | None = None) -> Entry | None:
         return self._history.entry(key, at)
@@ -58,13 +58,14 @@ class MemoryStore:
     ) -> int:
         if self._closed:
             raise StoreFailure("the store is closed")
-        history, now = self._history, self._clock.monotonic()
-        history.check(key, value, expect)
+        history = self._history
+        previous = history.check(key, value, expect)
         revision = history.revision + 1
-        history.apply(key, value, revision, cause, now)
-        due = history.due(now)
-        if due > history.compacted:
-            history.compact(due)
+        history.apply(key, value, revision, cause, previous)
+        if revision >= history.look_at:
+            due = history.due(self._clock.monotonic())
+            if due > history.compacted:
+                history.compact(due)
         return revision
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[tuple[Change, ...], None]:

@@ -63,7 +63,7 @@ log = logging.getLogger("pinnace.store")
 class _Write:
     key: str
     value: bytes | None
-    created: int                        # 0: by this write
+    previous: Entry | None              # what the key holds until then
     cause: Cause | None
     done: asyncio.Future[int]           # its revision; the caller's, who may go away
     revision: int = 0                   # given by the writer
@@ -146,9 +146,7 @@ class SqliteStore:
             ahead.behind.append(over)
             await over
         actual = self._history.check(key, value, expect)
-        write = _Write(
-            key, value, actual.created if actual else 0, bounded(cause) if cause else None, self._loop.create_future()
-        )
+        write = _Write(key, value, actual, bounded(cause) if cause else None, self._loop.create_future())
         self._pending[key] = write
         self._writer.put(write)
         # The write goes on whatever becomes of its caller: if that is cancelled, so is only this future.
@@ -204,7 +202,7 @@ class SqliteStore:
         for write in writes:
             del self._pending[write.key]
             if error is None:
-                self._history.apply(write.key, write.value, write.revision, write.cause, now)
+                self._history.apply(write.key, write.value, write.revision, write.cause, write.previous)
         for write in writes:
             if error is None:
                 _succeed(write.done, write.revision)
@@ -355,7 +353,7 @@ def _fail(future: asyncio.Future[Any], error: StoreFailure) -> None:
 
 
 def _row(write: _Write) -> tuple[object, ...]:
-    cause, created = write.cause, write.created or write.revision
+    cause, created = write.cause, write.previous.created if write.previous is not None else write.revision
     if cause is None:
         return write.revision, write.key, write.value, created, None, None, None, None
     because = ",".join(map(str, cause.because)) if cause.because else None
@@ -437,7 +435,8 @@ def _load(connection: sqlite3.Connection, bounds: Bounds, now: float) -> _Loaded
     for revision, key, value, _, *cause in rows:
         if revision != history.revision + 1:
             raise StoreFailure(f"the record of revision {history.revision + 1} is missing: the file is damaged")
-        history.apply(key, value, revision, _cause(*cause), now)
+        history.apply(key, value, revision, _cause(*cause), history.entry(key, None))
+    history.due(now)                    # what is there is as old as this
     return _Loaded(history, superseded)
 
 

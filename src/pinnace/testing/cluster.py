@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pinnace.apiserver.inprocess import ADMIN
-from pinnace.base.clock import LoopClock, SystemClock
+from pinnace.base.clock import SystemClock
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
@@ -30,7 +30,7 @@ from pinnace.store import Bounds, MemoryStore, Store, open_store
 from pinnace.testing import authority
 from pinnace.testing.control_plane import ControlPlane
 from pinnace.testing.faults import Faults
-from pinnace.testing.loop import VirtualLoop
+from pinnace.testing.loop import VirtualClock, VirtualLoop
 from pinnace.testing.manifests import resolve
 from pinnace.testing.network import Network, serve
 from pinnace.testing.prepared import START, fill
@@ -139,7 +139,7 @@ class Cluster(Verbs):
         await self._stack.aclose()
 
     async def _start(self, randomness: Randomness) -> None:
-        clock = LoopClock(START, self._loop) if self.time == "virtual" else SystemClock()
+        clock = VirtualClock(START, self._loop) if isinstance(self._loop, VirtualLoop) else SystemClock()
         given = None
         if self._engine == "memory":
             self.store: Store = MemoryStore(clock, _HISTORY)

@@ -24,7 +24,6 @@ from pinnace.apiserver.kubelet_proxy import Kubelets
 from pinnace.apiserver.resources.table import RESOURCES
 from pinnace.apiserver.server import ApiServer
 from pinnace.base.clock import Clock
-from pinnace.base.deadline import rest
 from pinnace.base.keys import new_key, private_pem
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
@@ -185,17 +184,14 @@ class _Wire:
             raise ConnectionResetError(_RESET)
         if request.user is None and request.peer_certificate is None:
             request.user = ADMIN
-        # Nothing is set up for a request that never waits, as nearly all.
-        work = self._server.handle(request, encoded=False)
-        try:
-            waiting = work.send(None)
-        except StopIteration as done:
-            response: Response = done.value
+        answer = self._server.begin(request, encoded=False)
+        if isinstance(answer, Response):
+            response = answer
             if life.dead:      # done in the very instant of the kill: the answer did not get out
-                raise ConnectionResetError(_RESET) from None
+                raise ConnectionResetError(_RESET)
         else:
             with life.under_way(begun=True):
-                response = await rest(work, waiting)
+                response = await answer
         if response.watch is not None and isinstance(response.watch, DirectWatch):
             response.watch = _Followed(life, response.watch)
         return response

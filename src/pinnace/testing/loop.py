@@ -14,15 +14,17 @@ import random
 import selectors
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from contextvars import Context
+from contextvars import Context, copy_context
+from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 from weakref import WeakSet
 
+from pinnace.base.clock import LoopClock
 from pinnace.testing.network import Network
 from pinnace.testing.outside import OutsideWorld, Refusals, guard
 from pinnace.testing.threads import Threads, Workers, call, refuse
 
-__all__ = ["OutsideWorld", "Stuck", "Threads", "VirtualLoop", "simulate"]
+__all__ = ["OutsideWorld", "Stuck", "Threads", "VirtualClock", "VirtualLoop", "simulate"]
 
 T = TypeVar("T")
 
@@ -56,6 +58,34 @@ class _VirtualSelector(selectors.BaseSelector):
 
     def close(self) -> None:
         return
+
+
+class _Step(asyncio.Handle):
+    """One is made for each step of each task: without asking the loop for its debug mode, which is known."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], loop: Any, context: Any) -> None:
+        self._callback, self._args, self._loop = callback, args, loop
+        self._context = context if context is not None else copy_context()
+        self._cancelled, self._repr, self._source_traceback = False, None, None
+
+
+class _Timer(asyncio.TimerHandle):
+    """The same, later. The loop's timers are all of this class, or all are asyncio's."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: Any, context: Any
+    ) -> None:
+        self._callback, self._args, self._loop = callback, args, loop
+        self._context = context if context is not None else copy_context()
+        self._cancelled, self._repr, self._source_traceback = False, None, None
+        self._when, self._scheduled = when, False
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(self._when < other._when)
 
 
 class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add_reader: as run_in_executor
@@ -122,8 +152,16 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
             ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
+            if handle._cancelled:
+                continue
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({
+                    "message": f"Exception in callback {handle!r}", "exception": error, "handle": handle,
+                })  # fmt: skip
         return None
 
     def _pass(self, timeout: float | None) -> None:
@@ -166,26 +204,21 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
 
     def _shuffle(self) -> None:
         """Reorder the steps of tasks; other callbacks keep their places, which transports and futures rely on."""
-        ready = self._ready
-        handles: list[Any] = [*ready]
-        places = [
-            place for place, handle in enumerate(handles)
-            if isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)
-        ]  # fmt: skip
-        if len(places) < 2:
-            return
-        steps = [handles[place] for place in places]
-        draw = self._order.getrandbits
-        for last in range(len(steps) - 1, 0, -1):
-            bits = (last + 1).bit_length()
-            chosen = draw(bits)
+        ready: deque[Any] = self._ready
+        places = []
+        for place, handle in enumerate(ready):
+            owner: object = getattr(handle._callback, "__self__", None)
+            if owner.__class__ is asyncio.Task or isinstance(owner, asyncio.Task):
+                places.append(place)
+        draw, width = self._order.getrandbits, len(places).bit_length()
+        for last in range(len(places) - 1, 0, -1):
+            if (last + 1) >> (width - 1) == 0:
+                width -= 1
+            chosen = draw(width)
             while chosen > last:
-                chosen = draw(bits)
-            steps[last], steps[chosen] = steps[chosen], steps[last]
-        for place, step in zip(places, steps, strict=True):
-            handles[place] = step
-        ready.clear()
-        ready.extend(handles)
+                chosen = draw(width)
+            one, other = places[last], places[chosen]
+            ready[one], ready[other] = ready[other], ready[one]
 
     def call_soon(  # type: ignore[override]  # as run_in_executor
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -193,9 +226,24 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
         # Each step of a task comes this way: without asyncio's checks where they cannot find anything.
         if self._closed or self._debug:
             return super().call_soon(callback, *args, context=context)
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Step(callback, args, self, context)
         self._ready.append(handle)
         return handle
+
+    def call_at(  # type: ignore[override]  # as run_in_executor
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        if self._closed or self._debug:
+            return super().call_at(when, callback, *args, context=context)
+        timer = _Timer(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True
+        return timer
+
+    def call_later(  # type: ignore[override]  # as run_in_executor
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._virtual + delay, callback, *args, context=context)
 
     async def shutdown_asyncgens(self) -> None:
         # Those that have ended, and only wait for the collector, would get a task each.
@@ -250,6 +298,20 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
             if self._workers.report(handle):
                 return handle
         return super().call_soon_threadsafe(callback, *args, context=context)
+
+
+class VirtualClock(LoopClock):
+    """A clock by the time of a loop of this kind, which is asked for without a call."""
+
+    def __init__(self, start: datetime, loop: VirtualLoop) -> None:
+        super().__init__(start, loop)
+        self._loop = loop
+
+    def now(self) -> datetime:
+        at = self._loop._virtual
+        if at != self._at:
+            self._at, self._now = at, self._start + timedelta(seconds=at - self._zero)
+        return self._now
 
 
 def simulate(

@@ -106,6 +106,7 @@ async def test_the_server_ends_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> 
 async def test_too_old_and_refilled(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_FEWEST_EVENTS", 2)
     monkeypatch.setattr(cache, "_MOST_EVENTS", 2)
+    monkeypatch.setattr(cache, "_LOOK", 1)
     for name in "abcd":
         await api.ask("POST", CONFIGS, config(name))
     seen, over, stream = await subscribe(api, "resourceVersion=1")

@@ -33,6 +33,14 @@ PATCHES: list[dict[str, Any]] = [
     {"status": None},
     {"status": {"podIPs": [], "conditions": None}},
     {"metadata": {"uid": "other", "labels": {"a": None, "c": "d"}}, "status": {"reason": "r"}},
+    {"metadata": {"uid": "other"}, "status": {"reason": "r"}},
+    {"metadata": {"uid": ""}, "status": {"phase": "Running"}},
+    {"metadata": {"uid": 3}, "status": {"phase": "Running"}},
+    {"metadata": {"resourceVersion": "7"}, "status": {"phase": "Running"}},
+    {"metadata": {}, "status": {"containerStatuses": [{"name": "c", "state": {}, "restartCount": "many"}]}},
+    {"status": {"containerStatuses": [{"name": "c", "restartCount": None, "allocatedResources": {"cpu": "0.5"}}]}},
+    {"status": {"conditions": [{"status": "True"}]}},
+    {"status": {"$patch": "replace", "phase": "Running"}},
     {"metadata": None},
     {"metadata": {"name": "other"}},
     {"kind": "Node"},
@@ -82,6 +90,9 @@ METADATA: list[dict[str, Any]] = [
     {"metadata": {"labels": {"a": None, "c": "d"}}},
     {"metadata": {"finalizers": ["x/y"], "annotations": {"n": "1"}}},
     {"metadata": {"labels": None}},
+    {"metadata": {"$deleteFromPrimitiveList/finalizers": ["x/y"]}},
+    {"metadata": {"$patch": "replace", "name": "a", "namespace": "default"}},
+    {"metadata": {"resourceVersion": "7", "labels": {"c": "d"}}},
     {"metadata": {"name": "other"}},
     {"metadata": None},
     {"kind": "Pod", "metadata": {"uid": "other"}},
@@ -117,13 +128,17 @@ async def test_a_patch_of_metadata_makes_what_a_patch_of_all_makes(
     assert codec.to_dict(before) == stored, "the current object is untouched"
 
 
-async def test_labels_that_follow_from_the_template_do_so_after_a_patch_of_metadata(api: Api) -> None:
+@pytest.mark.parametrize("labels", [None, {"c": "d"}])
+@pytest.mark.parametrize("change", [{"annotations": {"n": "1"}, "labels": None}, {"labels": {"c": None}}])
+async def test_labels_that_follow_from_the_template_do_so_after_a_patch_of_metadata(
+    api: Api, labels: dict[str, str] | None, change: dict[str, Any]
+) -> None:
     registry = api.server.registry(core.ReplicationController)
     template = core.PodTemplateSpec(metadata=meta.ObjectMeta(labels={"a": "b"}))
     before = core.ReplicationController(
-        metadata=meta.ObjectMeta(name="a"), spec=core.ReplicationControllerSpec(template=template)
+        metadata=meta.ObjectMeta(name="a", labels=labels), spec=core.ReplicationControllerSpec(template=template)
     )
-    body = msgspec.json.encode({"metadata": {"annotations": {"n": "1"}}})
+    body = msgspec.json.encode({"metadata": change})
     request = Request("PATCH", "", headers={"content-type": patching.MERGE}, body=body)
-    change, _ = patching.change_for(request, registry, "Warn", [])
-    assert change(before).metadata.labels == {"a": "b"}
+    made, _ = patching.change_for(request, registry, "Warn", [])
+    assert made(before).metadata.labels == {"a": "b"}

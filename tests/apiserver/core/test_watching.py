@@ -127,6 +127,7 @@ async def test_bookmarks_come_by_themselves(api: Api, monkeypatch: pytest.Monkey
 async def test_too_old_is_said_in_the_stream(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_FEWEST_EVENTS", 2)
     monkeypatch.setattr(cache, "_MOST_EVENTS", 2)
+    monkeypatch.setattr(cache, "_LOOK", 1)
     for name in "abcd":
         await api.ask("POST", CONFIGS, config(name))
     seen = await watch(api, CONFIGS, "resourceVersion=1")

@@ -293,9 +293,16 @@ def test_a_deleted_pod_is_terminating(rows: Any) -> None:
 
 def test_binding_sets_the_node_once(rows: Any) -> None:
     thing = rows.make("pods", POD)
+    thing.metadata.annotations = {"a": "b"}
+    thing.status = core.PodStatus(nominatedNodeName="n2", conditions=[core.PodCondition(type="PodScheduled", status="False")])
+    stored = codec.to_dict(thing)
     binding = core.Binding(target=core.ObjectReference(kind="Node", name="n1"))
+    binding.metadata.annotations = {"c": "d"}
     bound = bind(thing, binding, rows.context)
-    assert bound.spec.nodeName == "n1" and thing.spec.nodeName is None
+    bound.metadata.resourceVersion = "7"
+    assert codec.to_dict(thing) == stored, "the current pod is untouched"
+    assert bound.spec.nodeName == "n1" and bound.status.nominatedNodeName is None
+    assert bound.metadata.annotations == {"a": "b", "c": "d"}
     condition = bound.status.conditions[0]
     assert (condition.type, condition.status, condition.lastTransitionTime) == (
         "PodScheduled", "True", "2026-01-01T12:00:00Z",

@@ -156,6 +156,25 @@ async def test_what_happens_in_a_namespace(operation: str, namespace: str, error
         assert refused.value.details is not None and refused.value.details.causes[0].reason == "NamespaceTerminating"
 
 
+async def test_a_namespace_that_was_alive_may_end_and_come_back() -> None:
+    world = World(space("a"))
+    plugin = NamespaceLifecycle(world)
+
+    async def create() -> None:
+        await admit(plugin, admission(ANN, "CREATE", core.ConfigMap(metadata=named("c", "a"))))
+
+    await create()
+    world.put(space("a", deletionTimestamp="2026-01-01T00:00:00Z"))
+    with pytest.raises(Forbidden, match="being terminated"):
+        await create()
+    world.drop(space("a"))
+    with pytest.raises(NotFound):
+        await create()
+    world.put(space("a"))
+    await create()
+    await create()
+
+
 async def test_namespaces_that_stay() -> None:
     plugin = NamespaceLifecycle(World())
     await admit(plugin, admission(ANN, "CREATE", space("new")))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pinnace.api.patch import PatchError
-from pinnace.api.patch.fields import Held, element, field, name_of
+from pinnace.api.patch.fields import Held, field, name_of
 from pinnace.api.patch.merge_patch import same
 
 DIRECTIVE = "$patch"
@@ -36,10 +36,11 @@ def apply(
 
     `plain`: it is known that there is no directive in the patch, so that none is looked for; without `nulls` also that
     there is no null, so that what is new is taken as it stands."""
-    return _object(document, patch, of if isinstance(of, str) else name_of(of), plain, nulls or not plain)
+    return merge(document, patch, of if isinstance(of, str) else name_of(of), plain, nulls or not plain)
 
 
-def _object(old: Json | None, patch: Json, of: str, plain: bool, nulls: bool) -> Json:
+def merge(old: Json | None, patch: Json, of: str, plain: bool, nulls: bool) -> Json:
+    """The same of a type's name; where `plain` is false `nulls` is true."""
     if not plain and DIRECTIVE in patch:
         return _directed(patch)
     new = {**old} if old else {}
@@ -72,11 +73,13 @@ def _directed(patch: Json) -> Json:
 
 
 def _value(old: Any, patch: Any, held: Held, plain: bool, nulls: bool) -> Any:
-    if isinstance(patch, dict):
-        return _object(old, patch, held.of, plain, nulls) if isinstance(old, dict) and not held.replaces else patch
-    if isinstance(patch, list) and isinstance(old, list) and held.merges:
-        return _list(old, patch, held, plain, nulls)
-    return patch
+    match old, patch:
+        case dict(), dict() if not held.replaces:
+            return merge(old, patch, held.of, plain, nulls)
+        case list(), list() if held.merges:
+            return _list(old, patch, held, plain, nulls)
+        case _:
+            return patch
 
 
 def _retain(old: Json, patch: Json) -> Json:
@@ -93,11 +96,13 @@ def _retain(old: Json, patch: Json) -> Json:
 
 
 def _delete_from_list(new: Json, key: str, gone: Any) -> None:
-    if not isinstance(gone, list):
-        raise PatchError(_BAD_PRIMITIVE_LIST)
-    present = new.get(key)
-    if isinstance(present, list):
-        new[key] = [value for value in present if not _among(value, gone)]
+    match new.get(key), gone:
+        case list() as present, list():
+            new[key] = [value for value in present if not _among(value, gone)]
+        case _, list():
+            pass
+        case _:
+            raise PatchError(_BAD_PRIMITIVE_LIST)
 
 
 def _ordered_lists(new: Json, patch: Json, of: str) -> set[str]:
@@ -136,31 +141,33 @@ def _list(old: list[Any], patch: list[Any], held: Held, plain: bool, nulls: bool
     if not (patch and isinstance(patch[0], dict)) and not any(isinstance(item, dict) for item in (*old, *patch)):
         merged = [value for i, value in enumerate(old + patch) if not _among(value, (old + patch)[:i])]
         return _in_order(merged, patch, old, "")
-    key, of = held.merge_key, element(held.of)
+    key, of = held.merge_key, held.items
     if not key:
         raise PatchError("cannot merge lists without merge key for type " + (of or "interface"))
     live, changes = (old, patch) if plain else _special(old, patch, key)
+    brought = _places(changes, key)
+    places = _places(live, key) if brought is not None else None
+    if brought and places is not None and len(brought) == len(changes) and places.keys().isdisjoint(brought):
+        # What is all new comes first.
+        return [*(map(_without_directives, changes) if nulls else changes), *live]
     merged = list(live)
-    places = _places(live, key) if _places(changes, key) is not None else None
-    last, steady, fresh = -1, True, places is not None
+    last, steady = -1, True
     for change in changes:
-        if places is not None:
-            at = places.get(change[key])
-        else:
+        if places is None:
             at = _find(merged, key, _key_of(change, key))
+        else:
+            at = places.get(change[key])
         if at is None:
             steady = False
             if places is not None:
                 places[change[key]] = len(merged)
             merged.append(_without_directives(change) if nulls else change)
         else:
-            fresh, steady = False, steady and at > last
+            steady = steady and at > last
             last = at
-            merged[at] = _object(merged[at], change, of, plain, nulls)
+            merged[at] = merge(merged[at], change, of, plain, nulls)
     if steady:
         return merged        # what changes where it stands, one after the other, moves nothing
-    if fresh:
-        return merged[len(live) :] + merged[: len(live)]      # what is all new comes first
     return _in_order(merged, changes, live, key)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pinnace.api.patch import PatchError
-from pinnace.api.patch.fields import Held, element, field, name_of
+from pinnace.api.patch.fields import Held, field, name_of
 from pinnace.api.patch.merge_patch import same
 from pinnace.api.patch.strategic import DELETE_FROM_LIST, DIRECTIVE, RETAIN_KEYS, SET_ORDER
 
@@ -58,7 +58,7 @@ def _field(name: str, applied: Any, wanted: Any, live: Any, held: Held) -> Json:
 
 def _keyed(name: str, applied: list[Any], wanted: list[Any], live: list[Any], held: Held) -> Json:
     key = held.merge_key
-    of = held._replace(of=element(held.of), merge_key="")
+    of = held._replace(of=held.items, items="", merge_key="")
     changes: list[Json] = []
     for item in wanted:
         there = _find(live, key, _key_of(item, key))

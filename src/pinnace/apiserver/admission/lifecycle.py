@@ -20,19 +20,25 @@ class NamespaceLifecycle(AdmissionPlugin):
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        self._alive: tuple[int, set[str]] = (-1, set())      # namespaces found alive, at a version of them all
 
     async def validate(self, admission: Admission) -> None:
         if admission.name in _IMMORTAL:
             raise Forbidden.to("namespaces", "", admission.name, "this namespace may not be deleted")
 
     async def mutate(self, admission: Admission) -> None:
-        if not admission.namespace or admission.resource in _UNSTORED:
+        version = self._objects.version(core.Namespace)
+        if version != self._alive[0]:
+            self._alive = version, set()
+        alive, name = self._alive[1], admission.namespace
+        if name in alive or not name or admission.resource in _UNSTORED:
             return
-        namespace = self._objects.get(core.Namespace, "", admission.namespace)
+        namespace = self._objects.get(core.Namespace, "", name)
         if namespace is None:
-            raise NotFound.of("namespaces", "", admission.namespace)
+            raise NotFound.of("namespaces", "", name)
         if namespace.metadata.deletionTimestamp:
             raise _terminating(admission)
+        alive.add(name)
 
 
 def _terminating(admission: Admission) -> Forbidden:

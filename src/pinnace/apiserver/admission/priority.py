@@ -20,23 +20,19 @@ class PriorityAdmission(AdmissionPlugin):
         self._known: tuple[int, scheduling.PriorityClass | None] = (-1, None)     # the default one, at a version
 
     async def mutate(self, admission: Admission) -> None:
-        pod = admission.object
-        if not isinstance(pod, core.Pod):
+        spec: core.PodSpec = admission.object.spec
+        if admission.operation == "CREATE":
+            self._resolve(admission, spec)
             return
-        old = admission.old_object
-        if admission.operation == "UPDATE" and isinstance(old, core.Pod):
-            # What was resolved once stays, also where an update leaves it out.
-            if pod.spec.priority is None:
-                pod.spec.priority = old.spec.priority
-            if pod.spec.preemptionPolicy is None:
-                pod.spec.preemptionPolicy = old.spec.preemptionPolicy
-            return
-        self._resolve(admission, pod)
+        # What was resolved once stays, also where an update leaves it out.
+        before: core.PodSpec = admission.old_object.spec
+        if spec.priority is None:
+            spec.priority = before.priority
+        if spec.preemptionPolicy is None:
+            spec.preemptionPolicy = before.preemptionPolicy
 
     async def validate(self, admission: Admission) -> None:
-        new = admission.object
-        if not isinstance(new, scheduling.PriorityClass):
-            return
+        new: scheduling.PriorityClass = admission.object
         default = self._default()
         if new.globalDefault and default is not None and default.metadata.name != new.metadata.name:
             raise Forbidden.to(
@@ -44,8 +40,7 @@ class PriorityAdmission(AdmissionPlugin):
                 f"PriorityClass {default.metadata.name} is already marked as default. Only one default can exist",
             )  # fmt: skip
 
-    def _resolve(self, admission: Admission, pod: core.Pod) -> None:
-        spec = pod.spec
+    def _resolve(self, admission: Admission, spec: core.PodSpec) -> None:
         if spec.priorityClassName:
             found = self._objects.get(scheduling.PriorityClass, "", spec.priorityClassName)
             if found is None:

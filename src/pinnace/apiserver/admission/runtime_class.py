@@ -22,12 +22,10 @@ class RuntimeClassAdmission(AdmissionPlugin):
         self._objects = objects
 
     async def mutate(self, admission: Admission) -> None:
-        pod = admission.object
-        if not isinstance(pod, core.Pod):
+        pod: core.Pod = admission.object
+        if not pod.spec.runtimeClassName:
             return
-        found = self._class(admission, pod)
-        if found is None:
-            return
+        found = self._class(admission, pod.spec.runtimeClassName)
         if found.overhead is not None and found.overhead.podFixed:
             wanted = dict(found.overhead.podFixed)
             if pod.spec.overhead and pod.spec.overhead != wanted:
@@ -37,18 +35,13 @@ class RuntimeClassAdmission(AdmissionPlugin):
             _place(admission, pod, found.scheduling)
 
     async def validate(self, admission: Admission) -> None:
-        pod = admission.object
-        if not isinstance(pod, core.Pod):
-            return
-        found = self._class(admission, pod)
+        spec: core.PodSpec = admission.object.spec
+        found = self._class(admission, spec.runtimeClassName) if spec.runtimeClassName else None
         defined = found is not None and found.overhead is not None and found.overhead.podFixed
-        if pod.spec.overhead and not defined:
+        if spec.overhead and not defined:
             raise _rejected(admission, "Pod Overhead set without corresponding RuntimeClass defined Overhead")
 
-    def _class(self, admission: Admission, pod: core.Pod) -> node.RuntimeClass | None:
-        name = pod.spec.runtimeClassName
-        if not name:
-            return None
+    def _class(self, admission: Admission, name: str) -> node.RuntimeClass:
         found = self._objects.get(node.RuntimeClass, "", name)
         if found is None:
             raise _rejected(admission, f'RuntimeClass "{name}" not found')

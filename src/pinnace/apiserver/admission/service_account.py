@@ -16,6 +16,30 @@ from pinnace.base.randomness import Randomness
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 _TOKEN_SECONDS = 3607      # upstream's odd number tells these tokens apart from asked-for ones
 _VOLUME_PREFIX = "kube-api-access-"
+# In every pod the same; nobody changes it, as nobody changes what is stored.
+_TOKEN = core.ProjectedVolumeSource(
+    defaultMode=0o644,
+    sources=[
+        core.VolumeProjection(
+            serviceAccountToken=core.ServiceAccountTokenProjection(expirationSeconds=_TOKEN_SECONDS, path="token")
+        ),
+        core.VolumeProjection(
+            configMap=core.ConfigMapProjection(
+                name="kube-root-ca.crt", items=[core.KeyToPath(key="ca.crt", path="ca.crt")]
+            )
+        ),
+        core.VolumeProjection(
+            downwardAPI=core.DownwardAPIProjection(
+                items=[
+                    core.DownwardAPIVolumeFile(
+                        path="namespace",
+                        fieldRef=core.ObjectFieldSelector(apiVersion="v1", fieldPath="metadata.namespace"),
+                    )
+                ]
+            )
+        ),
+    ],
+)
 
 
 class ServiceAccountAdmission(AdmissionPlugin):
@@ -29,10 +53,8 @@ class ServiceAccountAdmission(AdmissionPlugin):
         self._randomness = randomness
 
     async def mutate(self, admission: Admission) -> None:
-        pod = admission.object
-        if not isinstance(pod, core.Pod):
-            return
-        if MIRROR in (pod.metadata.annotations or {}):
+        pod: core.Pod = admission.object
+        if MIRROR in (pod.metadata.annotations or ()):
             _check_mirror(admission, pod)
             return
         spec = pod.spec
@@ -45,13 +67,14 @@ class ServiceAccountAdmission(AdmissionPlugin):
                 f"error looking up service account {admission.namespace}/{spec.serviceAccountName}: "
                 f'serviceaccount "{spec.serviceAccountName}" not found',
             )  # fmt: skip
-        if _wants_token(pod, account):
-            self._mount(pod)
+        # What the pod says counts more than what its account says.
+        wanted, by_default = spec.automountServiceAccountToken, account.automountServiceAccountToken
+        if wanted if wanted is not None else by_default is not False:
+            self._mount(spec)
         if not spec.imagePullSecrets and account.imagePullSecrets:
             spec.imagePullSecrets = [codec.copy(pull) for pull in account.imagePullSecrets]
 
-    def _mount(self, pod: core.Pod) -> None:
-        spec = pod.spec
+    def _mount(self, spec: core.PodSpec) -> None:
         volumes, name = spec.volumes or [], ""
         for volume in volumes:
             if volume.projected and volume.name.startswith(_VOLUME_PREFIX):
@@ -59,7 +82,7 @@ class ServiceAccountAdmission(AdmissionPlugin):
                 break
         fresh = not name
         if fresh:
-            taken = {volume.name for volume in volumes}
+            taken = {volume.name for volume in volumes} if volumes else ()
             name = _VOLUME_PREFIX + self._randomness.suffix()
             while name in taken:
                 name = _VOLUME_PREFIX + self._randomness.suffix()
@@ -68,11 +91,11 @@ class ServiceAccountAdmission(AdmissionPlugin):
             mounts = container.volumeMounts or []
             if mounts and any(mount.mountPath == MOUNT_PATH for mount in mounts):
                 continue
-            mounts.append(core.VolumeMount(name=name, readOnly=True, mountPath=MOUNT_PATH))
-            container.volumeMounts = mounts
+            mount = core.VolumeMount(name=name, readOnly=True, mountPath=MOUNT_PATH)
+            container.volumeMounts = [*mounts, mount]
             mounted = True
         if fresh and mounted:
-            spec.volumes = [*volumes, _token_volume(name)]
+            spec.volumes = [*volumes, core.Volume(name=name, projected=_TOKEN)]
 
 
 def _check_mirror(admission: Admission, pod: core.Pod) -> None:
@@ -89,40 +112,3 @@ def _check_mirror(admission: Admission, pod: core.Pod) -> None:
         why = "a mirror pod may not use ServiceAccountToken volume projections"
     if why:
         raise Forbidden.to("pods", "", admission.name, why)
-
-
-def _wants_token(pod: core.Pod, account: core.ServiceAccount) -> bool:
-    if pod.spec.automountServiceAccountToken is not None:
-        return pod.spec.automountServiceAccountToken
-    return account.automountServiceAccountToken is not False
-
-
-def _token_volume(name: str) -> core.Volume:
-    return core.Volume(
-        name=name,
-        projected=core.ProjectedVolumeSource(
-            defaultMode=0o644,
-            sources=[
-                core.VolumeProjection(
-                    serviceAccountToken=core.ServiceAccountTokenProjection(
-                        expirationSeconds=_TOKEN_SECONDS, path="token"
-                    )
-                ),
-                core.VolumeProjection(
-                    configMap=core.ConfigMapProjection(
-                        name="kube-root-ca.crt", items=[core.KeyToPath(key="ca.crt", path="ca.crt")]
-                    )
-                ),
-                core.VolumeProjection(
-                    downwardAPI=core.DownwardAPIProjection(
-                        items=[
-                            core.DownwardAPIVolumeFile(
-                                path="namespace",
-                                fieldRef=core.ObjectFieldSelector(apiVersion="v1", fieldPath="metadata.namespace"),
-                            )
-                        ]
-                    )
-                ),
-            ],
-        ),
-    )

@@ -9,6 +9,12 @@ from pinnace.apiserver.access import Admission, AdmissionPlugin, Concern
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
 _SECONDS = 300
+_DEFAULT = tuple(
+    [
+        core.Toleration(key=taint, operator="Exists", effect="NoExecute", tolerationSeconds=_SECONDS)
+        for taint in (NOT_READY, UNREACHABLE)
+    ]
+)
 
 
 class DefaultTolerationSeconds(AdmissionPlugin):
@@ -18,18 +24,14 @@ class DefaultTolerationSeconds(AdmissionPlugin):
     validates = None
 
     async def mutate(self, admission: Admission) -> None:
-        pod = admission.object
-        if not isinstance(pod, core.Pod):
+        spec: core.PodSpec = admission.object.spec
+        given = spec.tolerations
+        if not given:
+            spec.tolerations = [*_DEFAULT]
             return
-        given = pod.spec.tolerations or []
-        for taint in (NOT_READY, UNREACHABLE):
-            if not given or not any(_tolerates_eviction(toleration, taint) for toleration in given):
-                given.append(
-                    core.Toleration(
-                        key=taint, operator="Exists", effect="NoExecute", tolerationSeconds=_SECONDS
-                    )
-                )
-        pod.spec.tolerations = given
+        for toleration in _DEFAULT:
+            if not any(_tolerates_eviction(present, toleration.key) for present in given):
+                given.append(toleration)
 
 
 class TaintNodesByCondition(AdmissionPlugin):
@@ -39,13 +41,11 @@ class TaintNodesByCondition(AdmissionPlugin):
     validates = None
 
     async def mutate(self, admission: Admission) -> None:
-        node = admission.object
-        if not isinstance(node, core.Node):
-            return
+        node: core.Node = admission.object
         taints = node.spec.taints or []
         if not any(taint.key == NOT_READY and taint.effect == "NoSchedule" for taint in taints):
             node.spec.taints = [*taints, core.Taint(key=NOT_READY, effect="NoSchedule")]
 
 
-def _tolerates_eviction(toleration: core.Toleration, taint: str) -> bool:
+def _tolerates_eviction(toleration: core.Toleration, taint: str | None) -> bool:
     return toleration.key in (taint, "", None) and toleration.effect in ("NoExecute", "", None)

@@ -8,17 +8,19 @@ from typing import Any, TypeVar
 from pinnace.api import codec
 from pinnace.api.errors import Invalid
 from pinnace.api.fields import FieldError
-from pinnace.api.kinds import Kind, kind_of
+from pinnace.api.kinds import Kind
 from pinnace.apiserver.registry import Registry, Write
 from pinnace.apiserver.resource import Action
 from pinnace.client.transport import Response
 
 K = TypeVar("K")
 JSON = {"content-type": "application/json"}
+_SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+_DONE = codec.encode(_SUCCESS)
 
 
 def registry(action: Action, what: type[Any]) -> Registry:
-    return action.server.registry(kind_of(what))
+    return action.server.objects.registries[what]
 
 
 def write(action: Action) -> Write:
@@ -44,7 +46,6 @@ def answer(thing: Any, status: int = 200) -> Response:
     return Response(status, JSON, codec.encode(thing), thing)
 
 
-def success(status: int = 201) -> Response:
+def success() -> Response:
     """The Status of an action that has no object to show."""
-    thing = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": status}
-    return answer(thing, status)
+    return Response(201, JSON, _DONE, _SUCCESS)

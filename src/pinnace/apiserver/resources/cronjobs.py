@@ -46,7 +46,8 @@ def default(cron: batch.CronJob) -> None:
     spec = cron.spec
     job = spec.jobTemplate.spec
     default_pod_spec(job.template.spec)
-    default_failure_policy(job.podFailurePolicy)
+    if job.podFailurePolicy is not None:
+        default_failure_policy(job.podFailurePolicy)
     if not spec.concurrencyPolicy:
         spec.concurrencyPolicy = "Allow"
     if spec.suspend is None:
@@ -168,7 +169,7 @@ CRON_JOB: Resource[batch.CronJob] = Resource(
     prepare_update=keep_status,
     validate_create=validate,
     validate_update=lambda new, _: _spec(new.spec),
-    warnings=of_template(lambda cron: cron.spec.jobTemplate.spec.template, "spec.jobTemplate.spec.template"),
+    warnings=of_template("spec.jobTemplate.spec.template"),
     columns=COLUMNS,
     subresources=(status_part(),),
 )

@@ -136,7 +136,7 @@ DAEMON_SET: Resource[apps.DaemonSet] = Resource(
     prepare_update=keep_status,
     validate_create=validate,
     validate_update=validate_update,
-    warnings=of_template(lambda thing: thing.spec.template, "spec.template"),
+    warnings=of_template("spec.template"),
     columns=COLUMNS,
     subresources=(status_part(validate_status),),
 )

@@ -21,7 +21,7 @@ def validate(event: core.Event) -> Iterator[FieldError]:
         not namespace and event.metadata.namespace in ("default", "kube-system")
     ):
         yield invalid("involvedObject.namespace", namespace, "does not match event.namespace")
-    if len(event.message or "") > 1024 and event.eventTime is not None:
+    if event.eventTime is not None and len(event.message or "") > 1024:
         yield invalid("message", "", "can have at most 1024 characters")
     if event.reportingComponent and event.eventTime is not None:
         yield from rules.qualified_name("reportingController", event.reportingComponent)

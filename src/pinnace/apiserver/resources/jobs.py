@@ -49,7 +49,8 @@ def default(job: batch.Job) -> None:
         spec.completionMode = "NonIndexed"
     if spec.suspend is None:
         spec.suspend = False
-    default_failure_policy(spec.podFailurePolicy)
+    if spec.podFailurePolicy is not None:
+        default_failure_policy(spec.podFailurePolicy)
     if spec.manualSelector is None:
         spec.manualSelector = False
     if spec.podReplacementPolicy is None:
@@ -58,8 +59,8 @@ def default(job: batch.Job) -> None:
         )
 
 
-def default_failure_policy(policy: batch.PodFailurePolicy | None) -> None:
-    for rule in policy.rules if policy is not None else ():
+def default_failure_policy(policy: batch.PodFailurePolicy) -> None:
+    for rule in policy.rules:
         for pattern in rule.onPodConditions or ():
             if not pattern.status:
                 pattern.status = "True"
@@ -113,9 +114,11 @@ def validate_job_spec(spec: batch.JobSpec, path: str) -> Iterator[FieldError]:
                 "is Indexed",
             )
     else:
-        for word in ("backoffLimitPerIndex", "maxFailedIndexes"):
-            if getattr(spec, word) is not None:
-                yield invalid(f"{path}.{word}", getattr(spec, word), "requires indexed completion mode")
+        for word, limit in (
+            ("backoffLimitPerIndex", spec.backoffLimitPerIndex), ("maxFailedIndexes", spec.maxFailedIndexes)
+        ):  # fmt: skip
+            if limit is not None:
+                yield invalid(f"{path}.{word}", limit, "requires indexed completion mode")
     if spec.podReplacementPolicy not in (None, "TerminatingOrFailed", "Failed"):
         yield not_supported(
             f"{path}.podReplacementPolicy", spec.podReplacementPolicy, ("Failed", "TerminatingOrFailed")
@@ -256,7 +259,7 @@ JOB: Resource[batch.Job] = Resource(
     prepare_update=keep_status,
     validate_create=validate,
     validate_update=validate_update,
-    warnings=of_template(lambda thing: thing.spec.template, "spec.template"),
+    warnings=of_template("spec.template"),
     columns=COLUMNS,
     fields={"status.successful": lambda j: str(j.status.succeeded or 0)},
     subresources=(status_part(validate_status),),

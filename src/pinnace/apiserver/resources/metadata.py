@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 
 from pinnace.api import codec, names
@@ -23,7 +23,7 @@ _IMMUTABLE = (
 _immutable = attrgetter(*_IMMUTABLE)
 _NOTHING_KNOWN = meta.ObjectMeta()
 
-NameRule = Callable[[str], Iterable[str]]
+NameRule = Callable[[str], Sequence[str]]
 
 
 def validate_object_meta(
@@ -36,13 +36,15 @@ def validate_object_meta(
     if meta_.generateName and meta_.generateName != known.generateName:
         # A generated name gets a suffix: what is there may end in a dash.
         prefix = meta_.generateName
-        bare = names.without_trailing_dash(prefix)
-        found += [invalid(f"{path}.generateName", prefix, message) for message in rule(bare)]
+        messages = rule(names.without_trailing_dash(prefix))
+        if messages:
+            found += [invalid(f"{path}.generateName", prefix, message) for message in messages]
     if not meta_.name:
         found.append(required(f"{path}.name", "name or generateName is required"))
     elif meta_.name != known.name:
-        for message in rule(meta_.name):
-            found.append(invalid(f"{path}.name", meta_.name, message))
+        messages = rule(meta_.name)
+        if messages:
+            found += [invalid(f"{path}.name", meta_.name, message) for message in messages]
     if namespaced:
         if not meta_.namespace:
             found.append(required(f"{path}.namespace"))
@@ -101,7 +103,7 @@ def validate_annotations(annotations: Mapping[str, str] | None, path: str) -> It
     size = 0
     for key, value in annotations.items():
         # Annotation keys may be upper case in their prefix: upstream lowers them before it looks.
-        if not rules.is_qualified(key.lower()):
+        if not rules.is_qualified(key) and not rules.is_qualified(key.lower()):
             yield from (invalid(path, key, message) for message in rules.qualified_messages(key.lower()))
         size += len(key) + len(value.encode())
     if size > ANNOTATIONS_LIMIT:
@@ -122,10 +124,9 @@ def validate_finalizers(finalizers: list[str], path: str) -> Iterator[FieldError
 
 
 def _owners(owners: list[meta.OwnerReference], path: str) -> Iterator[FieldError]:
-    controllers: list[str] = []
+    controller: str | None = None
     for owner in owners:
-        _, _, version = owner.apiVersion.rpartition("/")
-        if not owner.apiVersion or not version:
+        if owner.apiVersion[-1:] in ("", "/"):
             yield invalid(f"{path}.apiVersion", owner.apiVersion, "version must not be empty")
         if not owner.kind:
             yield invalid(f"{path}.kind", owner.kind, "must not be empty")
@@ -133,15 +134,15 @@ def _owners(owners: list[meta.OwnerReference], path: str) -> Iterator[FieldError
             yield invalid(f"{path}.name", owner.name, "must not be empty")
         if not owner.uid:
             yield invalid(f"{path}.uid", owner.uid, "must not be empty")
-        banned = _BANNED_OWNERS.get((owner.apiVersion, owner.kind))
-        if banned is not None:
-            yield invalid(path, owner, banned)
+        if (owner.apiVersion, owner.kind) in _BANNED_OWNERS:
+            yield invalid(path, owner, _BANNED_OWNERS[owner.apiVersion, owner.kind])
         if owner.controller:
-            if controllers:
+            if controller is not None:
                 yield invalid(
                     path,
                     codec.to_dict(owners),
                     "Only one reference can have Controller set to true. Found \"true\" in references for "
-                    f"{controllers[0]} and {owner.name}",
+                    f"{controller} and {owner.name}",
                 )
-            controllers.append(owner.name)
+            else:
+                controller = owner.name

@@ -38,6 +38,8 @@ def is_empty(selector: meta.LabelSelector) -> bool:
 
 def matches(selector: meta.LabelSelector, labels: Mapping[str, str]) -> bool:
     """Whether labels satisfy every requirement. A selector that is none matches nothing."""
+    if not selector.matchExpressions:
+        return labels.items() >= (selector.matchLabels or {}).items()
     try:
         return selector_of(selector).matches(labels)
     except ValueError:

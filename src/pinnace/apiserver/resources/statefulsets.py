@@ -159,7 +159,7 @@ STATEFUL_SET: Resource[apps.StatefulSet] = Resource(
     validate_update=validate_update,
     # Pods are called name-0, name-1 …: the name must leave them a valid host name.
     validate_name=rules.label_messages,
-    warnings=of_template(lambda thing: thing.spec.template, "spec.template"),
+    warnings=of_template("spec.template"),
     columns=COLUMNS,
     subresources=(status_part(validate_status),),
     scale=SCALE,

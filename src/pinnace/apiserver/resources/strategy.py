@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from pinnace.api import names
@@ -34,10 +36,15 @@ def status_part(
 
 
 def non_negative_counts(part: Any, path: str, *words: str) -> Iterator[FieldError]:
-    for word in words:
-        count = getattr(part, word)
+    """`words`: at least two."""
+    for word, count in zip(words, _values(*words)(part), strict=True):
         if count is not None and count < 0:
             yield from rules.non_negative(f"{path}.{word}", count)
+
+
+@cache
+def _values(*words: str) -> Callable[[Any], tuple[Any, ...]]:
+    return attrgetter(*words)
 
 
 def percent(path: str, value: int | str) -> Iterator[FieldError]:

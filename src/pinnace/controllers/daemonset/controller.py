@@ -80,14 +80,14 @@ class DaemonSetController:
             return
         for item in self.primary.cache.list(pod.metadata.namespace or ""):
             if selects(item.spec.selector, pod.metadata.labels):
-                yield Ref(item.metadata.namespace or "", item.metadata.name or "")
+                yield item.metadata.namespace or "", item.metadata.name or ""
 
     def _of_node(self, event: Event[core.Node]) -> Iterable[Ref]:
         """Only what decides where daemons belong matters: labels and taints."""
         if event.old is not None and event.new is not None and _face(event.old) == _face(event.new):
             return
         for item in self.primary.cache:
-            yield Ref(item.metadata.namespace or "", item.metadata.name or "")
+            yield item.metadata.namespace or "", item.metadata.name or ""
 
 
 def _face(node: core.Node) -> tuple[Any, ...]:

@@ -94,13 +94,15 @@ class DeploymentController:
         for deployment in self.primary.cache.list(rs.metadata.namespace or ""):
             selector = deployment.spec.selector if deployment.spec is not None else None
             if selector is not None and selects(selector, rs.metadata.labels):
-                yield Ref(deployment.metadata.namespace or "", deployment.metadata.name or "")
+                yield deployment.metadata.namespace or "", deployment.metadata.name or ""
 
     def _of_finished_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
         """A recreating deployment waits for the last pod of its old replica sets."""
+        if event.new is not None and not podlib.is_finished(event.new):
+            return ()
         pod = event.old if event.new is None else event.new
         owner = controller_of(pod)
-        if owner is None or owner.kind != "ReplicaSet" or not (event.new is None or podlib.is_finished(pod)):
+        if owner is None or owner.kind != "ReplicaSet":
             return ()
         namespace = pod.metadata.namespace or ""
         rs = self._sets.cache.get(namespace, owner.name)
@@ -108,7 +110,7 @@ class DeploymentController:
         deployment = self.primary.cache.get(namespace, above.name) if above is not None else None
         if deployment is None or is_rolling(deployment):
             return ()
-        return (Ref(namespace, deployment.metadata.name or ""),)
+        return ((namespace, deployment.metadata.name or ""),)
 
 
 class _Rollout(msgspec.Struct, frozen=True, gc=False):

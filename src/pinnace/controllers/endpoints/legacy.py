@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from functools import partial
 
 import msgspec
 
@@ -40,7 +39,7 @@ class EndpointsController:
         self._endpoints = informers.of(core.Endpoints)
         members.index(self.primary, self._pods)
         self.watches = (
-            Related(self._pods, partial(members.services_of, self.primary)),
+            Related(self._pods, members.ServicesOf(self.primary)),
             Related(self._endpoints, _service_of),
         )
 
@@ -57,7 +56,7 @@ class EndpointsController:
 
 def _service_of(event: Event[core.Endpoints]) -> Iterable[Ref]:
     obj = event.old if event.new is None else event.new
-    yield Ref(obj.metadata.namespace or "", obj.metadata.name or "")
+    yield obj.metadata.namespace or "", obj.metadata.name or ""
 
 
 def decide(seen: Seen, now: datetime) -> Plan:

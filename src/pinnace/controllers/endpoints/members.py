@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pinnace.api.core import v1 as core
@@ -26,7 +27,7 @@ class Port(NamedTuple):
 
 
 def index(services: Informer[core.Service], pods: Informer[core.Pod]) -> None:
-    """What `selected` and `services_of` look things up by."""
+    """What `selected` and `ServicesOf` look things up by."""
     services.add_index(_SELECTING, _selecting)
     pods.add_index(_BY_LABEL, _labels)
 
@@ -60,20 +61,25 @@ def matches(selector: dict[str, str], pod: core.Pod) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
 
 
-def services_of(services: Informer[core.Service], event: Event[core.Pod]) -> Iterable[Ref]:
-    """The services that a pod's change concerns."""
-    old, new = event.old, event.new
-    obj: Any = old if new is None else new
-    namespace = obj.metadata.namespace or ""
-    selecting = services.cache.by_index(_SELECTING, namespace)
-    if not selecting or (old is not None and new is not None and _face(old) == _face(new)):
-        return ()
-    versions = [pod for pod in (old, new) if pod is not None]
-    return [
-        Ref(namespace, service.metadata.name or "")
-        for service in selecting
-        if any(matches(_selector(service), version) for version in versions)
-    ]
+@dataclass(frozen=True, slots=True)
+class ServicesOf:
+    """The services that a pod's change concerns. Equal for both controllers: it is asked once for the two."""
+
+    services: Informer[core.Service]
+
+    def __call__(self, event: Event[core.Pod]) -> Iterable[Ref]:
+        old, new = event.old, event.new
+        obj: Any = old if new is None else new
+        namespace = obj.metadata.namespace or ""
+        selecting = self.services.cache.by_index(_SELECTING, namespace)
+        if not selecting or (old is not None and new is not None and _face(old) == _face(new)):
+            return ()
+        versions = [pod for pod in (old, new) if pod is not None]
+        return [
+            (namespace, service.metadata.name or "")
+            for service in selecting
+            if any(matches(_selector(service), version) for version in versions)
+        ]
 
 
 def _face(pod: core.Pod) -> tuple[Any, ...]:

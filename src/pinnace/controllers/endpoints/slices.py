@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import partial
 
 import msgspec
 
@@ -49,7 +48,7 @@ class EndpointSliceController:
         members.index(self.primary, self._pods)
         self._slices.add_index("service", _service_index)
         self.watches = (
-            Related(self._pods, partial(members.services_of, self.primary)),
+            Related(self._pods, members.ServicesOf(self.primary)),
             Related(self._slices, _services_of_slice),
             Related(self._nodes, self._all_of_zone),
         )
@@ -59,7 +58,7 @@ class EndpointSliceController:
         if service is None:
             return None
         pods = tuple(members.selected(self._pods, service))
-        slices = self._slices.cache.by_index("service", tuple(ref))
+        slices = self._slices.cache.by_index("service", ref)
         return Seen(service, pods, tuple(slices), self._zones(pods))
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
@@ -79,7 +78,7 @@ class EndpointSliceController:
         old, new = ((n.metadata.labels or {}).get(ZONE) if n is not None else None for n in (event.old, event.new))
         if old != new:
             for service in self.primary.cache:
-                yield Ref(service.metadata.namespace or "", service.metadata.name or "")
+                yield service.metadata.namespace or "", service.metadata.name or ""
 
 
 def _service_index(slice: discovery.EndpointSlice) -> Iterable[tuple[str, str]]:
@@ -92,7 +91,7 @@ def _services_of_slice(event: Event[discovery.EndpointSlice]) -> Iterable[Ref]:
     found: dict[Ref, None] = {}
     for slice in (event.old, event.new):
         for key in _service_index(slice) if slice is not None else ():
-            found[Ref(*key)] = None
+            found[key] = None
     return found
 
 

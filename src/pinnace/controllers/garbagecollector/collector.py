@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pinnace.api import codec, errors
+from pinnace.api import errors
 from pinnace.api.core import v1 as core
 from pinnace.api.kinds import Kind, kind_of
 from pinnace.api.kinds import by_resource as kind_by_resource
@@ -102,25 +102,25 @@ class GarbageCollector:
             self._watched[key] = (informer, informer.subscribe(self._changed))
 
     def _changed(self, event: Event[Any]) -> None:
-        obj = event.old if event.new is None else event.new
-        data = codec.metadata(obj)
-        if event.new is None:
+        old, new = event.old, event.new
+        obj: Any = old if new is None else new
+        data = obj.metadata
+        if new is None:
             work = self._graph.forget(data.uid or "")
             self._remember_absent(data.uid or "", _ANYWHERE)
         else:
-            old = codec.metadata(event.old) if event.old is not None else None
-            if (
-                old is not None
-                and old.uid == data.uid
-                and old.ownerReferences == data.ownerReferences
-                and old.finalizers == data.finalizers
-                and old.deletionTimestamp == data.deletionTimestamp
-            ):
-                return
+            if old is not None:
+                before = old.metadata
+                if (
+                    before.ownerReferences == data.ownerReferences
+                    and before.finalizers == data.finalizers
+                    and before.deletionTimestamp == data.deletionTimestamp
+                    and before.uid == data.uid
+                ):
+                    return
             work = self._graph.observe(_identity(kind_of(obj), data), data)
-        revision = revision_number(data.resourceVersion)
         for item in work:
-            self._woken[item.uid] = revision
+            self._woken[item.uid] = revision_number(data.resourceVersion)
             self.queue.add(item)
 
     # -------------------------------------------------------------------------------------- what to do

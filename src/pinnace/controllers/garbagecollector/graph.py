@@ -19,7 +19,7 @@ ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 
 
-class Identity(NamedTuple):
+class Identity(msgspec.Struct, frozen=True, gc=False):
     """Where to find an object; `namespace` is empty for cluster-scoped ones."""
 
     api_version: str
@@ -29,7 +29,7 @@ class Identity(NamedTuple):
     uid: str
 
 
-class Owner(NamedTuple):
+class Owner(msgspec.Struct, frozen=True, gc=False):
     """An owner reference, as far as collection goes."""
 
     api_version: str
@@ -115,6 +115,11 @@ class Graph:
         if owners == node.owners:
             return []
         work: list[Work] = []
+        if not node.owners:
+            node.owners = owners
+            for owner in owners:
+                work += self._link(owner, node)
+            return work
         before, after = {o.uid: o for o in node.owners}, {o.uid: o for o in owners}
         node.owners = owners
         uid = node.identity.uid
@@ -126,8 +131,7 @@ class Graph:
         for gone in before:
             if gone not in after:
                 work += self._unlink(gone, uid)
-        if before:
-            work.append(Work(uid))
+        work.append(Work(uid))
         return work
 
     def _link(self, owner: Owner, node: Node) -> list[Work]:
@@ -167,9 +171,15 @@ class Graph:
 
 def _agrees(owner: Owner, identity: Identity, namespace: str) -> bool:
     """Whether a reference, made from a namespace, names that object."""
-    group, actual = owner.api_version.rpartition("/")[0], identity.api_version.rpartition("/")[0]
-    same = (group, owner.kind, owner.name) == (actual, identity.kind, identity.name)
-    return same and identity.namespace in ("", namespace)
+    return (
+        owner.kind == identity.kind
+        and owner.name == identity.name
+        and identity.namespace in ("", namespace)
+        and (
+            owner.api_version == identity.api_version
+            or owner.api_version.rpartition("/")[0] == identity.api_version.rpartition("/")[0]
+        )
+    )
 
 
 class Standing(Enum):

@@ -66,7 +66,7 @@ class JobController:
         job = self.primary.cache.get(*ref)
         uid = job.metadata.uid if job is not None else None
         tracked = self._pods.cache.by_index(_TRACKED, ref)
-        left = tuple([pod for pod in tracked if not _belongs(pod, uid)]) if tracked else ()
+        left = _not_of(uid, tracked) if tracked else ()
         if job is None or job.spec.managedBy not in _OURS:
             return Seen(None, (), left) if left else None
         return Seen(job, tuple(candidates(self._pods, job)), left)
@@ -83,15 +83,15 @@ class JobController:
             return
         for job in self.primary.cache.list(pod.metadata.namespace or ""):
             if job.spec.selector is not None and selects(job.spec.selector, pod.metadata.labels):
-                yield Ref(job.metadata.namespace or "", job.metadata.name or "")
+                yield job.metadata.namespace or "", job.metadata.name or ""
 
 
 def _tracked_for(pod: core.Pod) -> Iterable[Ref]:
-    if not tally.is_tracked(pod):
+    if pod.metadata.finalizers is None or FINALIZER not in pod.metadata.finalizers:
         return ()
     for owner in pod.metadata.ownerReferences or ():
         if owner.controller and owner.kind == "Job" and owner.apiVersion.startswith("batch/"):
-            return (Ref(pod.metadata.namespace or "", owner.name),)
+            return ((pod.metadata.namespace or "", owner.name),)
     return ()
 
 
@@ -108,9 +108,16 @@ def _counts_alike(old: core.Pod, new: core.Pod) -> bool:
     return old.status == new.status if restarting or podlib.is_finished(new) else True
 
 
-def _belongs(pod: core.Pod, uid: str | None) -> bool:
-    owner = controller_of(pod)
-    return owner is not None and owner.uid == uid
+def _not_of(uid: str | None, pods: Iterable[core.Pod]) -> tuple[core.Pod, ...]:
+    """Those that an object of that uid does not control."""
+    found = []
+    for pod in pods:
+        for owner in pod.metadata.ownerReferences or ():
+            if owner.controller and owner.uid == uid:
+                break
+        else:
+            found.append(pod)
+    return tuple(found)
 
 
 class _Ending(msgspec.Struct, frozen=True, gc=False):
@@ -172,14 +179,14 @@ def _started(job: batch.Job, suspended: bool, now: datetime) -> batch.JobStatus:
 def _ending(
     job: batch.Job, conditions: Mapping[str, batch.JobCondition], told: Tally, now: datetime
 ) -> _Ending | None:
-    for interim, final in (("FailureTarget", "Failed"), ("SuccessCriteriaMet", "Complete")):
+    for interim, final in (("FailureTarget", "Failed"), ("SuccessCriteriaMet", "Complete")) if conditions else ():
         settled = conditions.get(interim)
         if settled is not None:
             return _Ending(final, settled.reason or "", settled.message or "")
     if told.failure:
         return _Ending("Failed", "PodFailurePolicy", told.failure)
     limit = 6 if job.spec.backoffLimit is None else job.spec.backoffLimit
-    if tally.failed_total(job, told) > limit or _restarted_too_often(job, told, limit):
+    if told.failures > limit or _restarted_too_often(job, told, limit):
         return _Ending("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     left = _deadline_left(job, now)
     if left is not None and left <= timedelta():
@@ -187,9 +194,8 @@ def _ending(
     by_index = _index_ending(job, told) if tally.is_indexed(job) else None
     if by_index is not None:
         return by_index
-    succeeded = tally.succeeded_total(job, told)
     wanted = job.spec.completions
-    if not told.active and (succeeded > 0 if wanted is None else succeeded >= wanted):
+    if not told.active and (told.successes > 0 if wanted is None else told.successes >= wanted):
         return _Ending("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
     return None
 
@@ -295,7 +301,7 @@ def _go_on(
     if counting is not None:
         return counting
     writes = _stop(told.active) if job.spec.suspend else _manage(job, told, pods, planner, now)
-    made = len([write for write in writes if isinstance(write, Create)])
+    made = len(writes) if writes and isinstance(writes[0], Create) else 0
     if made:
         # As upstream: the pods that were just made are told in the same status. (If one is refused, it is not written.)
         status = msgspec.structs.replace(status, active=len(told.active) + made)
@@ -327,11 +333,11 @@ def _manage(
 ) -> tuple[Action, ...]:
     """Bring the number of active pods to what is wanted."""
     parallelism = 1 if job.spec.parallelism is None else job.spec.parallelism
-    succeeded, active = tally.succeeded_total(job, told), len(told.active)
+    active = len(told.active)
     if job.spec.completions is None:
-        wanted = active if succeeded > 0 else parallelism
+        wanted = active if told.successes > 0 else parallelism
     else:
-        left_over = job.spec.completions - succeeded - len(told.failed_indexes)
+        left_over = job.spec.completions - told.successes - len(told.failed_indexes)
         wanted = max(0, min(left_over, parallelism))
     if active > wanted:
         surplus = podlib.first_to_go(told.active, told.active, active - wanted, now)

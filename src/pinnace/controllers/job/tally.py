@@ -16,16 +16,20 @@ from pinnace.controllers.job import indexes
 from pinnace.controllers.job.policy import judge
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
+_NONE: frozenset[str] = frozenset()
 _BACKOFF, _BACKOFF_MAXIMUM = 10.0, 600.0
 
 
 class Tally(msgspec.Struct, frozen=True, gc=False):
-    """`succeeded` and `failed` are finished pods that the status does not know yet."""
+    """`succeeded` and `failed` are finished pods that the status does not know yet; `successes` and `failures` are the
+    numbers of all: counted, noted and new. (For an Indexed job, of indexes that have a success.)"""
 
     active: tuple[core.Pod, ...]
     terminating: tuple[core.Pod, ...]
     succeeded: tuple[core.Pod, ...]
     failed: tuple[core.Pod, ...]
+    successes: int = 0
+    failures: int = 0
     failure: str = ""              # what the failure policy ends the job for
     ignored: tuple[core.Pod, ...] = ()
     failed_indexes: frozenset[int] = frozenset()
@@ -46,17 +50,17 @@ def replaces_only_failed(job: batch.Job) -> bool:
     return policy == "Failed" or (not policy and job.spec.podFailurePolicy is not None)
 
 
-def recorded(status: batch.JobStatus | None) -> frozenset[str]:
+def recorded(noted: batch.UncountedTerminatedPods | None) -> frozenset[str]:
     """The uids of finished pods that are noted, but not yet counted."""
-    noted = status.uncountedTerminatedPods if status is not None else None
     if noted is None or not (noted.succeeded or noted.failed):
-        return frozenset()
+        return _NONE
     return frozenset((*(noted.succeeded or ()), *(noted.failed or ())))
 
 
 def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
-    known = recorded(job.status)
-    done = indexes.parse(job.status.completedIndexes if job.status is not None else None) if is_indexed(job) else ()
+    status, noted = job.status, job.status.uncountedTerminatedPods
+    known = recorded(noted)
+    done = indexes.parse(status.completedIndexes) if is_indexed(job) else None
     active, terminating, succeeded, failed, ignored = [], [], [], [], []   # type: ignore[var-annotated]  # five of a kind
     failure = ""
     for pod in pods:
@@ -68,7 +72,7 @@ def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
         if not is_tracked(pod) or (pod.metadata.uid or "") in known:
             continue
         if podlib.phase(pod) == "Succeeded":
-            if done and indexes.of_pod(pod) in done:
+            if done is not None and indexes.of_pod(pod) in done:
                 ignored.append(pod)   # a second success of one index
             else:
                 succeeded.append(pod)
@@ -76,16 +80,22 @@ def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
             verdict = judge(job.spec.podFailurePolicy, pod)
             failure = failure or verdict.message
             (failed if verdict.counts else ignored).append(pod)
+    successes, failures = (status.succeeded or 0) + len(succeeded), (status.failed or 0) + len(failed)
+    if noted is not None:
+        successes += len(noted.succeeded or ())
+        failures += len(noted.failed or ())
+    if done is not None:
+        successes = len(done | indexes.of_pods(succeeded, job.spec.completions or 0))
     return Tally(
-        tuple(active), tuple(terminating), tuple(succeeded), tuple(failed), failure, tuple(ignored),
-        failed_indexes(job, pods), known,
+        tuple(active), tuple(terminating), tuple(succeeded), tuple(failed), successes, failures, failure,
+        tuple(ignored), failed_indexes(job, pods), known,
     )  # fmt: skip
 
 
 def failed_indexes(job: batch.Job, pods: Iterable[core.Pod]) -> frozenset[int]:
     """Indexes that have failed for good: more often than `backoffLimitPerIndex`, or by the failure policy."""
     limit = job.spec.backoffLimitPerIndex
-    known = job.status.failedIndexes if job.status is not None else None
+    known = job.status.failedIndexes
     if limit is None and not known:
         return frozenset()
     found = indexes.parse(known)
@@ -104,24 +114,9 @@ def failed_indexes(job: batch.Job, pods: Iterable[core.Pod]) -> frozenset[int]:
     return frozenset(found)
 
 
-def succeeded_total(job: batch.Job, tally: Tally) -> int:
-    """Successes: counted, noted and new; for an Indexed job, indexes that have one."""
-    status = job.status or batch.JobStatus()
-    if is_indexed(job):
-        return len(completed_indexes(job, tally))
-    noted = status.uncountedTerminatedPods
-    return (status.succeeded or 0) + len((noted.succeeded or ()) if noted else ()) + len(tally.succeeded)
-
-
 def completed_indexes(job: batch.Job, tally: Tally) -> set[int]:
     done = indexes.parse(job.status.completedIndexes if job.status is not None else None)
     return done | indexes.of_pods(tally.succeeded, job.spec.completions or 0)
-
-
-def failed_total(job: batch.Job, tally: Tally) -> int:
-    status = job.status or batch.JobStatus()
-    noted = status.uncountedTerminatedPods
-    return (status.failed or 0) + len((noted.failed or ()) if noted else ()) + len(tally.failed)
 
 
 def note(job: batch.Job, status: batch.JobStatus, tally: Tally) -> batch.JobStatus:
@@ -155,7 +150,7 @@ def current(status: batch.JobStatus, tally: Tally) -> batch.JobStatus:
     return msgspec.structs.replace(
         status,
         active=len(tally.active) or None,
-        ready=len([pod for pod in tally.active if podlib.is_ready(pod)]),
+        ready=sum(map(podlib.is_ready, tally.active)) if tally.active else 0,
         terminating=len(tally.terminating),
         failedIndexes=indexes.format(tally.failed_indexes) if tally.failed_indexes else status.failedIndexes,
         uncountedTerminatedPods=status.uncountedTerminatedPods or batch.UncountedTerminatedPods(),
@@ -187,7 +182,7 @@ def set_condition(
 
 def conditions(job: batch.Job) -> dict[str, batch.JobCondition]:
     """Those that hold, by type."""
-    found = job.status.conditions if job.status is not None else None
+    found = job.status.conditions
     return {condition.type: condition for condition in found if condition.status == "True"} if found else {}
 
 

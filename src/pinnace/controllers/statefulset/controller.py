@@ -78,7 +78,7 @@ class StatefulSetController:
         if stateful.spec.volumeClaimTemplates:
             names = [f"{item.metadata.name}-{stateful.metadata.name}-" for item in stateful.spec.volumeClaimTemplates]
             claims = [
-                c for c in self._claims.cache.list(ref.namespace) if (c.metadata.name or "").startswith(tuple(names))
+                c for c in self._claims.cache.list(ref[0]) if (c.metadata.name or "").startswith(tuple(names))
             ]
         return Seen(stateful, tuple(pods), tuple(revisions), tuple(claims))
 
@@ -89,7 +89,7 @@ class StatefulSetController:
         namespace = pod.metadata.namespace or ""
         stateful = self.primary.cache.get(namespace, (pod.metadata.name or "").rpartition("-")[0])
         if stateful is not None:
-            yield Ref(namespace, stateful.metadata.name or "")
+            yield namespace, stateful.metadata.name or ""
 
     def _of_claim(self, event: Event[core.PersistentVolumeClaim]) -> Iterable[Ref]:
         if event.old is not None and event.new is not None:
@@ -97,7 +97,7 @@ class StatefulSetController:
         obj = event.old if event.new is None else event.new
         for stateful in self.primary.cache.list(obj.metadata.namespace or ""):
             if stateful.spec.volumeClaimTemplates and f"-{stateful.metadata.name}-" in (obj.metadata.name or ""):
-                yield Ref(stateful.metadata.namespace or "", stateful.metadata.name or "")
+                yield stateful.metadata.namespace or "", stateful.metadata.name or ""
 
 
 class _Set(msgspec.Struct, frozen=True):

@@ -113,7 +113,8 @@ class Heartbeats:
             return
         try:
             spec = msgspec.structs.replace(lease.spec, renewTime=now)
-            machine.lease = await self._client.update(msgspec.structs.replace(lease, spec=spec), because=(TIMER,))
+            renewed = msgspec.structs.replace(lease, spec=spec)
+            machine.lease = await self._client.update(renewed, because=(TIMER,), giving=True)
         except (errors.Conflict, errors.NotFound):
             machine.lease = None
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pinnace.api import codec, times
+from functools import partial
+
+import msgspec
+
+from pinnace.api import times
 from pinnace.api.core import v1 as core
 from pinnace.api.errors import BadRequest, Conflict
 from pinnace.api.kinds import kind_of
@@ -26,12 +30,17 @@ def bind(pod: core.Pod, binding: core.Binding, context: Context) -> core.Pod:
         raise _conflict(name, f"pod {name} is already assigned to node \"{pod.spec.nodeName}\"")
     if pod.spec.schedulingGates:
         raise _conflict(name, f"pod {name} has non-empty .spec.schedulingGates")
-    bound = codec.copy(pod)
-    bound.spec.nodeName = node
+    # What is not written here is shared.
+    replace = msgspec.structs.replace
+    bound = replace(
+        pod,
+        metadata=replace(pod.metadata),
+        spec=replace(pod.spec, nodeName=node),
+        status=replace(pod.status, nominatedNodeName=None),
+    )
     if binding.metadata.annotations:
         bound.metadata.annotations = {**(bound.metadata.annotations or {}), **binding.metadata.annotations}
     scheduled(bound.status, times.format(context.now), bound.metadata.generation)
-    bound.status.nominatedNodeName = None
     return bound
 
 
@@ -70,10 +79,10 @@ async def create_binding(action: Action, binding: core.Binding) -> core.Binding:
 async def perform(action: Action, binding: core.Binding, name: str) -> Response:
     if binding.metadata.name and binding.metadata.name != name:
         raise BadRequest("name in URL does not match name in Binding object")
-    actions.refuse(kind_of(core.Binding), name, validate_binding(binding))
-    await action.server.registry(_POD).update(
-        action.namespace, name, lambda pod: bind(pod, binding, action.context), actions.write(action), part=_BIND
-    )
+    actions.refuse(_KIND, name, validate_binding(binding))
+    change = partial(bind, binding=binding, context=action.context)
+    pods = actions.registry(action, core.Pod)
+    await pods.update(action.namespace, name, change, actions.write(action), part=_BIND)
     return actions.success()
 
 
@@ -81,8 +90,8 @@ def _keep(*_: object) -> None:
     """`bind` has written what it may, spec and status both."""
 
 
-_POD = kind_of(core.Pod)
+_KIND = kind_of(core.Binding)
 _BIND: Subresource[core.Pod] = Subresource("binding", prepare=_keep, generation=False)
 BINDING: Subresource[core.Pod] = Subresource(
-    "binding", verbs=("create",), kind=kind_of(core.Binding), act=_act
+    "binding", verbs=("create",), kind=_KIND, act=_act
 )

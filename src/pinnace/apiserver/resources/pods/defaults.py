@@ -78,15 +78,16 @@ def prepare_create(pod: core.Pod, context: Context) -> None:
 
 def qos_class(spec: core.PodSpec) -> str:
     """Guaranteed, Burstable or BestEffort, from cpu and memory of all containers (or of the pod itself)."""
+    asking: tuple[core.PodSpec | core.Container, ...] = (*(spec.containers or ()), *(spec.initContainers or ()))
     if spec.resources is not None and (spec.resources.requests or spec.resources.limits):
-        return _qos_of([spec.resources])
-    return _qos_of([c.resources for c in (*(spec.containers or ()), *(spec.initContainers or ()))])
-
-
-def _qos_of(all_resources: list[core.ResourceRequirements]) -> str:
+        asking = (spec,)
     named = False
     guaranteed = True
-    for resources in all_resources:
+    for one in asking:
+        resources = one.resources
+        if resources is None or not (resources.requests or resources.limits):
+            guaranteed = False
+            continue
         requests, limits = resources.requests or {}, resources.limits or {}
         for name in ("cpu", "memory"):
             request, limit = requests.get(name), limits.get(name)

@@ -23,11 +23,8 @@ def prepare_status(new: core.Pod, old: core.Pod, _: Context) -> None:
     new.metadata.ownerReferences = old.metadata.ownerReferences
     if not new.status.qosClass:
         new.status.qosClass = old.status.qosClass
-    _keep_addresses(new.status)
-
-
-def _keep_addresses(status: core.PodStatus) -> None:
-    """The plural fields and their singular elders say the same."""
+    # The plural fields and their singular elders say the same.
+    status = new.status
     if status.podIP and not status.podIPs:
         status.podIPs = [core.PodIP(ip=status.podIP)]
     elif status.podIPs:

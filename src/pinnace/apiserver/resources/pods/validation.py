@@ -11,6 +11,7 @@ from pinnace.api.core import v1 as core
 from pinnace.api.fields import FieldError, duplicate, forbidden, invalid, required
 from pinnace.apiserver.resources import rules
 from pinnace.apiserver.resources.podspec.containers import image_whitespace
+from pinnace.apiserver.resources.podspec.known import GoodSpecs
 from pinnace.apiserver.resources.podspec.scheduling import validate_tolerations
 from pinnace.apiserver.resources.podspec.spec import MAX_INT32, validate_pod_spec
 
@@ -19,6 +20,7 @@ UPDATABLE = (
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 )
+_good = GoodSpecs()
 
 
 def validate_create(pod: core.Pod) -> Iterator[FieldError]:
@@ -29,9 +31,16 @@ def validate_create(pod: core.Pod) -> Iterator[FieldError]:
         yield forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
 
 
-def validate_pod(pod: core.Pod) -> Iterator[FieldError]:
-    spec = pod.spec
-    yield from validate_pod_spec(spec, "spec", pod_name=pod.metadata.name or "")
+def validate_pod(pod: core.Pod) -> Sequence[FieldError]:
+    name = pod.metadata.name or ""
+    for volume in pod.spec.volumes or ():
+        if volume.ephemeral is not None:      # its claim is named after the pod
+            return list(_validate_spec(pod.spec, name))
+    return _good.judge(_validate_spec, pod.spec, name)
+
+
+def _validate_spec(spec: core.PodSpec, pod_name: str) -> Iterator[FieldError]:
+    yield from validate_pod_spec(spec, "spec", pod_name=pod_name)
     if not spec.serviceAccountName:
         for i, volume in enumerate(spec.volumes or ()):
             if volume.projected is None:
@@ -188,7 +197,8 @@ def validate_status(new: core.Pod, old: core.Pod) -> Iterator[FieldError]:
         yield forbidden("status.nodeName", "may not be changed directly")
     if status.nominatedNodeName and status.nominatedNodeName != was.nominatedNodeName:
         yield from rules.dns_subdomain("status.nominatedNodeName", status.nominatedNodeName)
-    yield from rules.immutable("status.qosClass", status.qosClass or "", was.qosClass or "")
+    if status.qosClass != was.qosClass:
+        yield from rules.immutable("status.qosClass", status.qosClass or "", was.qosClass or "")
     policy = old.spec.restartPolicy or ""
     if was.containerStatuses:
         yield from _transitions(status.containerStatuses, was.containerStatuses, "containerStatuses", old.spec, policy)
@@ -205,13 +215,13 @@ def validate_status(new: core.Pod, old: core.Pod) -> Iterator[FieldError]:
             "Never",
         )
     if status.podIPs and status.podIPs != was.podIPs:
-        yield from _addresses([item.ip for item in status.podIPs], "status.podIPs")
-    if status.hostIPs:
-        hosts = [item.ip for item in status.hostIPs]
-        if hosts[0] != (status.hostIP or ""):
-            yield invalid("status.hostIPs[0].ip", hosts[0], "must be equal to `hostIP`")
+        yield from _addresses(status.podIPs, "status.podIPs")
+    if status.hostIPs and (status.hostIPs != was.hostIPs or status.hostIP != was.hostIP):
+        first = status.hostIPs[0].ip
+        if first != (status.hostIP or ""):
+            yield invalid("status.hostIPs[0].ip", first, "must be equal to `hostIP`")
         if status.hostIPs != was.hostIPs:
-            yield from _addresses(hosts, "status.hostIPs")
+            yield from _addresses(status.hostIPs, "status.hostIPs")
     for i, claim_status in enumerate(status.resourceClaimStatuses or ()):
         claims = {claim.name for claim in new.spec.resourceClaims or ()}
         if claim_status.name not in claims:
@@ -222,10 +232,12 @@ def validate_status(new: core.Pod, old: core.Pod) -> Iterator[FieldError]:
             )
 
 
-def _addresses(addresses: list[str], path: str) -> Iterator[FieldError]:
-    for i, address in enumerate(addresses):
-        yield from rules.ip_address(f"{path}[{i}]", address)
-    if len(addresses) > 1:
+def _addresses(items: Sequence[core.PodIP | core.HostIP], path: str) -> Iterator[FieldError]:
+    for i, item in enumerate(items):
+        if not rules.is_ip(item.ip):
+            yield from rules.ip_address(f"{path}[{i}]", item.ip)
+    if items[1:]:
+        addresses = [item.ip for item in items]
         if len({":" in address for address in addresses}) < 2 or len(addresses) > 2:
             yield invalid(
                 path, [{"ip": address} for address in addresses], "may specify no more than one IP for each IP family"

@@ -15,6 +15,7 @@ from pinnace.apiserver.resources.podspec.containers import (
     validate_ephemeral_containers,
     validate_init_containers,
 )
+from pinnace.apiserver.resources.podspec.known import GoodSpecs
 from pinnace.apiserver.resources.podspec.quantities import (
     validate_container_resource_name,
     validate_quantity,
@@ -31,12 +32,16 @@ from pinnace.apiserver.resources.podspec.volumes import validate_volumes
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 MAX_INT32 = (1 << 31) - 1
+_good_in_templates = GoodSpecs()
 
 
 def validate_pod_template(template: core.PodTemplateSpec, path: str) -> Iterator[FieldError]:
-    yield from validate_labels(template.metadata.labels, f"{path}.labels")
-    yield from validate_annotations(template.metadata.annotations, f"{path}.annotations")
-    yield from validate_pod_spec(template.spec, f"{path}.spec")
+    about = template.metadata
+    if about.labels:
+        yield from validate_labels(about.labels, f"{path}.labels")
+    if about.annotations:
+        yield from validate_annotations(about.annotations, f"{path}.annotations")
+    yield from _good_in_templates.judge(validate_pod_spec, template.spec, f"{path}.spec")
     if template.spec.ephemeralContainers:
         yield forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Any
 
 from pinnace.api.core import v1 as core
@@ -25,20 +26,21 @@ _ANNOTATIONS = {
 }
 
 
-def pod_warnings(new: core.Pod, old: core.Pod | None) -> Iterator[str]:
+def pod_warnings(new: core.Pod, old: core.Pod | None) -> Iterable[str]:
     if old is not None and new.spec == old.spec:
-        return
-    yield from template_warnings(new.spec, new.metadata.annotations, "spec", "metadata.annotations")
+        return ()
+    return template_warnings(new.spec, new.metadata.annotations, "spec", "metadata.annotations")
 
 
-def of_template(template: Callable[[Any], core.PodTemplateSpec | None], path: str) -> Callable[..., Iterator[str]]:
-    """The `warnings` of a kind that holds a pod template."""
+def of_template(path: str) -> Callable[..., Iterable[str]]:
+    """The `warnings` of a kind that holds a pod template there."""
+    template: Callable[[Any], core.PodTemplateSpec | None] = attrgetter(path)
 
-    def warnings(new: Any, old: Any | None) -> Iterator[str]:
+    def warnings(new: Any, old: Any | None) -> Iterable[str]:
         now = template(new)
         if now is None or (old is not None and template(old) == now):
-            return
-        yield from template_warnings(now.spec, now.metadata.annotations, f"{path}.spec", f"{path}.metadata.annotations")
+            return ()
+        return template_warnings(now.spec, now.metadata.annotations, f"{path}.spec", f"{path}.metadata.annotations")
 
     return warnings
 

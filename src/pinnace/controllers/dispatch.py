@@ -1,0 +1,131 @@
+"""From a change of an object to the controllers that it concerns.
+
+An informer tells each of its handlers of each change, and most changes concern one controller of a dozen that watch
+the kind. So those of one process share one handler for each informer, which finds out once what they would all ask:
+what kind of object controls this one, and whom each function of a `Related` names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pinnace.client.informer import Added, Event, Handler, Informer, Unsubscribe, revision_number
+from pinnace.controllers.owners import Owned
+from pinnace.controllers.plan import Refs, Related, Wake, Watch
+
+log = logging.getLogger("pinnace.controllers")
+
+Concerns = Callable[[Event[Any]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """Changes of a controller's own kind: those for which `concerns` holds, or all."""
+
+    informer: Informer[Any]
+    changed: Handler[Any]
+    concerns: Concerns | None = None
+
+    def handler(self, wake: Wake) -> Handler[Any]:
+        return self.changed
+
+
+class Dispatch:
+    """The watches of a process' controllers, together for each informer."""
+
+    def __init__(self) -> None:
+        self._changes: dict[Informer[Any], _Changes] = {}
+
+    def watch(self, watch: Watch, wake: Wake) -> Unsubscribe:
+        """Have `wake` called as the watch says: for all objects that are there, and for each change from now on."""
+        changes = self._changes.get(watch.informer)
+        if changes is None:
+            changes = self._changes[watch.informer] = _Changes()
+            changes.end = watch.informer.subscribe(changes.tell)
+        changes.add(watch, wake)
+        newcomer = _Changes()
+        newcomer.add(watch, wake)
+        for obj in watch.informer.cache.list():
+            newcomer.tell(Added(obj))
+        return partial(self._unwatch, watch, wake)
+
+    def _unwatch(self, watch: Watch, wake: Wake) -> None:
+        changes = self._changes[watch.informer]
+        changes.remove(watch, wake)
+        if not changes.watches and changes.end is not None:
+            changes.end()
+            del self._changes[watch.informer]
+
+
+class _Changes:
+    """Those who watch one kind."""
+
+    def __init__(self) -> None:
+        self.watches: dict[tuple[Watch, Wake], Handler[Any]] = {}
+        self.end: Unsubscribe | None = None
+        # The same, sorted: by the kind of a controller; by what tells whom a change concerns; the others.
+        self._owned: dict[str, tuple[Handler[Any], ...]] = {}
+        self._all_owned: tuple[Handler[Any], ...] = ()
+        self._related: tuple[tuple[Callable[[Event[Any]], Refs], tuple[Wake, ...]], ...] = ()
+        self._others: tuple[tuple[Concerns | None, Handler[Any]], ...] = ()
+
+    def add(self, watch: Watch, wake: Wake) -> None:
+        self.watches[watch, wake] = watch.handler(wake)
+        self._sort()
+
+    def remove(self, watch: Watch, wake: Wake) -> None:
+        self.watches.pop((watch, wake), None)
+        self._sort()
+
+    def _sort(self) -> None:
+        owned: dict[str, tuple[Handler[Any], ...]] = {}
+        related: dict[Callable[[Event[Any]], Refs], tuple[Wake, ...]] = {}
+        others: list[tuple[Concerns | None, Handler[Any]]] = []
+        for (watch, wake), handler in self.watches.items():
+            if isinstance(watch, Owned):
+                owned[watch.kind] = (*owned.get(watch.kind, ()), handler)
+            elif isinstance(watch, Related):
+                related[watch.refs] = (*related.get(watch.refs, ()), wake)
+            else:
+                others.append((watch.concerns if isinstance(watch, Primary) else None, handler))
+        self._owned = owned
+        self._all_owned = tuple(handler for handlers in owned.values() for handler in handlers)
+        self._related = tuple(related.items())
+        self._others = tuple(others)
+
+    def tell(self, event: Event[Any]) -> None:
+        """A change; what one of those who are told of it raises is logged, and the others go on."""
+        for concerns, handler in self._others:
+            try:
+                if concerns is None or concerns(event):
+                    handler(event)
+            except Exception:
+                log.exception("a handler failed")
+        for handler in self._of_owners(event) if self._owned else ():
+            try:
+                handler(event)
+            except Exception:
+                log.exception("a handler failed")
+        for refs, wakes in self._related:
+            try:
+                for ref in refs(event):
+                    obj: Any = event.old if event.new is None else event.new
+                    for wake in wakes:
+                        wake(ref, revision_number(obj.metadata.resourceVersion))
+            except Exception:
+                log.exception("a handler failed")
+
+    def _of_owners(self, event: Event[Any]) -> tuple[Handler[Any], ...]:
+        """The handlers for the kind of object that controls this one; all, if none does, or another one did."""
+        old, new = event.old, event.new
+        obj: Any = old if new is None else new
+        owners = obj.metadata.ownerReferences
+        if old is None or new is None or old.metadata.ownerReferences == owners:
+            for owner in owners or ():
+                if owner.controller:
+                    return self._owned.get(owner.kind, ())
+        return self._all_owned
