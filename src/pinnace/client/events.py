@@ -231,15 +231,15 @@ class EventRecorder:
         waiting = self._waiting
         while waiting:
             obj, send = waiting.popleft()
-            behind = self._behind.get(obj)
-            if behind is not None:
-                behind.append(send)
+            if obj in self._behind:
+                self._behind[obj].append(send)
                 continue
-            behind = self._behind[obj] = deque((send,))
+            behind = self._behind[obj] = deque()
             while waiting and waiting[0][0] == obj:
                 behind.append(waiting.popleft()[1])
             if waiting:
                 self._senders.rouse()
+            await self._send(send)
             while behind:
                 await self._send(behind.popleft())
             del self._behind[obj]
