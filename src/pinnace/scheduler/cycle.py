@@ -93,6 +93,7 @@ _Shape = tuple[bytes, str]
 class _Verdict(msgspec.Struct, gc=False):
     """What the local plugins said of a node, for one generation of it."""
 
+    node: NodeInfo
     generation: int
     misfits: Sequence[Misfit]
     fixed: float                  # the weighted sum of the scores that stand for themselves
@@ -123,9 +124,7 @@ class Cycle:
         wide = self._global.prepared(pod, nodes)
         wanted, first = _enough(len(listed)), self._start
         stretches = (first, first + wanted), (first + wanted, len(listed)), (0, first)
-        left = wanted
-        feasible: list[NodeInfo] = []
-        verdicts: list[_Verdict] = []
+        feasible: list[_Verdict] = []
         misfits: dict[str, Sequence[Misfit]] = {}
         for node in itertools.chain.from_iterable(listed[begin:end] for begin, end in stretches):
             verdict = remembered.get(node.name)
@@ -135,16 +134,15 @@ class Cycle:
             if found:
                 misfits[node.name] = found
                 continue
-            feasible.append(node)
-            verdicts.append(verdict)
-            left -= 1
-            if not left:
+            feasible.append(verdict)
+            wanted -= 1
+            if not wanted:
                 break
         if not feasible:
             return Unschedulable(misfits)
         evaluated = len(feasible) + len(misfits)
         self._start = (first + evaluated) % len(listed)
-        best = self._best(pod, local, wide, feasible, verdicts)
+        best = self._best(pod, local, wide, feasible)
         return Placement(best, evaluated, len(feasible))
 
     def refusals(self, pod: PodInfo, nodes: Nodes) -> dict[str, Sequence[Misfit]]:
@@ -180,20 +178,19 @@ class Cycle:
         pod: PodInfo,
         local: _Prepared,
         wide: _Prepared,
-        feasible: list[NodeInfo],
-        verdicts: list[_Verdict],
+        feasible: list[_Verdict],
     ) -> str:
         if len(feasible) == 1:
-            return feasible[0].name
-        totals = [verdict.fixed for verdict in verdicts]
+            return feasible[0].node.name
+        totals = [verdict.fixed for verdict in feasible]
         for position, plugin in enumerate(local.relative):
-            _add(totals, plugin, [verdict.relative[position] for verdict in verdicts])
+            _add(totals, plugin, [verdict.relative[position] for verdict in feasible])
         for plugin, state in wide.scorers:
-            _add(totals, plugin, [plugin.score(state, pod, node) for node in feasible])
+            _add(totals, plugin, [plugin.score(state, pod, verdict.node) for verdict in feasible])
         top = max(totals) - 1e-9
         best = [index for index, total in enumerate(totals) if total >= top]
         chosen = best[self._randomness.below(len(best))] if len(best) > 1 else best[0]
-        return feasible[chosen].name
+        return feasible[chosen].node.name
 
 
 def _shape(pod: PodInfo, nodes: Nodes) -> _Shape:
@@ -210,7 +207,7 @@ def _add(totals: list[float], plugin: Plugin, raw: list[float]) -> None:
 def _judge(local: _Prepared, pod: PodInfo, node: NodeInfo) -> _Verdict:
     misfits = _first_misfits(local, pod, node)
     if misfits:
-        return _Verdict(node.generation, misfits, 0.0, ())
+        return _Verdict(node, node.generation, misfits, 0.0, ())
     fixed, relative = 0.0, []
     for plugin, state in local.scorers:
         score = plugin.score(state, pod, node)
@@ -218,7 +215,7 @@ def _judge(local: _Prepared, pod: PodInfo, node: NodeInfo) -> _Verdict:
             relative.append(score)
         else:
             fixed += score * plugin.weight
-    return _Verdict(node.generation, (), fixed, relative)
+    return _Verdict(node, node.generation, (), fixed, relative)
 
 
 def _first_misfits(prepared: _Prepared, pod: PodInfo, node: NodeInfo) -> Sequence[Misfit]:
