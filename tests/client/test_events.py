@@ -199,7 +199,7 @@ async def test_nothing_is_lost_of_what_waits_when_the_recorder_is_stopped_and_ru
             await asyncio.sleep(0)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
-    sent = [json.loads(request.body) for request in transport.requests]
+    sent = [json.loads(request.text()) for request in transport.requests]
     for number in range(20):      # those that were under way, one of each of 16 objects, went with the connection
         about = [e["reason"] for e in sent if e["involvedObject"]["name"] == f"p{number}"]
         assert about == ["Pulled", "Created", "Started", "Killing"][number < 16 :]

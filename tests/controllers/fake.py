@@ -10,6 +10,8 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
+
 from pinnace.api import codec, errors
 from pinnace.api.kinds import KINDS, Kind
 from pinnace.base.clock import Clock
@@ -62,6 +64,9 @@ class FakeServer:
         if refusal is not None:
             raise refusal
         name, sub = (rest[1] if len(rest) > 1 else ""), (rest[2] if len(rest) > 2 else "")
+        if isinstance(request.given, msgspec.Struct):
+            text = request.text()
+            assert codec.encode(codec.decode(type(request.given), text)) == text, "what is given has its normal form"
         match request.method, bool(name):
             case "GET", False if "watch" in request.query:
                 return Response(200, watch=self._watch(kind, request.query["resourceVersion"][0]))

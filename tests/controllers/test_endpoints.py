@@ -90,7 +90,7 @@ def test_a_hundred_a_slice() -> None:
 
 def test_no_endpoints_is_one_empty_slice_and_no_selector_is_none() -> None:
     (slice,) = made(service(), [])
-    assert slice.endpoints == []
+    assert not slice.endpoints
     assert made(service(selector=None), []) == []
     assert made(service(type="ExternalName"), []) == []
 

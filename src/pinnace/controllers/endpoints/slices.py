@@ -241,8 +241,8 @@ def _make(
             ownerReferences=[controller_reference(service)],
         ),
         addressType=family,
-        endpoints=endpoints,
-        ports=_wire_ports(ports),
+        endpoints=endpoints or None,
+        ports=_wire_ports(ports) or None,
     )
 
 
