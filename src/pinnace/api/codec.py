@@ -73,12 +73,13 @@ def decode(kind: type[K], data: bytes, *, compact: bool = False) -> K:
         _settle(obj)
         return obj
     for empty, fields in form.empties:
-        if empty in data and _stands_in_one_of(data, empty, fields):
+        if _stands_in_one_of(data, empty, fields):
             _settle(obj)
             return obj
     for name in form.quantities:
-        # Most that could hold quantities hold none: `"resources":{}`.
-        if name in data and data.count(name) > data.count(name + b":{}"):
+        # Most that could hold quantities hold none: `"resources":{}`. (Not `in`: for bytes in bytes that first makes
+        # an exception, since the left might be a number.)
+        if data.find(name) >= 0 and data.count(name) > data.count(name + b":{}"):
             _settle(obj, False)
             break
     return obj

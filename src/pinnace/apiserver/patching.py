@@ -87,8 +87,8 @@ class _Asked(msgspec.Struct, frozen=True):
 
     def of_metadata(self, current: Any) -> Any:
         """Of a patch of nothing else."""
-        metadata = self._patched("metadata", current.metadata)
-        if not metadata.labels:      # by default they may be a template's, and so depend on the rest
+        metadata = self._patched("metadata", current.metadata) if current.metadata.labels else None
+        if metadata is None or not metadata.labels:      # by default they may be a template's, and depend on the rest
             return self.whole(current)
         obj = self.registry.kind.type(kind=current.kind, apiVersion=current.apiVersion, metadata=metadata)
         _check_identity(obj, current)
@@ -179,9 +179,10 @@ def merger(media: str, patch: Any, text: bytes) -> Merge:
         raise errors.BadRequest("error decoding patch: a patch of this type is an object")
     if media == MERGE:
         return _merge
-    if b'"$' in text or b"\\u" in text:
+    # Not `in`: for bytes in bytes that first makes an exception.
+    if text.find(b'"$') >= 0 or text.find(b"\\u") >= 0:
         return _strategic
-    return _with_nulls if b"null" in text else _plain
+    return _with_nulls if text.find(b"null") >= 0 else _plain
 
 
 def _merge(data: Any, patch: Any, _: str) -> Any:

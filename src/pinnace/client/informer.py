@@ -504,7 +504,10 @@ class Informer(Generic[K]):
         if old is not None:
             event = Deleted(last if last is not None else old)
             for handler in self._to_tell:
-                self._call(handler, event)
+                try:
+                    handler(event)
+                except Exception:
+                    self._failed()
 
     def _call(self, handler: Handler[K], event: Event[K]) -> None:
         try:
