@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 class WorkQueue(Generic[K]):
     """Deduplicates keys, delays them, and hands each to one worker at a time.
 
-    A key added while it is being worked on is handed out again after `done`. The queue holds each key at
+    A key added while it is being worked on is handed out again afterwards. The queue holds each key at
     most once, so it is bounded by the number of keys there are.
 
     `put_off`, if given, is asked about a delayed key that is due, and since when; it may give a later time of the
@@ -91,34 +91,40 @@ class WorkQueue(Generic[K]):
         if key in self.failed:
             self._backoff.forget(key)
 
-    async def get(self) -> K:
-        """The next key; `done` must be called with it afterwards."""
-        while not self._ready:
-            await self._wait(asyncio.get_running_loop())
-        return self._take()
+    async def serve(self, work: Callable[[K], Awaitable[None]], *, most: int, name: str = "") -> None:
+        """Hand out keys to `work`, at most so many at a time, until cancelled. Workers come when they are needed, and
+        stay. What `work` raises ends them all, and is raised."""
+        loop, ready, active, waiting = asyncio.get_running_loop(), self._ready, self._active, self._waiting
+        workers = 1
 
-    def _take(self) -> K:
-        key, _ = self._ready.popitem(last=False)
-        self._active[key] = False
-        if self._ready and self._waiting and not self._coming:
-            self._rouse()      # the next is another's: this one may take a while
-        return key
+        async def worker() -> None:
+            nonlocal workers
+            while True:
+                while not ready:
+                    future = loop.create_future()
+                    waiting.append(future)
+                    try:
+                        await future
+                    except BaseException:
+                        self._left(future)
+                        raise
+                    self._coming = False
+                key, _ = ready.popitem(last=False)
+                active[key] = False
+                if not waiting:
+                    if workers < most:
+                        workers += 1
+                        group.create_task(worker(), name=name or None)
+                elif ready and not self._coming:
+                    self._rouse()      # the next is another's: this one may take a while
+                try:
+                    await work(key)
+                finally:
+                    if active.pop(key):
+                        self.add(key)
 
-    async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Return when there may be something ready."""
-        future: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(future)
-        try:
-            await future
-            self._coming = False
-        except BaseException:
-            if future in self._waiting:
-                self._waiting.remove(future)
-            else:
-                self._coming = False
-                if self._ready:
-                    self._rouse()      # a worker that goes away leaves what it was woken for to another
-            raise
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker(), name=name or None)
 
     def _rouse(self) -> None:
         """Wake one worker: the others would find nothing, or what it leaves to them."""
@@ -130,33 +136,14 @@ class WorkQueue(Generic[K]):
             self._coming = True
             return
 
-    async def serve(self, work: Callable[[K], Awaitable[None]], *, most: int, name: str = "") -> None:
-        """Hand out keys to `work`, at most so many at a time, until cancelled. Workers come when they are needed, and
-        stay. What `work` raises ends them all, and is raised."""
-        loop = asyncio.get_running_loop()
-        workers = 1
-
-        async def worker() -> None:
-            nonlocal workers
-            while True:
-                while not self._ready:
-                    await self._wait(loop)
-                key = self._take()
-                if workers < most and not self._waiting:
-                    workers += 1
-                    group.create_task(worker(), name=name or None)
-                try:
-                    await work(key)
-                finally:
-                    if self._active.pop(key):
-                        self.add(key)
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(worker(), name=name or None)
-
-    def done(self, key: K) -> None:
-        if self._active.pop(key):
-            self.add(key)
+    def _left(self, future: asyncio.Future[None]) -> None:
+        """A worker went away while it waited: what it was woken for is left to another."""
+        if future in self._waiting:
+            self._waiting.remove(future)
+        else:
+            self._coming = False
+            if self._ready:
+                self._rouse()
 
     def dismiss(self, key: K) -> None:
         """A key that is being worked on need not be handed out again for what was added meanwhile."""
