@@ -57,8 +57,7 @@ def index_by_controller(informer: Informer[Any]) -> None:
 
 def candidates(informer: Informer[K], owner: Any) -> list[K]:
     """Objects that `owner` controls, and those of its namespace that nobody does."""
-    data = codec.metadata(owner)
-    cache = informer.cache
+    data, cache = owner.metadata, informer.cache
     return cache.by_index(CONTROLLER, data.uid or "") + cache.by_index(CONTROLLER, ("", data.namespace or ""))
 
 
@@ -135,7 +134,7 @@ def claim(
 
     An owner that is being deleted neither adopts nor releases, and keeps only what it has.
     """
-    data = codec.metadata(owner)
+    data = owner.metadata
     going = data.deletionTimestamp is not None
     plain = selector is not None and not selector.matchExpressions
     wanted = ((selector.matchLabels if selector is not None else None) or _UNLABELLED).items()
