@@ -188,6 +188,7 @@ class Cache(Generic[K]):
 
     def __init__(self) -> None:
         self._objects: dict[Key, K] = {}
+        self.find: Callable[[Key], K | None] = self._objects.get      # `get`, by a key as it stands
         self._namespaces: dict[str, dict[Key, None]] = {}
         self._indexes: dict[str, _Indexed[K]] = {}
         self._kept: tuple[_Indexed[K], ...] = ()      # the same, as they are kept up
@@ -246,8 +247,7 @@ class Cache(Generic[K]):
         keys = self._indexes[name].keys
         if value not in keys:
             return []
-        objects = self._objects
-        return [objects[key] for key in keys[value]]
+        return [*map(self._objects.__getitem__, keys[value])]
 
     def index_values(self, name: str) -> builtins.list[Hashable]:
         """All values of an index that some object has."""

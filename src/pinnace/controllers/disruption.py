@@ -52,7 +52,7 @@ class DisruptionController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        budget = self.primary.cache.get(*ref)
+        budget = self.primary.cache.find(ref)
         if budget is None:
             return None
         pods = tuple(pod for pod in self._pods.cache.list(ref[0]) if _selects(budget, pod))

@@ -89,7 +89,7 @@ class PodGarbageCollector:
     def observe(self, ref: Ref) -> Seen | None:
         if ref == _FINISHED:
             return Seen(surplus=self._finished.surplus())
-        pod = self.primary.cache.get(*ref)
+        pod = self.primary.cache.find(ref)
         if pod is None or not self._is_in_doubt(pod):
             return None
         name = pod.spec.nodeName if pod.spec is not None else None

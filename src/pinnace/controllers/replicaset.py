@@ -69,7 +69,7 @@ class ReplicaSetController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        rs = self.primary.cache.get(*ref)
+        rs = self.primary.cache.find(ref)
         if rs is None or rs.spec is None:
             return None
         template = rs.spec.template or core.PodTemplateSpec()
@@ -115,7 +115,7 @@ class ReplicationControllerController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        rc = self.primary.cache.get(*ref)
+        rc = self.primary.cache.find(ref)
         if rc is None or rc.spec is None:
             return None
         template = rc.spec.template or core.PodTemplateSpec()

@@ -229,7 +229,7 @@ class Runner(Generic[Seen]):
             if ref in self.queue.failed:
                 self.queue.forget(ref)
             return
-        primary = self.controller.primary.cache.get(*ref)
+        primary = self.controller.primary.cache.find(ref)
         deed = _Deed(self._acting.get(ref) or self._client_for(ref, primary), primary, because)
         try:
             if plan.actions:
@@ -272,7 +272,7 @@ class Runner(Generic[Seen]):
         elif revisions:
             return tuple(revisions)
         if not any(revisions):
-            primary = self.controller.primary.cache.get(*ref)
+            primary = self.controller.primary.cache.find(ref)
             if primary is not None:
                 revisions = (*revisions, informers.revision_number(codec.metadata(primary).resourceVersion))
         return tuple(revisions)
