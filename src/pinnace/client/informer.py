@@ -17,7 +17,7 @@ import contextlib
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, assert_never, cast
 
@@ -190,6 +190,7 @@ class Cache(Generic[K]):
         self._objects: dict[Key, K] = {}
         self.find: Callable[[Key], K | None] = self._objects.get      # `get`, by a key as it stands
         self._namespaces: dict[str, dict[Key, None]] = {}
+        self.namespaces: Container[str] = self._namespaces            # those that hold an object
         self._indexes: dict[str, _Indexed[K]] = {}
         self._kept: tuple[_Indexed[K], ...] = ()      # the same, as they are kept up
         self._revision = 0
