@@ -256,7 +256,7 @@ class WatchCache:
             self._keys.remove(key)
         else:
             if previous is None:
-                self._keys.add(key)
+                self._keys.new[key] = None
             self.entries[key] = entry
         if self.indexed:
             self._reindex(key, None if type == "DELETED" else entry, previous)
