@@ -117,6 +117,24 @@ async def test_delays_follow_the_loops_time() -> None:
     assert queue._timer is None
 
 
+def test_a_delay_that_is_over_may_be_prolonged() -> None:
+    async def run() -> list[tuple[float, list[str]]]:
+        clock = ManualClock()
+        until = {"a": 5.0}
+        queue: WorkQueue[str] = WorkQueue(clock, put_off=lambda key, due: until.get(key))
+        for key in "ab":
+            queue.add_after(key, 2)
+        found = []
+        for _ in range(6):
+            clock.advance(1)
+            queue.tick()
+            found.append((clock.monotonic(), list(queue._ready)))
+        queue.close()
+        return found
+
+    assert [ready for _, ready in asyncio.run(run())] == [[], ["b"], ["b"], ["b"], ["b", "a"], ["b", "a"]]
+
+
 def test_retries_back_off_until_they_are_forgotten() -> None:
     async def run() -> list[float]:
         queue: WorkQueue[str] = WorkQueue(ManualClock(), Backoff(initial=1, maximum=5))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,14 +13,21 @@ import pytest
 from pinnace.api.coordination import v1 as coordination
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
-from pinnace.client.informer import Added, Deleted, Updated
+from pinnace.base.clock import LoopClock
+from pinnace.base.randomness import Randomness
+from pinnace.client.client import Client
+from pinnace.client.events import EventRecorder
+from pinnace.client.informer import Added, Deleted, Informers, Updated
 from pinnace.controllers import node_lifecycle, podgc, taint_eviction
 from pinnace.controllers.node_ipam import Allocator
 from pinnace.controllers.node_lifecycle import Seen, decide
-from pinnace.controllers.plan import Delete, Emit, Patch, Ref
+from pinnace.controllers.plan import Delete, Emit, Patch, Plan, Ref
+from pinnace.controllers.runner import Runner
+from pinnace.testing.loop import simulate
 
 from .build import NOW, pod
 from .conftest import World
+from .fake import FakeServer
 
 GRACE = timedelta(seconds=50)
 
@@ -210,3 +217,86 @@ def test_finished_pods_are_too_many_only_when_one_more_has_finished() -> None:
     tell(Updated(pod("a", phase="Succeeded", deleted=True), pods["a"]))
     tell(Deleted(pods["b"]))
     assert len(woken) == 1 and finished.surplus() == ()
+
+
+def test_a_pods_change_concerns_the_collector_when_it_is_bound_or_deleted() -> None:
+    cache = SimpleNamespace(get=lambda namespace, name: node() if name == "n1" else None)
+    informer = SimpleNamespace(cache=cache, add_index=lambda name, index: None)
+    informers: Any = SimpleNamespace(of=lambda kind: informer)
+    concerns = podgc.PodGarbageCollector(informers, SimpleNamespace()).concerns   # type: ignore[arg-type]  # no clock
+    free, here, astray = pod("p", node=""), pod("p"), pod("p", node="n2")
+    assert [concerns(Added(p)) for p in (free, here, astray)] == [False, False, True]
+    assert concerns(Updated(astray, free)) and not concerns(Updated(here, free))
+    assert not concerns(Updated(astray, astray)), "the node's own changes tell the rest"
+    assert concerns(Updated(pod("p", deleted=True), here))
+    assert not concerns(Deleted(pod("p", deleted=True)))
+
+
+def test_a_pods_change_concerns_the_evictor_under_taints_alone() -> None:
+    tainted = node(taints=[core.Taint(key="k", effect="NoExecute")])
+    now = NOW
+    nodes = SimpleNamespace(cache=SimpleNamespace(get=lambda namespace, name: tainted))
+    here = pod("p")
+    cache = SimpleNamespace(get=lambda namespace, name: here, by_index=lambda index, value: [here])
+    pods = SimpleNamespace(cache=cache, add_index=lambda name, index: None)
+    informers: Any = SimpleNamespace(of=lambda kind: pods if kind is core.Pod else nodes)
+    clock: Any = SimpleNamespace(now=lambda: now)
+    evictor = taint_eviction.TaintEvictionController(informers, clock)
+    assert not evictor.concerns(Added(here))
+    assert list(evictor._of_node(Added(tainted))) == [("default", "p")]
+    assert list(evictor._of_node(Updated(tainted, tainted))) == []
+    assert evictor.concerns(Updated(here, here))
+    seen = evictor.observe(("default", "p"))
+    now += timedelta(seconds=5)
+    again = evictor.observe(("default", "p"))
+    assert seen is not None and seen == again, "the time counts from when it was first seen there"
+    assert evictor.concerns(Deleted(here)), "it is remembered"
+    here = msgspec.structs.replace(here, metadata=msgspec.structs.replace(here.metadata, uid="another"))
+    third = evictor.observe(("default", "p"))
+    assert third is not None and third.since == now, "another pod of that name has its own time"
+    tainted = node()
+    assert list(evictor._of_node(Updated(node(), node(taints=[core.Taint(key="k", effect="NoExecute")])))) == [
+        ("default", "p")
+    ]
+    assert evictor.observe(("default", "p")) is None and not evictor.concerns(Deleted(here))
+    assert not evictor.concerns(Updated(here, here))
+
+
+def test_a_node_that_is_heard_is_not_looked_at_and_its_silence_is_noticed_in_time() -> None:
+    async def run() -> tuple[int, float]:
+        loop = asyncio.get_running_loop()
+        clock = LoopClock(NOW, loop)
+        client = Client(FakeServer(clock))
+        informers = Informers(client, clock, Randomness(1))
+        controller = node_lifecycle.NodeLifecycleController(informers, clock, GRACE.total_seconds())
+        looks: list[node_lifecycle.Seen] = []
+
+        def look(seen: node_lifecycle.Seen, now: datetime) -> Plan:
+            looks.append(seen)
+            return decide(seen, now, GRACE)
+
+        controller.decide = look   # type: ignore[method-assign]
+        recorder = EventRecorder(client, "node-controller", clock=clock, randomness=Randomness(2))
+        runner = Runner(controller, client, recorder, clock=clock)
+        tasks = [asyncio.create_task(part.run()) for part in (informers, recorder, runner)]
+        data = meta.ObjectMeta(name="n1", namespace="kube-node-lease")
+        lease = await client.create(coordination.Lease(metadata=data, spec=coordination.LeaseSpec(renewTime="0")))
+        await client.create(node())
+        status = {"conditions": [{"type": "Ready", "status": "True"}]}
+        await client.patch(core.Node, "n1", "", {"status": status}, subresource="status")
+        await asyncio.sleep(1)
+        first = len(looks)
+        for number in range(60):
+            await asyncio.sleep(10)
+            spec = coordination.LeaseSpec(renewTime=str(number + 1))
+            lease = await client.update(coordination.Lease(metadata=lease.metadata, spec=spec))
+        heard, seen = loop.time(), len(looks)
+        while (await client.get(core.Node, "n1")).status.conditions[0].status == "True":   # type: ignore[index]  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return seen - first, loop.time() - heard
+
+    looks, silence = simulate(run)
+    assert looks == 0 and 50 <= silence <= 51

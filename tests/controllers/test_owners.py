@@ -10,9 +10,9 @@ import pytest
 from pinnace.api.core import v1 as core
 from pinnace.api.meta import v1 as meta
 from pinnace.client.informer import Added, Deleted, Event, Updated
-from pinnace.controllers.owners import Owned
+from pinnace.controllers.owners import Owned, claim
 from pinnace.controllers.plan import Ref
-from pinnace.controllers.selectors import plain, selects
+from pinnace.controllers.selectors import selects
 
 
 def pod(owner: str = "", *, kind: str = "Job", group: str = "batch", phase: str = "Running", app: str = "") -> core.Pod:
@@ -69,14 +69,14 @@ def test_who_is_woken(event: Event[core.Pod], expected: list[str]) -> None:
 
 
 def test_a_selector_with_expressions_and_one_without_select_alike() -> None:
-    plain_selector = meta.LabelSelector(matchLabels={"app": "x"})
+    plain = meta.LabelSelector(matchLabels={"app": "x"})
     wordy = msgspec.structs.replace(
-        plain_selector, matchExpressions=[meta.LabelSelectorRequirement(key="app", operator="Exists")]
+        plain, matchExpressions=[meta.LabelSelectorRequirement(key="app", operator="Exists")]
     )
     for labels in ({"app": "x"}, {"app": "x", "more": "y"}, {"app": "y"}, {}):
-        for selector in (plain_selector, wordy):
-            assert selects(selector, labels) == (labels.get("app") == "x")
-        wanted = plain(plain_selector)
-        assert wanted is not None and (wanted <= labels.items()) == (labels.get("app") == "x")
-    assert selects(meta.LabelSelector(), None) and plain(meta.LabelSelector()) == {}.items()
-    assert not selects(None, {"app": "x"}) and plain(None) is plain(wordy) is None
+        for selector in (plain, wordy):
+            found = core.Pod(metadata=meta.ObjectMeta(name="p", namespace="default", labels=labels))
+            adopted = claim(pod(), selector, [found]).patches
+            assert selects(selector, labels) == bool(adopted) == (labels.get("app") == "x")
+    assert selects(meta.LabelSelector(), None) and claim(pod(), meta.LabelSelector(), [pod()]).patches
+    assert not selects(None, {"app": "x"}) and not claim(pod(), None, [pod(app="x")]).patches

@@ -55,13 +55,17 @@ class Attributes(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """`reason` is shown to the user when nothing allowed the request."""
+    """`reason` is shown to the user when nothing allowed the request. `until`: the decision is the same for every
+    object that the path may name in that namespace, until an object of one of these kinds is written; None: it is for
+    this request alone."""
 
     allowed: bool
     reason: str = ""
+    until: tuple[type[Any], ...] | None = None
 
 
 ALLOWED = Decision(True)
+_ALWAYS = Decision(True, until=())
 NO_OPINION = Decision(False)
 
 
@@ -150,7 +154,7 @@ class AllowAll:
     """Everything is allowed: for tests and for a server that only its own process can reach."""
 
     def authorize(self, attributes: Attributes) -> Decision:
-        return ALLOWED
+        return _ALWAYS
 
 
 class AnyOf:
@@ -162,7 +166,7 @@ class AnyOf:
     def authorize(self, attributes: Attributes) -> Decision:
         # Upstream's superuser group passes before any rule is read, so that nobody can lock it out.
         if MASTERS in attributes.user.groups:
-            return ALLOWED
+            return _ALWAYS
         reasons = []
         for authorizer in self._authorizers:
             decision = authorizer.authorize(attributes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource as rlimits
 from bisect import bisect_left
+from collections import Counter, defaultdict
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,24 +27,24 @@ _Key = tuple[str, str, str, str, str]
 class Series:
     """Requests of one verb on one resource: how many by status code, and how long they took."""
 
-    __slots__ = ("_row", "totals")
+    __slots__ = ("_slow", "long", "seconds", "totals")
 
     def __init__(self, long: bool) -> None:
-        self.totals: dict[int, int] = {}
-        # By bucket, then what is above them all; last the sum and the number. Nothing for what is meant to last.
-        self._row: list[float] | None = None if long else [0.0] * (len(_BUCKETS) + 3)
+        self.long = long                                     # meant to last: nobody asks how long
+        self.totals: defaultdict[int, int] = defaultdict(int)
+        self.seconds = 0.0
+        self._slow = [0] * (len(_BUCKETS) + 1)               # those beyond the first bucket
 
     def count(self, code: int, seconds: float) -> None:
-        self.totals[code] = self.totals.get(code, 0) + 1
-        row = self._row
-        if row is not None:
-            row[bisect_left(_BUCKETS, seconds) if seconds > _BUCKETS[0] else 0] += 1
-            row[-2] += seconds
-            row[-1] += 1
+        self.totals[code] += 1
+        self.seconds += seconds
+        if seconds > _BUCKETS[0]:
+            self._slow[bisect_left(_BUCKETS, seconds)] += 1
 
     @property
-    def durations(self) -> list[float] | None:
-        return self._row if self._row is not None and self.totals else None
+    def buckets(self) -> list[int]:
+        """How many took no longer than each bound, and no longer than the bound before; last those beyond all."""
+        return [sum(self.totals.values()) - sum(self._slow), *self._slow[1:]]
 
 
 class Metrics:
@@ -73,14 +74,14 @@ class Metrics:
                 lines.append(f'apiserver_request_total{{{_labels(key)},code="{code}"}} {total}')
         name = "apiserver_request_duration_seconds"
         lines += [f"# HELP {name} How long requests took.", f"# TYPE {name} histogram"]
-        for key, row in ((key, one.durations) for key, one in series):
-            if row is None:
+        for key, one in series:
+            if one.long or not one.totals:
                 continue
-            running = 0.0
-            for bound, number in zip((*_BUCKETS, "+Inf"), row, strict=False):
+            running = 0
+            for bound, number in zip((*_BUCKETS, "+Inf"), one.buckets, strict=True):
                 running += number
-                lines.append(f'{name}_bucket{{{_labels(key)},le="{bound}"}} {running:g}')
-            lines += [f"{name}_sum{{{_labels(key)}}} {row[-2]:g}", f"{name}_count{{{_labels(key)}}} {row[-1]:g}"]
+                lines.append(f'{name}_bucket{{{_labels(key)},le="{bound}"}} {running}')
+            lines += [f"{name}_sum{{{_labels(key)}}} {one.seconds:g}", f"{name}_count{{{_labels(key)}}} {running}"]
         lines += _gauges(server)
         lines += _process(self._started)
         return "\n".join(lines) + "\n"
@@ -107,16 +108,15 @@ def _gauges(server: ApiServer) -> list[str]:
         "# TYPE etcd_mvcc_db_revision gauge",
         f"etcd_mvcc_db_revision {server.store.revision}",
     ]
+    watches = Counter(watch.registry for watch in server.watches)
     for registry in server.registries():
-        if registry.resource.stored_as is not None:
-            continue
         kind, cache = registry.kind, registry.cache
-        if cache.watchers:
+        if watches[registry]:
             lines.append(
                 f'apiserver_longrunning_requests{{group="{kind.group}",resource="{kind.plural}",verb="WATCH"}} '
-                f"{cache.watchers}"
+                f"{watches[registry]}"
             )
-        if cache.entries:
+        if cache.entries and registry.resource.stored_as is None:
             lines.append(f'apiserver_storage_objects{{resource="{kind.resource}"}} {len(cache.entries)}')
     return lines
 

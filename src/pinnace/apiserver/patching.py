@@ -87,8 +87,8 @@ class _Asked(msgspec.Struct, frozen=True):
 
     def of_metadata(self, current: Any) -> Any:
         """Of a patch of nothing else."""
-        metadata = self._patched("metadata", current.metadata)
-        if not metadata.labels:      # by default they may be a template's, and so depend on the rest
+        metadata = self._patched("metadata", current.metadata) if current.metadata.labels else None
+        if metadata is None or not metadata.labels:      # by default they may be a template's, and depend on the rest
             return self.whole(current)
         obj = self.registry.kind.type(kind=current.kind, apiVersion=current.apiVersion, metadata=metadata)
         _check_identity(obj, current)

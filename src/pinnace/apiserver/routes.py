@@ -30,7 +30,7 @@ _OPERATIONS: tuple[Operation, ...] = ("CREATE", "UPDATE", "DELETE", "CONNECT")
 Plugins = tuple[AdmissionPlugin, ...]
 
 
-class Route(msgspec.Struct):
+class Route(msgspec.Struct, eq=False):
     """One verb on one kind of path. `timed`: requests have a deadline. `part`: the subresource, if there is one."""
 
     registry: Registry
@@ -64,15 +64,21 @@ class Routes:
             raise errors.NotFound.path()
         return registry
 
-    def find(self, target: Target, verb: str) -> Route:
-        """Raises NotFound, MethodNotAllowed."""
-        key = (
+    def known(self, target: Target, verb: str) -> Route | None:
+        """The route, if it was found before."""
+        return self._routes.get((
             verb, target.group, target.version, target.resource, target.subresource,
             not target.name, not target.namespace,
-        )  # fmt: skip
-        route = self._routes.get(key)
+        ))  # fmt: skip
+
+    def find(self, target: Target, verb: str) -> Route:
+        """Raises NotFound, MethodNotAllowed."""
+        route = self.known(target, verb)
         if route is None:
-            route = self._routes[key] = self._find(target, verb)
+            route = self._routes[
+                verb, target.group, target.version, target.resource, target.subresource,
+                not target.name, not target.namespace,
+            ] = self._find(target, verb)  # fmt: skip
         return route
 
     def _find(self, target: Target, verb: str) -> Route:

@@ -26,7 +26,7 @@ from pinnace.apiserver.access import (
     forbidden,
 )
 from pinnace.apiserver.authentication.tokens import TokenIssuer
-from pinnace.apiserver.cache import Entry, Form, WatchCache
+from pinnace.apiserver.cache import Entry, Form, Joined, WatchCache
 from pinnace.apiserver.calls import Call
 from pinnace.apiserver.causes import Causes
 from pinnace.apiserver.documents import Documents
@@ -42,7 +42,7 @@ from pinnace.apiserver.options import Query, flag, text
 from pinnace.apiserver.paths import VERBS, Target, parse, verb_of
 from pinnace.apiserver.registry import Registry
 from pinnace.apiserver.resource import Resource
-from pinnace.apiserver.routes import Routes
+from pinnace.apiserver.routes import Route, Routes
 from pinnace.apiserver.watching import Bookmarks, Watch
 from pinnace.base.clock import Clock
 from pinnace.base.deadline import rest
@@ -55,6 +55,7 @@ log = logging.getLogger("pinnace.apiserver")
 REQUEST_SECONDS = 60.0
 # Field selectors that watchers of many objects use each for its own: looked up, not searched for.
 _INDEXED = {("", "pods"): ("spec.nodeName",)}
+_MOST_GRANTED = 4096
 _LATE = "Timeout: request did not complete within the allotted timeout"
 
 
@@ -83,7 +84,7 @@ class ApiServer:
         self.clock = clock
         self.randomness = randomness
         self.authenticator: Authenticator = authenticator or Unguarded()
-        self.authorizer: Authorizer = authorizer or AllowAll()
+        self._authorizer: Authorizer = authorizer or AllowAll()
         self.kubelets: Kubelets = kubelets or NoKubelets()
         self.service_cidr = service_cidr
         self.token_issuer: TokenIssuer | None = None
@@ -105,6 +106,8 @@ class ApiServer:
         self.bookmarks = Bookmarks()
         self.causes = Causes(self)
         self.expiry = Expiry(self)
+        self._granted: dict[tuple[int, Route, str], User] = {}      # whose requests of a route are allowed for now
+        self._granting: dict[type[Any], Joined] = {}                # kinds of which each write may end that
         self.ready = False
 
     def _serve(self, resource: Resource[Any]) -> None:
@@ -169,6 +172,15 @@ class ApiServer:
     def admission(self, plugins: tuple[AdmissionPlugin, ...]) -> None:
         self._admission = plugins
         self._routes.admit_by(plugins)
+
+    @property
+    def authorizer(self) -> Authorizer:
+        return self._authorizer
+
+    @authorizer.setter
+    def authorizer(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+        self._revoke()
 
     def allow_create(self, call: Call) -> None:
         """An update that would create needs the right to create. Raises Forbidden."""
@@ -262,12 +274,31 @@ class ApiServer:
         """What is to be done, by whom. Raises MethodNotAllowed, Forbidden, NotFound."""
         if not verb:
             raise errors.MethodNotAllowed()
+        route = self._routes.known(target, verb)
+        if route is None or self._granted.get((id(user), route, target.namespace)) is not user:
+            route = self._authorized(request, user, target, verb, encoded)
+        return Call(self, request, target, route, route.registry, user, verb, encoded)
+
+    def _authorized(self, request: Request, user: User, target: Target, verb: str, encoded: bool) -> Route:
+        """Raises Forbidden, MethodNotAllowed, NotFound."""
         attributes = _attributes(user, target, verb, request)
         decision = self.authorizer.authorize(attributes)
         if not decision.allowed:
             raise forbidden(attributes, decision.reason)
         route = self._routes.find(target, verb)
-        return Call(self, request, target, route, route.registry, user, verb, encoded)
+        # Users of this process stay the same; others come with each request. A namespace is judged as lying in itself.
+        if decision.until is not None and not encoded and attributes.namespace == target.namespace:
+            if len(self._granted) >= _MOST_GRANTED:
+                self._granted.clear()
+            for kind in decision.until:
+                if kind not in self._granting:
+                    self._granting[kind] = self.registry(kind).cache.join(("", ""), self._revoke)
+            self._granted[id(user), route, target.namespace] = user
+        return route
+
+    def _revoke(self, _: object = None) -> None:
+        """What was granted has to be asked for anew."""
+        self._granted.clear()
 
     def _authorize(self, attributes: Attributes) -> None:
         decision = self.authorizer.authorize(attributes)
@@ -275,6 +306,7 @@ class ApiServer:
             raise forbidden(attributes, decision.reason)
 
     def _expire_watches(self) -> None:
+        self._revoke()
         if kind_of(core.Event) in self._by_kind:
             self.expiry.start()
         for watch in tuple(self.watches):

@@ -88,7 +88,7 @@ class Watch:
         bookmarks: Bookmarks,
         render: Render | None = None,
     ) -> None:
-        self._registry = registry
+        self.registry = registry
         self._view = registry.view
         self._match = selection.match
         self._options = options
@@ -108,9 +108,9 @@ class Watch:
         self._join(namespace, selection)
 
     def _join(self, namespace: str, selection: Selection) -> None:
-        options, cache = self._options, self._registry.cache
+        options, cache = self._options, self.registry.cache
         if options.initial:
-            self._initial = candidates(self._registry, namespace, selection)
+            self._initial = candidates(self.registry, namespace, selection)
             self._after = self._current()
         else:
             self._after = options.revision or self._current()

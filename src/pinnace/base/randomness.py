@@ -7,6 +7,7 @@ import random
 
 # Kubernetes' alphabet for generated names: no vowels, and none of 0, 1, 3, so that no words appear.
 NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_LETTERS = len(NAME_ALPHABET)
 
 # The bits of a UUID that are random, and what the others are in version 4 (RFC 9562).
 _RANDOM = (1 << 128) - 1 ^ (0xF << 76 | 0b11 << 62)
@@ -26,14 +27,13 @@ class Randomness:
 
     def uid(self) -> str:
         """A version 4 UUID in its usual form."""
-        bits = self._random.getrandbits(128)
-        digits = (bits & _RANDOM | _VERSION_4).to_bytes(16, "big").hex()
+        digits = f"{self._random.getrandbits(128) & _RANDOM | _VERSION_4:032x}"
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
     def suffix(self, length: int = 5) -> str:
         """What is appended to a `generateName`."""
         draw = self._random.random
-        return "".join([NAME_ALPHABET[int(draw() * len(NAME_ALPHABET))] for _ in range(length)])
+        return "".join([NAME_ALPHABET[int(draw() * _LETTERS)] for _ in range(length)])
 
     def uniform(self, low: float, high: float) -> float:
         return self._random.uniform(low, high)

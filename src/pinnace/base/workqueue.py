@@ -20,10 +20,20 @@ class WorkQueue(Generic[K]):
 
     A key added while it is being worked on is handed out again after `done`. The queue holds each key at
     most once, so it is bounded by the number of keys there are.
+
+    `put_off`, if given, is asked about a delayed key that is due, and since when; it may give a later time of the
+    monotonic clock until which the key is delayed further.
     """
 
-    def __init__(self, clock: Clock, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        backoff: Backoff | None = None,
+        *,
+        put_off: Callable[[K, float], float | None] | None = None,
+    ) -> None:
         self._clock = clock
+        self._put_off = put_off
         self._backoff = backoff or Backoff(initial=0.005, maximum=1000.0)
         self.failed = self._backoff.failed     # the keys that `retry` was called for, and not yet `forget`
         self._ready: OrderedDict[K, None] = OrderedDict()
@@ -77,7 +87,8 @@ class WorkQueue(Generic[K]):
 
     def forget(self, key: K) -> None:
         """The key succeeded: forget its failures."""
-        self._backoff.forget(key)
+        if key in self.failed:
+            self._backoff.forget(key)
 
     async def get(self) -> K:
         """The next key; `done` must be called with it afterwards."""
@@ -182,6 +193,11 @@ class WorkQueue(Generic[K]):
             if known == due:
                 if due > now:
                     break
+                later = self._put_off(key, due) if self._put_off is not None else None
+                if later is not None and later > now:
+                    self._due[key] = later
+                    heapq.heapreplace(timers, (later, next(self._order), key))
+                    continue
                 del self._due[key]
                 self.add(key)
             heapq.heappop(timers)      # … or it is to be handed out sooner than this

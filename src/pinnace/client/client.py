@@ -292,7 +292,8 @@ def collection_path(kind: Kind, namespace: str = "") -> str:
 def object_path(kind: Kind, namespace: str, name: str, subresource: str = "") -> str:
     if not name:
         raise ValueError(f"{kind.kind} without a name")
-    path = f"{collection_path(kind, namespace)}/{name}"
+    within = f"{kind.root}/namespaces/{namespace}" if namespace and kind.namespaced else kind.root
+    path = f"{within}/{kind.plural}/{name}"
     return f"{path}/{subresource}" if subresource else path
 
 

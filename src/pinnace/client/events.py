@@ -61,7 +61,7 @@ def reference(obj: Any, field_path: str = "") -> core.ObjectReference:
     )
 
 
-class Known(msgspec.Struct):
+class Known(msgspec.Struct, gc=False):
     """An event that was sent, or is going to be."""
 
     name: str
@@ -69,7 +69,7 @@ class Known(msgspec.Struct):
     first: str | None
 
 
-class _Group(msgspec.Struct):
+class _Group(msgspec.Struct, gc=False):
     """Events that differ only in their message, or the container that they tell of."""
 
     last: datetime
@@ -77,7 +77,7 @@ class _Group(msgspec.Struct):
     known: dict[tuple[str | None, str] | None, Known]       # by field path and message; None: the combined one
 
 
-class _Subject(msgspec.Struct):
+class _Subject(msgspec.Struct, gc=False):
     """An object, as far as one source tells of it."""
 
     tokens: float
@@ -85,7 +85,7 @@ class _Subject(msgspec.Struct):
     groups: dict[tuple[str | None, str | None], _Group]     # by type and reason
 
 
-class Send(msgspec.Struct):
+class Send(msgspec.Struct, gc=False):
     """Create the event, or raise the count of the one that is there by the name that is known."""
 
     event: core.Event
@@ -231,15 +231,15 @@ class EventRecorder:
         waiting = self._waiting
         while waiting:
             obj, send = waiting.popleft()
-            behind = self._behind.get(obj)
-            if behind is not None:
-                behind.append(send)
+            if obj in self._behind:
+                self._behind[obj].append(send)
                 continue
-            behind = self._behind[obj] = deque((send,))
+            behind = self._behind[obj] = deque()
             while waiting and waiting[0][0] == obj:
                 behind.append(waiting.popleft()[1])
             if waiting:
                 self._senders.rouse()
+            await self._send(send)
             while behind:
                 await self._send(behind.popleft())
             del self._behind[obj]

@@ -99,13 +99,21 @@ class _Changes:
 
     def tell(self, event: Event[Any]) -> None:
         """A change; what one of those who are told of it raises is logged, and the others go on."""
+        old, new = event.old, event.new
+        obj: Any = old if new is None else new
         for concerns, handler in self._others:
             try:
                 if concerns is None or concerns(event):
                     handler(event)
             except Exception:
                 log.exception("a handler failed")
-        for handler in self._of_owners(event) if self._owned else ():
+        handlers = self._all_owned     # if nobody controls it, or another one did
+        if handlers and (old is None or new is None or old.metadata.ownerReferences == new.metadata.ownerReferences):
+            for owner in obj.metadata.ownerReferences or ():
+                if owner.controller:
+                    handlers = self._owned.get(owner.kind, ())
+                    break
+        for handler in handlers:
             try:
                 handler(event)
             except Exception:
@@ -113,19 +121,7 @@ class _Changes:
         for refs, wakes in self._related:
             try:
                 for ref in refs(event):
-                    obj: Any = event.old if event.new is None else event.new
                     for wake in wakes:
                         wake(ref, revision_number(obj.metadata.resourceVersion))
             except Exception:
                 log.exception("a handler failed")
-
-    def _of_owners(self, event: Event[Any]) -> tuple[Handler[Any], ...]:
-        """The handlers for the kind of object that controls this one; all, if none does, or another one did."""
-        old, new = event.old, event.new
-        obj: Any = old if new is None else new
-        owners = obj.metadata.ownerReferences
-        if old is None or new is None or old.metadata.ownerReferences == owners:
-            for owner in owners or ():
-                if owner.controller:
-                    return self._owned.get(owner.kind, ())
-        return self._all_owned

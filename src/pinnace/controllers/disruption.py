@@ -169,7 +169,7 @@ def _disrupted(
                             f"{budget.metadata.namespace}/{budget.metadata.name} to be deleted but it wasn't", pod))
         else:
             kept[name] = since
-            planner.after(left.total_seconds())
+            planner.after(left)
     return kept
 
 

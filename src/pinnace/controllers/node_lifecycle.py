@@ -81,6 +81,10 @@ class NodeLifecycleController:
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now, self._grace)
 
+    def since(self, ref: Ref) -> datetime | None:
+        """When it was last heard, which is all that a look at a node that is well would be about."""
+        return self._heard.get(ref[1]) if ref[1] in self._ready else None
+
     def _lease_changed(self, event: Event[coordination.Lease]) -> None:
         new, old = event.new, event.old
         if new is None or new.spec is None:
@@ -141,7 +145,7 @@ def decide(seen: Seen, now: datetime, grace: timedelta) -> Plan:
     patience = grace if ready is not None else timedelta(seconds=STARTUP_GRACE)
     left = seen.heard + patience - now
     if left > timedelta():
-        planner.after(left.total_seconds())
+        planner.after(left)
     elif ready is None or ready.status != "Unknown":
         planner.do(_unknown(node, now))
         if is_ready(node):
@@ -198,13 +202,15 @@ def _taints(seen: Seen, now: datetime) -> Action | None:
     node = seen.node
     have = list((node.spec.taints if node.spec is not None else None) or ())
     wanted: set[tuple[str, str]] = set()
-    for (type, status), key in _BY_CONDITION.items():
-        current = condition(node, type)
-        if current is not None and current.status == status:
+    ready = False     # … or not, but it has said
+    for condition in (node.status.conditions if node.status is not None else None) or ():
+        ready = ready or condition.type == "Ready"
+        key = _BY_CONDITION.get((condition.type, condition.status))
+        if key is not None:
             wanted.add((key, "NoSchedule"))
-            if type == "Ready" and not seen.all_down:
+            if condition.type == "Ready" and not seen.all_down:
                 wanted.add((key, "NoExecute"))
-    if condition(node, "Ready") is None:
+    if not ready:
         # Admission gave it this one: it stays until the node has said that it is ready.
         wanted |= {(t.key, t.effect) for t in have if t.key == NOT_READY}
     if node.spec is not None and node.spec.unschedulable:

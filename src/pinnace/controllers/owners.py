@@ -13,7 +13,7 @@ from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
 from pinnace.client.informer import Event, Handler, Informer, revision_number
 from pinnace.controllers.plan import Patch, Ref, Wake
-from pinnace.controllers.selectors import plain, selects
+from pinnace.controllers.selectors import selects
 
 K = TypeVar("K")
 
@@ -79,18 +79,26 @@ class Owned:
 
     def handler(self, wake: Wake) -> Handler[Any]:
         kind, group, same, without = self.kind, self.group, self.same, self.without
+        usual = f"{group}/v1" if group else "v1"
+
+        def named(owner: meta.OwnerReference) -> bool:
+            return owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group
 
         def changed(event: Event[Any]) -> None:
             old, new = event.old, event.new
             obj: Any = old if new is None else new
             data = obj.metadata
-            owner = controller_of(obj)
+            for owner in data.ownerReferences or ():
+                if owner.controller:
+                    break
+            else:
+                owner = None
             changed_hands = old is not None and new is not None and old.metadata.ownerReferences != data.ownerReferences
             if owner is None:
                 if new is not None and self.adopters is not None and _is_new_here(old, new):
                     for ref in self.adopters(new):
                         wake(ref, revision_number(data.resourceVersion))
-            elif owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group:
+            elif (owner.apiVersion == usual and owner.kind == kind) or named(owner):
                 if new is None:
                     passes = without is not None and without(old)
                 else:
@@ -99,7 +107,7 @@ class Owned:
                     wake((data.namespace or "", owner.name), revision_number(data.resourceVersion))
             if changed_hands:
                 former = controller_of(old)
-                if former is not None and former.kind == kind and former.apiVersion.rpartition("/")[0] == group:
+                if former is not None and named(former):
                     wake((data.namespace or "", former.name), revision_number(data.resourceVersion))
 
         return changed
@@ -129,14 +137,15 @@ def claim(
     """
     data = codec.metadata(owner)
     going = data.deletionTimestamp is not None
-    wanted = plain(selector)
+    plain = selector is not None and not selector.matchExpressions
+    wanted = ((selector.matchLabels if selector is not None else None) or _UNLABELLED).items()
     owned: list[K] = []
     patches: list[Patch] = []
     obj: Any
     for obj in objects:
         item = obj.metadata
         labels = item.labels or _UNLABELLED
-        matches = wanted <= labels.items() if wanted is not None else selects(selector, labels)
+        matches = wanted <= labels.items() if plain else selects(selector, labels)
         controller = ""
         for reference in item.ownerReferences or ():
             if reference.controller:

@@ -106,6 +106,7 @@ class Failure:
 
 
 NOTHING = Plan()
+_AT_ONCE = timedelta()
 
 Seen = TypeVar("Seen")
 Reported = TypeVar("Reported", contravariant=True)
@@ -154,6 +155,9 @@ class Controller(Protocol[Seen]):
     most objects are not. While other caches are being filled it must not say no for what it does not see there yet,
     unless a watch will wake the object when it comes.
 
+    `since`, where a controller has it, gives the moment from which the wait that `decide` asks for counts (None: do not
+    rely on it). If that has moved on when the wait is over, and nothing else has happened, it is prolonged by as much.
+
     `report`, where a controller has it, is asked instead of logging when actions were refused: it gives what to
     tell or to write then (its actions are performed, its failures are only logged).
     """
@@ -191,10 +195,12 @@ class Planner(msgspec.Struct, gc=False):
     def do(self, *actions: Action) -> None:
         self.actions.extend(actions)
 
-    def after(self, seconds: float) -> None:
-        """Ask again in so many seconds; of several the shortest counts."""
-        wait = timedelta(seconds=max(0.0, seconds))
-        self.again = wait if self.again is None else min(self.again, wait)
+    def after(self, wait: timedelta) -> None:
+        """Ask again after this time (at once, if it is negative); of several the shortest counts."""
+        if wait < _AT_ONCE:
+            wait = _AT_ONCE
+        if self.again is None or wait < self.again:
+            self.again = wait
 
     def plan(self, status: Any = None, *, final: bool = False) -> Plan:
         return Plan(tuple(self.actions), status, self.again, final)

@@ -23,7 +23,6 @@ THRESHOLD = 12500
 _QUARANTINE = timedelta(seconds=40)   # a node that vanished may come back under its name
 _REMEMBERED = 1000                     # missed nodes, before those without pods are forgotten
 _OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
-_ENDED = ("Succeeded", "Failed")
 # A pod that stays unfinished is looked at by its own key; all finished ones together by this one.
 _FINISHED = ("", "")
 
@@ -52,7 +51,7 @@ class _Finished:
             obj: Any = event.old if event.new is None else event.new
             data = obj.metadata
             ref = (data.namespace or "", data.name or "")
-            counts = event.new is not None and obj.status.phase in _ENDED and data.deletionTimestamp is None
+            counts = event.new is not None and obj.status.phase in podlib.FINISHED and data.deletionTimestamp is None
             if not counts:
                 if ref in self._refs:
                     del self._refs[ref]

@@ -17,7 +17,7 @@ from pinnace.client.informer import Informer
 from pinnace.controllers.owners import controller_reference
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
-_FINISHED = ("Succeeded", "Failed")
+FINISHED = ("Succeeded", "Failed")
 _PHASES = {"Pending": 0, "Unknown": 1, "Running": 2}
 
 
@@ -26,7 +26,7 @@ def phase(pod: core.Pod) -> str:
 
 
 def is_finished(pod: core.Pod) -> bool:
-    return pod.status is not None and pod.status.phase in _FINISHED
+    return pod.status is not None and pod.status.phase in FINISHED
 
 
 def is_terminating(pod: core.Pod) -> bool:
@@ -35,7 +35,7 @@ def is_terminating(pod: core.Pod) -> bool:
 
 
 def is_active(pod: core.Pod) -> bool:
-    return pod.metadata.deletionTimestamp is None and (pod.status is None or pod.status.phase not in _FINISHED)
+    return pod.metadata.deletionTimestamp is None and (pod.status is None or pod.status.phase not in FINISHED)
 
 
 def index_by_node(pods: Informer[core.Pod]) -> None:
@@ -51,9 +51,9 @@ def same_standing(old: core.Pod, new: core.Pod) -> bool:
     """Whether two versions of a pod count alike: by labels, deletion, phase and readiness (and since when)."""
     before, after = old.metadata, new.metadata
     return (
-        before.labels == after.labels
+        old.status.phase == new.status.phase
+        and before.labels == after.labels
         and before.deletionTimestamp == after.deletionTimestamp
-        and phase(old) == phase(new)
         and condition(old, "Ready") == condition(new, "Ready")
     )
 

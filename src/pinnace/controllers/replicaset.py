@@ -250,7 +250,7 @@ def _wake_when_available(planner: Planner, owner: Any, active: list[core.Pod], n
     for pod in active:
         at = podlib.available_at(pod, min_ready)
         if at is not None and at > now:
-            planner.after((at - now).total_seconds())
+            planner.after(at - now)
 
 
 def _covers(wanted: dict[str, str], labels: dict[str, str]) -> bool:

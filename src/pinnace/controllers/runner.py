@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, assert_never, cast
 
@@ -96,7 +96,12 @@ class Runner(Generic[Seen]):
         workers: int = _WORKERS,
     ) -> None:
         self.controller = controller
-        self.queue: WorkQueue[Ref] = WorkQueue(clock, Backoff(initial=0.005, maximum=1000.0))
+        self._since: Callable[[Ref], datetime | None] | None = getattr(controller, "since", None)
+        self.queue: WorkQueue[Ref] = WorkQueue(
+            clock,
+            Backoff(initial=0.005, maximum=1000.0),
+            put_off=self._put_off if self._since is not None else None,
+        )
         self._client = client
         self._recorder = recorder
         self._clock = clock
@@ -105,6 +110,7 @@ class Runner(Generic[Seen]):
         self._because: dict[Ref, list[int]] = {}
         # When `decide` wants to be asked again, on the monotonic clock, and what had made it say so.
         self._alarms: dict[Ref, tuple[float, tuple[int, ...]]] = {}
+        self._counted: dict[Ref, tuple[float, datetime]] = {}     # what it last said, and what that counts from
         self._unsure: dict[Ref, dict[tuple[type[Any], str], None]] = {}
         self._pause: float = getattr(controller, "pause", 0.0)
         self._acting: dict[Ref, Client] = {}
@@ -182,6 +188,7 @@ class Runner(Generic[Seen]):
         self._because.pop(ref, None)
         self._resting.pop(ref, None)
         self._alarms.pop(ref, None)
+        self._counted.pop(ref, None)
 
     async def _work(self, ref: Ref) -> None:
         because: tuple[int, ...] = ()
@@ -277,6 +284,22 @@ class Runner(Generic[Seen]):
         self.queue.add_at(ref, due)
         if ref not in self._alarms or due < self._alarms[ref][0]:
             self._alarms[ref] = due, because
+        since = self._since(ref) if self._since is not None else None
+        if since is not None:
+            self._counted[ref] = due, since
+
+    def _put_off(self, ref: Ref, due: float) -> float | None:
+        """When an alarm that is due goes off instead, as what it counts from has moved on."""
+        since = self._since(ref) if self._since is not None else None
+        if since is None or ref not in self._counted or ref not in self._alarms or self._alarms[ref][0] != due:
+            return None
+        said, counted = self._counted[ref]
+        later = said + (since - counted).total_seconds()
+        if later <= self._clock.monotonic():
+            return None
+        self._counted[ref] = later, since
+        self._alarms[ref] = later, self._alarms[ref][1]
+        return later
 
     def _reported(self, seen: Seen, plan: Plan, deed: _Deed, now: datetime) -> Plan:
         if not hasattr(self.controller, "report"):
@@ -295,13 +318,13 @@ class Runner(Generic[Seen]):
 
     def _follow_up(self, ref: Ref, deed: _Deed, final: bool) -> None:
         """Have the key decided again after what was written, if need be."""
-        if final and not self._is_due(ref):
-            woken = self._because.get(ref, ())
+        if final and not (ref in self._alarms and self._is_due(ref)):
+            woken = self._because.pop(ref, None)
             # Of more than are remembered there may be others among them.
-            if len(woken) < _CAUSES and deed.revisions.issuperset(woken):
-                self._because.pop(ref, None)
+            if woken is None or (len(woken) < _CAUSES and deed.revisions.issuperset(woken)):
                 self.queue.dismiss(ref)      # nothing is left to be done, and nothing has happened but this
                 return
+            self._because[ref] = woken
         # What is decided next follows from what was just written, or from what that followed from.
         self._remember(ref, sorted(deed.written.values()) or deed.because)
         self._add(ref)

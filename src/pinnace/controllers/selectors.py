@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Mapping
+from collections.abc import Mapping
 
 from pinnace.api import labels
 from pinnace.api.labels import Selector
 from pinnace.api.meta import v1 as meta
-
-_NO_LABELS: dict[str, str] = {}
 
 
 def selector_of(selector: meta.LabelSelector | None) -> Selector:
@@ -26,10 +24,3 @@ def selects(selector: meta.LabelSelector | None, having: Mapping[str, str] | Non
     if selector.matchExpressions:
         return selector_of(selector).matches(having)
     return not selector.matchLabels or (having is not None and selector.matchLabels.items() <= having.items())
-
-
-def plain(selector: meta.LabelSelector | None) -> ItemsView[str, str] | None:
-    """The labels that it takes to be selected: `plain(selector) <= labels.items()`. None if it takes more than that."""
-    if selector is None or selector.matchExpressions:
-        return None
-    return (selector.matchLabels or _NO_LABELS).items()

@@ -52,6 +52,7 @@ class _Prepared(NamedTuple):
 
     filters: list[tuple[Plugin, Any]]
     scorers: list[tuple[Plugin, Any]]
+    relative: list[Plugin]            # those of the scorers whose scores are compared
 
 
 class _Group:
@@ -71,7 +72,7 @@ class _Group:
         return self._with(states) if states else self._plain
 
     def _with(self, states: Mapping[Plugin, Any]) -> _Prepared:
-        prepared = _Prepared([], [])
+        prepared = _Prepared([], [], [])
         for plugin, choosy, filtering in self._plugins:
             if choosy and plugin not in states:
                 continue
@@ -80,6 +81,8 @@ class _Group:
                 prepared.filters.append(entry)
             if plugin.weight:
                 prepared.scorers.append(entry)
+                if plugin.relative:
+                    prepared.relative.append(plugin)
         return prepared
 
 
@@ -90,10 +93,18 @@ _Shape = tuple[bytes, str]
 class _Verdict(msgspec.Struct, gc=False):
     """What the local plugins said of a node, for one generation of it."""
 
+    node: NodeInfo
     generation: int
     misfits: Sequence[Misfit]
     fixed: float                  # the weighted sum of the scores that stand for themselves
     relative: Sequence[float]     # those that count in comparison with the other nodes only
+
+
+class _Alike(NamedTuple):
+    """What is remembered for pods of one shape: what the local plugins made of it, and what they said of nodes."""
+
+    prepared: _Prepared
+    verdicts: dict[str, _Verdict]
 
 
 class Cycle:
@@ -104,17 +115,16 @@ class Cycle:
         self._global = _Group([plugin for plugin in plugins if not plugin.local])
         self._randomness = randomness
         self._start = 0
-        self._shapes: OrderedDict[_Shape, dict[str, _Verdict]] = OrderedDict()
+        self._shapes: OrderedDict[_Shape, _Alike] = OrderedDict()
 
     def schedule(self, pod: PodInfo, nodes: Nodes) -> Placement | Unschedulable:
         """The best node for the pod."""
         listed = nodes.all()
-        local, wide = self._local.prepared(pod, nodes), self._global.prepared(pod, nodes)
-        remembered = self._remembered(_shape(pod, nodes))
+        local, remembered = self._remembered(pod, nodes)
+        wide = self._global.prepared(pod, nodes)
         wanted, first = _enough(len(listed)), self._start
         stretches = (first, first + wanted), (first + wanted, len(listed)), (0, first)
-        feasible: list[NodeInfo] = []
-        verdicts: list[_Verdict] = []
+        feasible: list[_Verdict] = []
         misfits: dict[str, Sequence[Misfit]] = {}
         for node in itertools.chain.from_iterable(listed[begin:end] for begin, end in stretches):
             verdict = remembered.get(node.name)
@@ -124,21 +134,22 @@ class Cycle:
             if found:
                 misfits[node.name] = found
                 continue
-            feasible.append(node)
-            verdicts.append(verdict)
-            if len(feasible) == wanted:
+            feasible.append(verdict)
+            wanted -= 1
+            if not wanted:
                 break
         if not feasible:
             return Unschedulable(misfits)
         evaluated = len(feasible) + len(misfits)
         self._start = (first + evaluated) % len(listed)
-        best = self._best(pod, local, wide, feasible, verdicts)
+        best = self._best(pod, local, wide, feasible)
         return Placement(best, evaluated, len(feasible))
 
     def refusals(self, pod: PodInfo, nodes: Nodes) -> dict[str, Sequence[Misfit]]:
         """What each node has against the pod now; nothing where it would fit. Remembers and moves nothing."""
         local, wide = self._local.prepared(pod, nodes), self._global.prepared(pod, nodes)
-        remembered = self._shapes.get(_shape(pod, nodes), {})
+        alike = self._shapes.get(_shape(pod, nodes))
+        remembered = alike.verdicts if alike is not None else {}
         found: dict[str, Sequence[Misfit]] = {}
         for node in nodes.all():
             verdict = remembered.get(node.name)
@@ -151,13 +162,15 @@ class Cycle:
         """Whether the pod fits one node as it is given (for preemption's what-ifs)."""
         return not any(_first_misfits(group.prepared(pod, nodes), pod, node) for group in (self._local, self._global))
 
-    def _remembered(self, shape: _Shape) -> dict[str, _Verdict]:
-        found = self._shapes.pop(shape, None)
+    def _remembered(self, pod: PodInfo, nodes: Nodes) -> _Alike:
+        shape = _shape(pod, nodes)
+        found = self._shapes.get(shape)
         if found is None:
-            found = {}
             if len(self._shapes) >= _MOST_SHAPES:
                 self._shapes.popitem(last=False)
-        self._shapes[shape] = found
+            found = self._shapes[shape] = _Alike(self._local.prepared(pod, nodes), {})
+        else:
+            self._shapes.move_to_end(shape)
         return found
 
     def _best(
@@ -165,21 +178,19 @@ class Cycle:
         pod: PodInfo,
         local: _Prepared,
         wide: _Prepared,
-        feasible: list[NodeInfo],
-        verdicts: list[_Verdict],
+        feasible: list[_Verdict],
     ) -> str:
         if len(feasible) == 1:
-            return feasible[0].name
-        totals = [verdict.fixed for verdict in verdicts]
-        relative = [plugin for plugin, _ in local.scorers if plugin.relative]
-        for position, plugin in enumerate(relative):
-            _add(totals, plugin, [verdict.relative[position] for verdict in verdicts])
+            return feasible[0].node.name
+        totals = [verdict.fixed for verdict in feasible]
+        for position, plugin in enumerate(local.relative):
+            _add(totals, plugin, [verdict.relative[position] for verdict in feasible])
         for plugin, state in wide.scorers:
-            _add(totals, plugin, [plugin.score(state, pod, node) for node in feasible])
+            _add(totals, plugin, [plugin.score(state, pod, verdict.node) for verdict in feasible])
         top = max(totals) - 1e-9
         best = [index for index, total in enumerate(totals) if total >= top]
         chosen = best[self._randomness.below(len(best))] if len(best) > 1 else best[0]
-        return feasible[chosen].name
+        return feasible[chosen].node.name
 
 
 def _shape(pod: PodInfo, nodes: Nodes) -> _Shape:
@@ -196,7 +207,7 @@ def _add(totals: list[float], plugin: Plugin, raw: list[float]) -> None:
 def _judge(local: _Prepared, pod: PodInfo, node: NodeInfo) -> _Verdict:
     misfits = _first_misfits(local, pod, node)
     if misfits:
-        return _Verdict(node.generation, misfits, 0.0, ())
+        return _Verdict(node, node.generation, misfits, 0.0, ())
     fixed, relative = 0.0, []
     for plugin, state in local.scorers:
         score = plugin.score(state, pod, node)
@@ -204,7 +215,7 @@ def _judge(local: _Prepared, pod: PodInfo, node: NodeInfo) -> _Verdict:
             relative.append(score)
         else:
             fixed += score * plugin.weight
-    return _Verdict(node.generation, (), fixed, relative)
+    return _Verdict(node, node.generation, (), fixed, relative)
 
 
 def _first_misfits(prepared: _Prepared, pod: PodInfo, node: NodeInfo) -> Sequence[Misfit]:

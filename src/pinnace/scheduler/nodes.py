@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from pinnace.api.core import v1 as core
@@ -109,9 +109,9 @@ class Nodes:
         info = self._nodes.get(name)
         return info if info is not None and info.known else None
 
-    def with_anti_affinity(self) -> Iterator[tuple[NodeInfo, PodInfo]]:
+    def with_anti_affinity(self) -> Collection[tuple[NodeInfo, PodInfo]]:
         """The pods placed so far that keep others away."""
-        return iter(self._with_anti_affinity.values())
+        return self._with_anti_affinity.values()
 
     def set_node(self, node: core.Node) -> None:
         """A Node was added or has changed."""
@@ -152,7 +152,10 @@ class Nodes:
             self._place(pod_info(pod), node)
             return True
         there.pods[uid].pod = pod
-        return self._assumed.pop(uid, None) is not None
+        if uid not in self._assumed:
+            return False
+        del self._assumed[uid]
+        return True
 
     def has_pods_of(self, owner: str) -> bool:
         """Whether a controller has a pod on any node."""

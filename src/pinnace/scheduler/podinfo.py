@@ -70,10 +70,10 @@ def is_alike(before: core.Pod, after: core.Pod) -> bool:
     was, now = before.spec, after.spec
     if before.metadata.ownerReferences != after.metadata.ownerReferences:
         return False
-    if before.metadata.generation == after.metadata.generation and was.nodeName == now.nodeName and (
+    if before.metadata.generation == after.metadata.generation and was.nodeName in (now.nodeName, None, "") and (
         before.metadata.generation
     ):
-        return True     # the spec cannot have changed
+        return True     # the spec cannot have changed, but by a binding
     return was == now or (not was.nodeName and msgspec.structs.replace(was, nodeName=now.nodeName) == now)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
 
 from pinnace.api import labels, times
 from pinnace.api.core import v1 as core
@@ -16,6 +18,7 @@ from pinnace.api.errors import Conflict, InternalError, NotFound, StatusError, T
 from pinnace.api.meta import v1 as meta
 from pinnace.api.policy import v1 as policy
 from pinnace.base.clock import Clock
+from pinnace.base.crew import Crew
 from pinnace.base.randomness import Randomness
 from pinnace.base.supervisor import Supervisor
 from pinnace.client.client import Client
@@ -60,8 +63,11 @@ class Scheduler:
         self._queue = SchedulingQueue(clock)
         self._cycle = Cycle(PLUGINS, randomness.fork())
         self._events = EventRecorder(client, name, clock=clock, randomness=randomness.fork())
+        # What was decided and is to be written; with what is being written at most as much as there are bindings.
         self._bindings = asyncio.Semaphore(_MOST_BINDINGS)
-        self._writes: set[asyncio.Task[None]] = set()
+        self._decided: deque[Callable[[], Coroutine[None, None, None]]] = deque()
+        self._unwritten = 0
+        self._writers = Crew(self._write_all, most=_MOST_BINDINGS, name="bindings")
         self._told: dict[str, str] = {}            # pod uid -> last message in its condition
         self._pods.subscribe(self._on_pod)
         self._nodes_informer.subscribe(self._on_node)
@@ -69,7 +75,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Nothing can be done now."""
-        return self._queue.idle and not self._writes and self._events.idle
+        return self._queue.idle and not self._unwritten and self._events.idle
 
     async def run(self) -> None:
         """Schedule until cancelled."""
@@ -87,9 +93,10 @@ class Scheduler:
                         await self._clock.sleep(0)
             finally:
                 self._queue.close()
-                for task in tuple(self._writes):
-                    task.cancel()
-                await asyncio.gather(*self._writes, return_exceptions=True)
+                await asyncio.gather(*self._writers.dismiss(), return_exceptions=True)
+                while self._decided:
+                    self._decided.popleft()
+                    self._written()
 
     def refusals(self, pod: core.Pod) -> dict[str, tuple[str, ...]]:
         """Why each node would not take the pod now; no reasons where one would. For those who ask why a pod waits:
@@ -144,27 +151,37 @@ class Scheduler:
     # ---------------------------------------------------------------------------------------------- the cycle
 
     def _schedule(self, info: PodInfo) -> None:
-        """Decide for one pod; what follows from it is written by a task that gives the binding slot back."""
+        """Decide for one pod; what follows from it is written by one of the crew, who gives the binding slot back."""
         result = self._cycle.schedule(info, self._nodes)
         match result:
             case Placement(node=node):
                 self._nodes.assume(info, node)
-                self._write(self._bind(info, node))
+                self._write(partial(self._bind, info, node))
             case Unschedulable():
                 found = Preemption(None, message="no nodes")
                 if result.misfits:
                     found = preempt(info, result, self._nodes, self._cycle, self._protected)
                 self._queue.fail(info, park=True)
-                self._write(self._refuse(info, result, found))
+                self._write(partial(self._refuse, info, result, found))
 
-    def _write(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._writes.add(task)
-        task.add_done_callback(self._finished)
+    def _write(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        self._unwritten += 1
+        self._decided.append(work)
+        self._writers.rouse()
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        """Also of a task that was cancelled before its first step."""
-        self._writes.discard(task)
+    async def _write_all(self) -> None:
+        """What one of the crew does."""
+        while self._decided:
+            work = self._decided.popleft()
+            if self._decided:
+                self._writers.rouse()
+            try:
+                await work()
+            finally:
+                self._written()
+
+    def _written(self) -> None:
+        self._unwritten -= 1
         self._bindings.release()
 
     async def _bind(self, info: PodInfo, node: str) -> None:

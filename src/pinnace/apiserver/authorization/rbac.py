@@ -15,8 +15,8 @@ from pinnace.apiserver.authentication.objects import Objects
 from pinnace.client.transport import User
 
 _KINDS = (rbac.ClusterRole, rbac.ClusterRoleBinding, rbac.Role, rbac.RoleBinding)
+_FOR_ALL = Decision(True, until=_KINDS)
 _MOST_REMEMBERED = 50_000
-_UNKNOWN: frozenset[str] = frozenset({"?"})      # no object's name
 _ACCOUNT_PREFIX = "system:serviceaccount:"
 
 Rules = tuple[rbac.PolicyRule, ...]
@@ -59,13 +59,16 @@ class RbacAuthorizer:
             user.name, user.groups, attributes.verb, attributes.group, attributes.resource, attributes.subresource,
             attributes.namespace, "" if attributes.resource else attributes.path,
         )  # fmt: skip
-        names = self._decisions.get(key, _UNKNOWN)
-        if names is _UNKNOWN:
+        try:
+            names = self._decisions[key]
+        except KeyError:
             names = allowed_names(self._index.rules(user, attributes.namespace), attributes)
             if len(self._decisions) >= _MOST_REMEMBERED:
                 self._decisions.clear()
             self._decisions[key] = names
-        return ALLOWED if names is None or attributes.name in names else NO_OPINION
+        if names is None:
+            return _FOR_ALL
+        return ALLOWED if attributes.name in names else NO_OPINION
 
     def rules(self, user: User, namespace: str) -> tuple[rbac.PolicyRule, ...]:
         """Every rule that the user has in the namespace, as SelfSubjectRulesReview lists them."""

@@ -17,6 +17,7 @@ from pinnace.apiserver.resources.strategy import (
     at_most_hundred,
     keep_status,
     non_negative_counts,
+    not_above_replicas,
     percent,
     percent_of,
     reset_status,
@@ -96,10 +97,7 @@ def validate_status(new: apps.Deployment, old: apps.Deployment) -> Iterator[Fiel
         status, "status", "observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas",
         "unavailableReplicas", "terminatingReplicas",
     )  # fmt: skip
-    replicas = status.replicas or 0
-    for word in ("updatedReplicas", "readyReplicas", "availableReplicas"):
-        if (getattr(status, word) or 0) > replicas:
-            yield invalid(f"status.{word}", getattr(status, word), "cannot be greater than status.replicas")
+    yield from not_above_replicas(status, "updatedReplicas", "readyReplicas", "availableReplicas")
     if (status.availableReplicas or 0) > (status.readyReplicas or 0):
         yield invalid(
             "status.availableReplicas", status.availableReplicas, "cannot be greater than readyReplicas"

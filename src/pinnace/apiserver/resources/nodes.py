@@ -56,7 +56,8 @@ def _resources(node: core.Node) -> Iterator[FieldError]:
 
 
 def validate_update(new: core.Node, old: core.Node) -> Iterator[FieldError]:
-    yield from _resources(new)
+    if (new.status.capacity, new.status.allocatable) != (old.status.capacity, old.status.allocatable):
+        yield from _resources(new)      # what is there was found good before
     seen: list[core.NodeAddress] = []
     for i, address in enumerate(new.status.addresses or ()):
         if address in seen:

@@ -25,15 +25,15 @@ from pinnace.apiserver.resources.podspec.warnings import of_template
 from pinnace.apiserver.resources.strategy import (
     keep_status,
     non_negative_counts,
+    not_above_replicas,
     reset_status,
     status_part,
 )
 from pinnace.apiserver.resources.workloads import SCALE, validate_template, validate_workload_selector
 
-_COUNTS = (
-    "replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration",
-    "terminatingReplicas",
-)  # fmt: skip
+# A ReplicationController counts all but one of what a ReplicaSet counts.
+_COUNTS_OF_OLD = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration")
+_COUNTS = (*_COUNTS_OF_OLD, "terminatingReplicas")
 
 
 def default(replica_set: apps.ReplicaSet) -> None:
@@ -57,10 +57,9 @@ def validate_update(new: apps.ReplicaSet, old: apps.ReplicaSet) -> Iterator[Fiel
 
 def validate_status(new: Any, _: Any) -> Iterator[FieldError]:
     status = new.status
-    yield from non_negative_counts(status, "status", *(word for word in _COUNTS if hasattr(status, word)))
-    for word in ("fullyLabeledReplicas", "readyReplicas", "availableReplicas"):
-        if (getattr(status, word) or 0) > (status.replicas or 0):
-            yield invalid(f"status.{word}", getattr(status, word), "cannot be greater than status.replicas")
+    counts = _COUNTS if isinstance(status, apps.ReplicaSetStatus) else _COUNTS_OF_OLD
+    yield from non_negative_counts(status, "status", *counts)
+    yield from not_above_replicas(status, "fullyLabeledReplicas", "readyReplicas", "availableReplicas")
     if (status.availableReplicas or 0) > (status.readyReplicas or 0):
         yield invalid(
             "status.availableReplicas", status.availableReplicas, "cannot be greater than readyReplicas"

@@ -15,10 +15,10 @@ from pinnace.api import names
 from pinnace.api.fields import FieldError, invalid, required, too_long
 
 _NOTHING: tuple[FieldError, ...] = ()
-# Written so that nothing is ever tried twice.
-_LABEL = re.compile(r"[a-z0-9]+(?:-+[a-z0-9]+)*\Z")
-_SUBDOMAIN = re.compile(r"[a-z0-9]+(?:(?:-+|\.)[a-z0-9]+)*\Z")
-_NAME_PART = re.compile(r"[A-Za-z0-9]+(?:[-_.]+[A-Za-z0-9]+)*\Z")
+# Written so that nothing is ever tried twice; the first part of each bounds the length.
+_LABEL = re.compile(r"(?=.{1,63}\Z)[a-z0-9]++(?:-++[a-z0-9]++)*+\Z")
+_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]++(?:(?:-++|\.)[a-z0-9]++)*+\Z")
+_NAME_PART = re.compile(r"(?=.{1,63}\Z)[A-Za-z0-9]++(?:[-_.]++[A-Za-z0-9]++)*+\Z")
 _ENV = re.compile(r"[ -<>-~]+\Z")
 _SEARCH = re.compile(r"[a-z0-9_](?:[-_a-z0-9]*[a-z0-9_])?(?:\.[a-z0-9_](?:[-_a-z0-9]*[a-z0-9_])?)*\Z")
 MAX_ID = (1 << 31) - 1
@@ -58,13 +58,11 @@ def is_ip(value: str) -> bool:
 
 
 def subdomain_messages(value: str) -> Sequence[str]:
-    if len(value) <= 253 and _SUBDOMAIN.match(value):
-        return ()
-    return names.dns_subdomain(value)
+    return () if _SUBDOMAIN.match(value) else names.dns_subdomain(value)
 
 
 def qualified_messages(value: str) -> Sequence[str]:
-    if "/" not in value and len(value) <= 63 and _NAME_PART.match(value):
+    if _NAME_PART.match(value):
         return ()
     return names.qualified_name(value)
 
@@ -74,13 +72,13 @@ def _found(path: str, value: Any, messages: Sequence[str]) -> list[FieldError]:
 
 
 def dns_label(path: str, value: str) -> Sequence[FieldError]:
-    if len(value) <= 63 and _LABEL.match(value):
+    if _LABEL.match(value):
         return _NOTHING
     return _found(path, value, names.dns_label(value))
 
 
 def dns_subdomain(path: str, value: str) -> Sequence[FieldError]:
-    if len(value) <= 253 and _SUBDOMAIN.match(value):
+    if _SUBDOMAIN.match(value):
         return _NOTHING
     return _found(path, value, names.dns_subdomain(value))
 
@@ -99,7 +97,7 @@ def qualified_name(path: str, value: str) -> Sequence[FieldError]:
 
 
 def label_value(path: str, value: str) -> Sequence[FieldError]:
-    if not value or (len(value) <= 63 and _NAME_PART.match(value)):
+    if not value or _NAME_PART.match(value):
         return _NOTHING
     return _found(path, value, names.label_value(value))
 

@@ -19,6 +19,7 @@ from pinnace.apiserver.resources.strategy import (
     at_most_hundred,
     keep_status,
     non_negative_counts,
+    not_above_replicas,
     percent,
     reset_status,
     status_part,
@@ -128,9 +129,7 @@ def validate_update(new: apps.StatefulSet, old: apps.StatefulSet) -> Iterator[Fi
 def validate_status(new: apps.StatefulSet, old: apps.StatefulSet) -> Iterator[FieldError]:
     status = new.status
     yield from non_negative_counts(status, "status", *_COUNTS, "observedGeneration", "collisionCount")
-    for word in ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"):
-        if (getattr(status, word) or 0) > (status.replicas or 0):
-            yield invalid(f"status.{word}", getattr(status, word), "cannot be greater than status.replicas")
+    yield from not_above_replicas(status, "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
     if (status.availableReplicas or 0) > (status.readyReplicas or 0):
         yield invalid(
             "status.availableReplicas", status.availableReplicas, "cannot be greater than status.readyReplicas"

@@ -42,6 +42,14 @@ def non_negative_counts(part: Any, path: str, *words: str) -> Iterator[FieldErro
             yield from rules.non_negative(f"{path}.{word}", count)
 
 
+def not_above_replicas(status: Any, *words: str) -> Iterator[FieldError]:
+    """`words`, at least two: counts of some of a workload's pods."""
+    replicas = status.replicas or 0
+    for word, count in zip(words, _values(*words)(status), strict=True):
+        if (count or 0) > replicas:
+            yield invalid(f"status.{word}", count, "cannot be greater than status.replicas")
+
+
 @cache
 def _values(*words: str) -> Callable[[Any], tuple[Any, ...]]:
     return attrgetter(*words)

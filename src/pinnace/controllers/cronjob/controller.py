@@ -23,6 +23,7 @@ from pinnace.controllers.cronjob.schedule import around
 from pinnace.controllers.owners import CONTROLLER, Owned, controller_reference, index_by_controller
 from pinnace.controllers.plan import NORMAL, WARNING, Create, Delete, Emit, Plan, Planner, Ref, Update
 
+_ENDED = ("Complete", "Failed")
 SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 
 
@@ -69,9 +70,9 @@ def _is_over(job: batch.Job) -> bool:
 class _Told(msgspec.Struct, gc=False):
     """The jobs told apart: those that run, and how the others ended."""
 
-    running: list[batch.Job]
-    complete: list[batch.Job]
-    failed: list[batch.Job]
+    running: list[batch.Job] = []
+    complete: list[batch.Job] = []
+    failed: list[batch.Job] = []
 
 
 def decide(seen: Seen, now: datetime) -> Plan:
@@ -95,7 +96,7 @@ def decide(seen: Seen, now: datetime) -> Plan:
         planner.do(Emit(WARNING, reason, f"unparseable schedule {cron_job.spec.schedule!r}: {error}"))
         return planner.plan(unsaid, final=bool(surplus or unsaid))
     if following is not None:
-        planner.after((following - now).total_seconds())
+        planner.after(following - now)
     due = _due(current, latest)
     if surplus or unsaid:
         return planner.plan(unsaid, final=due is None)
@@ -111,15 +112,14 @@ def upcoming(cron_job: batch.CronJob, now: datetime) -> datetime | None:
 
 
 def _tell_apart(jobs: Sequence[batch.Job]) -> _Told:
-    told = _Told([], [], [])
+    told = _Told()
     for job in jobs:
-        ended = _ended(job)
-        if ended is None:
-            told.running.append(job)
-        elif ended.type == "Complete":
-            told.complete.append(job)
+        for condition in job.status.conditions or ():
+            if condition.status == "True" and condition.type in _ENDED:
+                (told.complete if condition.type == "Complete" else told.failed).append(job)
+                break
         else:
-            told.failed.append(job)
+            told.running.append(job)
     return told
 
 
@@ -128,7 +128,7 @@ def _status(
 ) -> batch.CronJobStatus:
     """Which jobs run, when the last was due, when one last succeeded: all of it as the jobs themselves say."""
     old = cron_job.status
-    known = {reference.uid: reference for reference in old.active or ()}
+    known = {reference.uid: reference for reference in old.active} if old.active else {}
     if known:
         _tell_of_ended(known, jobs, planner)
     last = old.lastScheduleTime
@@ -144,7 +144,7 @@ def _status(
         if completed and (success is None or completed > success):
             success = completed
     return batch.CronJobStatus(
-        active=[known.get(job.metadata.uid) or _reference(job) for job in told.running] or None,
+        active=[known.get(job.metadata.uid) or _reference(job) for job in told.running] if told.running else None,
         lastScheduleTime=last,
         lastSuccessfulTime=success,
     )
@@ -170,7 +170,7 @@ def _in_utc(stamp: str) -> str:
 
 def _ended(job: batch.Job) -> batch.JobCondition | None:
     for condition in job.status.conditions or ():
-        if condition.status == "True" and condition.type in ("Complete", "Failed"):
+        if condition.status == "True" and condition.type in _ENDED:
             return condition
     return None
 

@@ -116,10 +116,14 @@ class _Times:
 
     def around(self, moment: datetime) -> tuple[datetime | None, datetime | None]:
         latest, following = self._latest, self._following
+        if latest is not None and following is not None and latest <= moment:
+            if moment < following:
+                return latest, following
+            latest, following = following, self._schedule.after(following)      # as time goes on, this is the next
         if latest is None or following is None or not latest <= moment < following:
             minute = moment.replace(second=0, microsecond=0)
-            self._latest = latest = self._schedule.latest(minute)
-            self._following = following = self._schedule.after(minute)
+            latest, following = self._schedule.latest(minute), self._schedule.after(minute)
+        self._latest, self._following = latest, following
         return latest, following
 
 

@@ -173,7 +173,7 @@ def _finished(place: _Place, planner: Planner, now: datetime) -> list[Action]:
             continue
         age = now - podlib.created(pod, now)
         if phase == "Failed" and age < timedelta(seconds=_FAILED_SECONDS):
-            planner.after(_FAILED_SECONDS - age.total_seconds())
+            planner.after(timedelta(seconds=_FAILED_SECONDS) - age)
             continue
         where = f"{phase.lower()} daemon pod {pod.metadata.namespace}/{pod.metadata.name}"
         text = f"Found {where} on node {place.node.metadata.name}, will try to "
@@ -298,7 +298,7 @@ def _with_status(
         updated += _hash_of(first) == digest
         at = podlib.available_at(first, min_ready) if min_ready else None
         if at is not None and at > now:
-            planner.after((at - now).total_seconds())
+            planner.after(at - now)
     status = msgspec.structs.replace(
         daemon_set.status,
         desiredNumberScheduled=desired,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 from msgspec.structs import replace
@@ -98,7 +98,7 @@ class DeploymentController:
 
     def _of_finished_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
         """A recreating deployment waits for the last pod of its old replica sets."""
-        if event.new is not None and not podlib.is_finished(event.new):
+        if event.new is not None and event.new.status.phase not in podlib.FINISHED:
             return ()
         pod = event.old if event.new is None else event.new
         owner = controller_of(pod)
@@ -257,7 +257,7 @@ def _status(rollout: _Rollout, status: apps.DeploymentStatus, now: datetime) -> 
     if current is not None and current.reason != state.TIMED_OUT and not state.is_complete(deployment, status):
         left = state.deadline_left(deployment, current, now)
         if left is not None:
-            planner.after(max(0.0, left.total_seconds()) + 1.0)
+            planner.after(max(left, timedelta()) + timedelta(seconds=1))
     if status == deployment.status:
         return planner.plan()
     # Once it is complete, what is left of earlier rollouts may be cleaned up.

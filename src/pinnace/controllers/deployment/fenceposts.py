@@ -35,12 +35,12 @@ def scaled(value: int | str | None, total: int, *, up: bool) -> int:
 
 
 def _resolved(deployment: apps.Deployment) -> tuple[int, int]:
-    strategy = deployment.spec.strategy if deployment.spec is not None else None
-    rolling = strategy.rollingUpdate if strategy is not None else None
-    wanted = replicas_of(deployment)
-    if rolling is None:
+    strategy, wanted = deployment.spec.strategy, replicas_of(deployment)
+    if strategy.type not in (None, "", "RollingUpdate"):
+        return 0, 0
+    if strategy.rollingUpdate is None:
         return _bounds("25%", "25%", wanted)
-    return _bounds(rolling.maxSurge, rolling.maxUnavailable, wanted)
+    return _bounds(strategy.rollingUpdate.maxSurge, strategy.rollingUpdate.maxUnavailable, wanted)
 
 
 @lru_cache(maxsize=1024)
@@ -48,15 +48,12 @@ def _bounds(surge: int | str | None, unavailable: int | str | None, wanted: int)
     more, fewer = scaled(surge, wanted, up=True), scaled(unavailable, wanted, up=False)
     if more == 0 and fewer == 0:
         fewer = 1   # validation forbids zero for both; percentages may still round to it
-    return more, fewer
+    return more, min(fewer, wanted)
 
 
 def max_surge(deployment: apps.Deployment) -> int:
-    return _resolved(deployment)[0] if is_rolling(deployment) else 0
+    return _resolved(deployment)[0]
 
 
 def max_unavailable(deployment: apps.Deployment) -> int:
-    wanted = replicas_of(deployment)
-    if not is_rolling(deployment) or wanted == 0:
-        return 0
-    return min(_resolved(deployment)[1], wanted)
+    return _resolved(deployment)[1]

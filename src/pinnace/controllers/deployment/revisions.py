@@ -39,12 +39,8 @@ def template_hash(template: core.PodTemplateSpec, collisions: int) -> str:
     return "".join(NAME_ALPHABET[ord(digit) % len(NAME_ALPHABET)] for digit in str(value))
 
 
-def same_template(a: core.PodTemplateSpec | None, b: core.PodTemplateSpec | None) -> bool:
-    """Whether two templates make the same pods; the hash label does not count."""
-    return a is not None and b is not None and a.spec == b.spec and _without_hash(a) == _without_hash(b)
-
-
 def _without_hash(template: core.PodTemplateSpec) -> meta.ObjectMeta:
+    """Its metadata but for the hash label: two templates that agree in this and the spec make the same pods."""
     data = template.metadata or meta.ObjectMeta()
     labels = {key: value for key, value in (data.labels or {}).items() if key != HASH_LABEL} or None
     return msgspec.structs.replace(data, labels=labels)
@@ -57,8 +53,11 @@ def by_age(sets: Iterable[apps.ReplicaSet]) -> list[apps.ReplicaSet]:
 
 def find_new(deployment: apps.Deployment, sets: Sequence[apps.ReplicaSet]) -> apps.ReplicaSet | None:
     """The replica set of the deployment's present template: the oldest, should there be several."""
-    template = deployment.spec.template if deployment.spec is not None else None
-    alike = [rs for rs in sets if rs.spec is not None and same_template(rs.spec.template, template)]
+    template = deployment.spec.template
+    data = _without_hash(template)
+    alike = [
+        rs for rs in sets if rs.spec.template.spec == template.spec and _without_hash(rs.spec.template) == data
+    ]
     return alike[0] if len(alike) == 1 else next(iter(by_age(alike)), None)
 
 

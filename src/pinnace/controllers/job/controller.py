@@ -188,10 +188,10 @@ def _ending(
     limit = 6 if job.spec.backoffLimit is None else job.spec.backoffLimit
     if told.failures > limit or _restarted_too_often(job, told, limit):
         return _Ending("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-    left = _deadline_left(job, now)
+    left = _deadline_left(job, now) if job.spec.activeDeadlineSeconds is not None else None
     if left is not None and left <= timedelta():
         return _Ending("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
-    by_index = _index_ending(job, told) if tally.is_indexed(job) else None
+    by_index = _index_ending(job, told) if job.spec.completionMode == "Indexed" else None
     if by_index is not None:
         return by_index
     wanted = job.spec.completions
@@ -293,10 +293,10 @@ def _go_on(
     job: batch.Job, status: batch.JobStatus, told: Tally, pods: Sequence[core.Pod], now: datetime
 ) -> Plan:
     planner = Planner()
-    if not job.spec.suspend:
+    if job.spec.activeDeadlineSeconds is not None:
         left = _deadline_left(job, now)
         if left is not None:
-            planner.after(left.total_seconds())
+            planner.after(left)
     counting = _count(job, status, told)
     if counting is not None:
         return counting
@@ -352,7 +352,7 @@ def _manage(
     else:
         left = tally.backoff_left(pods, now)
         if left > timedelta():
-            planner.after(left.total_seconds())
+            planner.after(left)
             return ()
         resting = set()
     return tuple(_creations(job, told, min(missing, _AT_ONCE), resting))
@@ -369,7 +369,7 @@ def _resting(pods: Sequence[core.Pod], planner: Planner, now: datetime) -> set[i
     for index, own in by_index.items():
         left = tally.backoff_left(own, now)
         if left > timedelta() and not any(map(podlib.is_active, own)):
-            planner.after(left.total_seconds())
+            planner.after(left)
             resting.add(index)
     return resting
 

@@ -60,7 +60,7 @@ def recorded(noted: batch.UncountedTerminatedPods | None) -> frozenset[str]:
 def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
     status, noted = job.status, job.status.uncountedTerminatedPods
     known = recorded(noted)
-    done = indexes.parse(status.completedIndexes) if is_indexed(job) else None
+    done = indexes.parse(status.completedIndexes) if job.spec.completionMode == "Indexed" else None
     active, terminating, succeeded, failed, ignored = [], [], [], [], []   # type: ignore[var-annotated]  # five of a kind
     failure = ""
     for pod in pods:
@@ -81,7 +81,7 @@ def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
             failure = failure or verdict.message
             (failed if verdict.counts else ignored).append(pod)
     successes, failures = (status.succeeded or 0) + len(succeeded), (status.failed or 0) + len(failed)
-    if noted is not None:
+    if noted is not None and known:
         successes += len(noted.succeeded or ())
         failures += len(noted.failed or ())
     if done is not None:

@@ -303,7 +303,7 @@ def _wake_when_available(state: _Set, planner: Planner) -> None:
     for pod in state.places.values() if min_ready else ():
         at = podlib.available_at(pod, min_ready) if pod is not None else None
         if at is not None and at > state.now:
-            planner.after((at - state.now).total_seconds())
+            planner.after(at - state.now)
 
 
 def _status(state: _Set, pods: list[core.Pod]) -> apps.StatefulSetStatus:

@@ -126,7 +126,7 @@ def machine_lost(state: State, now: float, drift: float) -> State:
         c if c.state is ContainerState.EXITED else _ended(c, LOST, now + drift) for c in state.containers
     )  # fmt: skip
     return replace(
-        state, containers=dead, sandboxes=tuple(replace(s, state=SandboxState.NOTREADY) for s in state.sandboxes),
+        state, containers=dead, sandboxes=tuple(_stopped(s) for s in state.sandboxes),
         starting=None, endings={}, pulls={}, waiting={}, memory={},
         doom=None if state.doom is None or state.doom.deleted else state.doom,
     )  # fmt: skip
@@ -196,6 +196,16 @@ def _sandbox(pod: core.Pod, place: Place, attempt: int, now: float) -> Sandbox:
     identity = PodIdentity(about.name or "", about.namespace or "", about.uid or "", attempt)
     ips = () if pod.spec.hostNetwork else (place.pod_ip,)
     return Sandbox(f"{about.uid}-{attempt}", identity, SandboxState.READY, now, "", {}, {}, ips)
+
+
+def _stopped(sandbox: Sandbox) -> Sandbox:
+    return sandbox if sandbox.state is SandboxState.NOTREADY else replace(sandbox, state=SandboxState.NOTREADY)
+
+
+def _is_first_start(steps: tuple[pod_plan.Step, ...]) -> bool:
+    """That a container is started which has not run: all else of the plan is as it would be if asked again."""
+    step = steps[0]
+    return isinstance(step, pod_plan.StartContainer) and step.crashed_at is None and not steps[1:]
 
 
 def _made(
@@ -336,14 +346,17 @@ class _Machine:
             if plan.waiting:
                 self._note_waiting(plan.waiting)
             self.terminal = plan.terminal
-            if not plan.steps:
-                due = self._due()
-                if plan.again is None:
-                    return due
-                # A hair later where the clock is off: the difference is rounded, and must not fall short.
-                return min(due, plan.again - self.place.drift + 1e-6 if self.place.drift else plan.again)
             for step in plan.steps:
                 self._perform(step)
+            if plan.terminal:
+                self._close()
+            elif plan.steps and not (self.starting is not None and _is_first_start(plan.steps)):
+                continue
+            due = self._due()
+            if plan.again is None:
+                return due
+            # A hair later where the clock is off: the difference is rounded, and must not fall short.
+            return min(due, plan.again - self.place.drift + 1e-6 if self.place.drift else plan.again)
         raise RuntimeError(f"the plan of pod {self.pod.metadata.namespace}/{self.pod.metadata.name} has no end")
 
     def _is_over(self) -> bool:
@@ -353,6 +366,11 @@ class _Machine:
         self.starting, self.sandboxes = None, []
         self.terminal = self.finished = True
         return True
+
+    def _close(self) -> None:
+        """Nothing runs or will: that sandboxes are stopped and volumes go takes no time here."""
+        self.sandboxes = [_stopped(s) for s in self.sandboxes]
+        self.mounted = False
 
     def _note_end(self) -> None:
         """A pod that is deleted, has ended, or was declared so by somebody, is not started again."""
@@ -399,7 +417,7 @@ class _Machine:
                     self._tell("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
                 self.sandboxes.insert(0, _sandbox(self.pod, self.place, attempt, self.now))
             case pod_plan.StopSandbox(id):
-                self.sandboxes = [replace(s, state=SandboxState.NOTREADY) if s.id == id else s for s in self.sandboxes]
+                self.sandboxes = [_stopped(s) if s.id == id else s for s in self.sandboxes]
             case pod_plan.RemoveSandbox(id):
                 # Its containers stay: the last status is made from them.
                 self.sandboxes = [s for s in self.sandboxes if s.id != id]

@@ -2,7 +2,7 @@
 
 `prepare` looks at the pod once a cycle and says whether the plugin has anything to say about it; `filter` and
 `score` are then asked for each node. All are pure. A plugin that is `local` decides by the pod and the one node
-alone: what it says is remembered until the node changes.
+alone: what it prepares holds for all pods of one shape, what it says is remembered until the node changes.
 """
 
 from __future__ import annotations

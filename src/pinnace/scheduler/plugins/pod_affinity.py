@@ -38,14 +38,16 @@ class InterPodAffinity(Base):
     def prepare(self, pod: PodInfo, nodes: Nodes) -> Any:
         affinity = pod.pod.spec.affinity
         concerned = affinity is not None and (affinity.podAffinity is not None or affinity.podAntiAffinity is not None)
-        state = _State()
+        forbidden: set[Domain] = set()
         for node, other in nodes.with_anti_affinity():
             for term in other.anti_affinity:
                 if term_matches(term, other.pod, pod.pod):
-                    _add_domain(state.forbidden, term, node)
-        if not concerned:
-            return state if state.forbidden else None
-        _collect(state, pod, nodes)
+                    _add_domain(forbidden, term, node)
+        if not concerned and not forbidden:
+            return None
+        state = _State(forbidden=forbidden)
+        if concerned:
+            _collect(state, pod, nodes)
         return state
 
     def filter(self, state: _State, pod: PodInfo, node: NodeInfo) -> Sequence[Misfit]:
