@@ -176,6 +176,20 @@ def test_a_deployment_stays_available() -> None:
     assert story.broken() == ["a deployment stays available"]
 
 
+@pytest.mark.parametrize(("rolling", "broken"), [(True, []), (False, ["a deployment stays available"])])
+def test_a_rollout_that_is_made_smaller_shrinks_in_proportion(rolling: bool, broken: list[str]) -> None:
+    story, controller = Story(), "replicaset-controller"
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    story.write("apps/deployments", owned("deploy", "web", replicas=4, strategy=strategy))
+    story.write("apps/replicasets", owned("rs", "old", "web", replicas=3))
+    story.write("apps/replicasets", owned("rs", "new", "web", replicas=2 if rolling else 0))
+    for name in "abc":
+        story.write("pods", serving(name, owner="old"))
+    story.write("apps/deployments", owned("deploy", "web", replicas=3, strategy=strategy))
+    story.write("pods", serving("a", owner="old", **DELETING), by=controller)
+    assert story.broken() == broken
+
+
 def test_a_replica_set_makes_no_pod_too_many() -> None:
     story, controller = Story(), "replicaset-controller"
     story.write("apps/replicasets", owned("rs", "web", replicas=2))

@@ -263,6 +263,14 @@ def _scaled(value: Any, total: int, *, up: bool) -> int:
     return int(text)
 
 
+def _shrinks(step: Step) -> bool:
+    """Somebody wants a deployment with fewer pods."""
+    if step.plural != "deployments" or step.old is None or step.new is None:
+        return False
+    before, after = step.old.spec.replicas, step.new.spec.replicas
+    return bool((1 if before is None else before) > (1 if after is None else after))
+
+
 class Surge:
     """A rolling update never asks for more pods in all than replicas + maxSurge: as the sum of what its replica sets
     are asked to have, which is what upstream's controller limits; pods that are still going come on top.
@@ -294,8 +302,10 @@ class Availability:
     """A rolling update itself never takes a serving pod if fewer than replicas - maxUnavailable would be left.
 
     As its controllers see it: for `LAG` seconds after somebody else (an eviction, a lost node, a preemption, a user)
-    has taken or broken a serving pod, they may not know yet, here as upstream.
-    https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#max-unavailable"""
+    has taken or broken a serving pod, they may not know yet, here as upstream. Nor does the promise hold for who makes
+    a deployment smaller in the middle of a rollout: all its replica sets shrink in proportion, whose pods serve or not.
+    https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#max-unavailable
+    https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#proportional-scaling"""
 
     name = "a deployment stays available"
 
@@ -305,6 +315,8 @@ class Availability:
 
     def broken(self, world: World, step: Step) -> Iterator[str]:
         self._deployments.note(step)
+        if _shrinks(step) and sum(1 for rs in world.owned(step.new.metadata.uid, "replicasets") if rs.spec.replicas) > 1:
+            self._disturbed[step.new.metadata.uid] = step.at
         if step.plural != "pods" or step.old is None or not is_serving(step.old):
             return
         if step.new is not None and is_serving(step.new):
