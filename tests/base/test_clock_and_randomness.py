@@ -41,6 +41,19 @@ def test_a_loops_clock_is_virtual_where_the_loop_is() -> None:
         assert runner.run(run()) == (86400, timedelta(days=1))
 
 
+def test_a_sleep_that_is_given_up_leaves_no_timer() -> None:
+    async def run() -> list[object]:
+        loop = asyncio.get_running_loop()
+        sleeper = asyncio.create_task(LoopClock(START, loop).sleep(3600))
+        await asyncio.sleep(0)
+        sleeper.cancel()
+        await asyncio.gather(sleeper, return_exceptions=True)
+        return [timer for timer in loop._scheduled if not timer.cancelled()]         # type: ignore[attr-defined]
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(run()) == []
+
+
 async def test_a_manual_clock_moves_when_told() -> None:
     clock = ManualClock(START)
     assert (clock.now(), clock.monotonic()) == (START, 0)

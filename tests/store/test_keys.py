@@ -22,5 +22,5 @@ def test_whatever_comes_and_goes_between_two_looks(between: int) -> None:
                 keys.remove(key)
             else:
                 there.add(key)
-                keys.add(key)
+                keys.new[key] = None
         assert keys.sorted() == sorted(there)

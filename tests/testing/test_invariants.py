@@ -289,7 +289,7 @@ class Amnesiac(MemoryStore):
     """Acknowledges a write, and loses it later."""
 
     def lose(self, key: str) -> None:
-        self._history._live.pop(key)
+        self._history.live.pop(key)
         self._history._keys.remove(key)
 
 

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
 import anyio.to_thread
 import pytest
 
-from pinnace.testing.loop import OutsideWorld, Stuck, simulate
+from pinnace.testing.loop import OutsideWorld, Stuck, VirtualClock, simulate
 
+_START = datetime(2026, 1, 1, tzinfo=UTC)
 _TRACE = """
 import asyncio
 from pinnace.testing.loop import simulate
@@ -111,6 +113,32 @@ def test_a_turn_is_just_as_asyncio_makes_it(seed: int) -> None:
         return seen, loop.steps         # type: ignore[attr-defined]
 
     assert simulate(lambda: busy(False), seed=seed) == simulate(lambda: busy(True), seed=seed)
+
+
+def test_what_a_callback_raises_is_told_and_stops_nothing() -> None:
+    async def fail() -> list[tuple[str, str, type[object]]]:
+        loop, told = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        loop.call_soon(int, "now")
+        loop.call_later(1, int, "later")
+        loop.call_later(1, told.append, None).cancel()
+        await asyncio.sleep(2)
+        return [(context["message"][:21], str(context["exception"])[-7:], type(context["handle"])) for context in told]
+
+    now, later = simulate(fail)
+    assert now[:2] == ("Exception in callback", ": 'now'")
+    assert later[:2] == ("Exception in callback", "'later'") and issubclass(later[2], asyncio.TimerHandle)
+
+
+def test_a_clock_goes_with_its_loop() -> None:
+    async def hour() -> list[object]:
+        clock = VirtualClock(_START, asyncio.get_running_loop())       # type: ignore[arg-type]
+        begun, at = clock.now(), clock.monotonic()
+        await clock.sleep(3600)
+        await clock.sleep(0)
+        return [begun, clock.now() - begun, clock.monotonic() - at, clock.now() is clock.now()]
+
+    assert simulate(hour) == [_START, timedelta(hours=1), 3600, True]
 
 
 def test_what_can_never_happen_is_said() -> None:

@@ -256,7 +256,7 @@ class WatchCache:
             self._keys.remove(key)
         else:
             if previous is None:
-                self._keys.add(key)
+                self._keys.new[key] = None
             self.entries[key] = entry
         if self.indexed:
             self._reindex(key, None if type == "DELETED" else entry, previous)
@@ -332,12 +332,15 @@ class WatchCache:
 
     def _concerned(self, event: Event) -> list[Joined]:
         """The watchers of everything, of its namespace, and of the values that it has or had."""
-        scopes = [_EVERYTHING, ("namespace", event.entry.object.metadata.namespace or "")]
+        namespace = event.entry.object.metadata.namespace or ""
+        found = [*self._of_all, *self._joined.get(("namespace", namespace), ())]
         for field, value in self.indexed.items():
             after = value(event.entry.object)
             before = value(event.previous.object) if event.previous is not None else after
-            scopes += [(field, after)] if before == after else [(field, after), (field, before)]
-        return [joined for scope in scopes for joined in self._joined.get(scope, ())]
+            found += self._joined.get((field, after), ())
+            if before != after:
+                found += self._joined.get((field, before), ())
+        return found
 
     def _reindex(self, key: str, entry: Entry | None, previous: Entry | None) -> None:
         """Most changes leave the indexed fields as they were."""

@@ -92,8 +92,18 @@ class Feed:
     def _changed(self, change: Change) -> None:
         if self._broken:
             return
+        key, revision, value = change.key, change.revision, change.value
         try:
-            self._apply(change)
+            own = self._own.pop(key, None) if value is not None else None
+            if own is None or own[0] is not value:
+                self._take(change)
+            else:
+                value, obj, cache = own
+                previous = cache.entries.get(key)
+                obj.metadata.resourceVersion = str(revision)
+                created = previous.created if previous is not None else revision
+                entry = Entry(key, obj, value, revision, created, cache.form)
+                cache.apply(Event("ADDED" if previous is None else "MODIFIED", revision, entry, previous), self._kept)
         except Exception:
             # The caches may be wrong now. Until they are filled anew they stand still, and writers wait.
             log.exception("the feed of the watch cache broke; filling it anew")
@@ -101,7 +111,7 @@ class Feed:
             self._stop()
             self._task = asyncio.create_task(self._refill(), name="apiserver-feed")
             return
-        revision = self.revision = change.revision
+        self.revision = revision
         if not revision % _MARK_REVISIONS:
             self._mark(revision)
         if self._waiting:
@@ -173,30 +183,18 @@ class Feed:
         self._places[directory] = found
         return found
 
-    def _apply(self, change: Change) -> None:
+    def _take(self, change: Change) -> None:
+        """A deletion, or a value of which only the bytes are known."""
         key, revision, value = change.key, change.revision, change.value
+        cache = self._cache(key)
+        if cache is None:
+            return
+        previous = cache.entries.get(key)
         if value is None:
-            cache = self._cache(key)
-            previous = cache.entries.get(key) if cache is not None else None
-            if cache is not None and previous is not None:
+            if previous is not None:
                 cache.apply(Event("DELETED", revision, previous, previous), self._kept)
             return
-        own = self._own.pop(key, None)
-        obj: Any = None
-        if own is not None and own[0] is value:
-            _, obj, cache = own
-        else:
-            cache = self._cache(key)
-            if cache is None:
-                return
-        previous = cache.entries.get(key)
-        created = previous.created if previous is not None else revision
-        entry: Entry | None
-        if obj is not None:
-            obj.metadata.resourceVersion = str(revision)
-            entry = Entry(key, obj, value, revision, created, cache.form)
-        else:
-            entry = readable(cache, Stored(key, value, created, revision))
+        entry = readable(cache, Stored(key, value, previous.created if previous is not None else revision, revision))
         if entry is not None:
             type = "MODIFIED" if previous is not None else "ADDED"
             cache.apply(Event(type, revision, entry, previous), self._kept)

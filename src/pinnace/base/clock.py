@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -47,6 +48,7 @@ class LoopClock:
     """A clock that follows the running loop's time, from a given start: virtual where the loop's time is."""
 
     def __init__(self, start: datetime, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._start = start
         self.monotonic: Callable[[], float] = loop.time
         self._zero = loop.time()
@@ -60,7 +62,27 @@ class LoopClock:
         return self._now
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds if seconds > 0.0 else 0.0)
+        if seconds <= 0.0:
+            await _turn()
+            return
+        over: asyncio.Future[None] = self._loop.create_future()
+        timer = self._loop.call_later(seconds, _end, over)
+        try:
+            await over
+        except BaseException:
+            timer.cancel()
+            raise
+
+
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Let the loop make a turn."""
+    yield
+
+
+def _end(over: asyncio.Future[None]) -> None:
+    if not over.done():
+        over.set_result(None)
 
 
 class ManualClock:

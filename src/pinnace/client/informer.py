@@ -276,8 +276,7 @@ class Cache(Generic[K]):
 
     def _seen(self, revision: int) -> None:
         self._revision = revision
-        if self._waiting or self._conditions:
-            self._wake(revision)
+        self._wake(revision)
 
     def _wake(self, revision: int) -> None:
         """Those who wait for a revision, or for what holds now."""
@@ -427,13 +426,37 @@ class Informer(Generic[K]):
         return self._take(Ended()) or self.clock.monotonic() - started < _SHORT_WATCH
 
     def _told(self, type: str, obj: Any, revision: int) -> None:
-        """One event, in the call that made it; what `advance` makes of a batch of one."""
-        self._direct = revision
-        self._apply(type, obj)
-        cache = self.cache
-        cache._revision = revision
-        if cache._waiting or cache._conditions:
-            cache._wake(revision)
+        """Take in one event, in the call that made it. Whether an object is new is seen in the cache, not in the
+        event. `revision`: where the cache stands then; 0 where others follow, and `_seen` behind them."""
+        cache, after = self.cache, obj.metadata
+        key = (after.namespace or "", after.name or "")
+        old: Any = cache._objects.get(key)
+        if type != "MODIFIED" and type != "ADDED":
+            if type == "DELETED":
+                self._delete(key, obj)
+            elif type != "BOOKMARK":
+                log.error("watching %s: event of unknown type %r", self.kind.__name__, type)
+        elif old is None or old.metadata.resourceVersion != after.resourceVersion:
+            if old is not None and old.metadata.uid != after.uid:   # deleted and made anew while no watch was open
+                self._delete(key, None)
+                old = None
+            cache._objects[key] = obj
+            if old is None:
+                cache._namespaces.setdefault(key[0], {})[key] = None
+            for index in cache._kept:
+                values = tuple(index.of(obj))
+                if values != index.values.get(key, ()):     # most changes are about something else
+                    index.put(key, values)
+            event = Added(obj) if old is None else Updated(obj, old)
+            for handler in self._to_tell:
+                try:
+                    handler(event)
+                except Exception:
+                    self._failed()
+        if revision:
+            self._direct = cache._revision = revision
+            if cache._waiting or cache._conditions:
+                cache._wake(revision)
 
     def _stand(self) -> None:
         """Let the state say what was told directly: asked for when a watch ends, not with each event."""
@@ -450,7 +473,7 @@ class Informer(Generic[K]):
                 self._replace(items, revision)
             case Apply(events, revision):
                 for event in events:
-                    self._apply(event.type, event.object)
+                    self._told(event.type, event.object, 0)
                 self.cache._seen(revision_number(revision))
             case None:
                 pass
@@ -464,41 +487,9 @@ class Informer(Generic[K]):
         for key in [key for key in self.cache._objects if key not in present]:
             self._delete(key, None)
         for obj in items:
-            self._apply("ADDED", obj)
+            self._told("ADDED", obj, 0)
         self.cache._seen(revision_number(revision))
         self.cache._synced.set()
-
-    def _apply(self, type: str, obj: Any) -> None:
-        """One event; whether an object is new is seen in the cache, not in the event."""
-        if type != "MODIFIED" and type != "ADDED":
-            if type == "DELETED":
-                self._delete(key_of(obj), obj)
-            elif type != "BOOKMARK":
-                log.error("watching %s: event of unknown type %r", self.kind.__name__, type)
-            return
-        after, cache = obj.metadata, self.cache
-        key = (after.namespace or "", after.name or "")
-        old: Any = cache._objects.get(key)
-        if old is not None:
-            before = old.metadata
-            if before.resourceVersion == after.resourceVersion:
-                return
-            if before.uid != after.uid:   # deleted and made anew while no watch was open
-                self._delete(key, None)
-                old = None
-        cache._objects[key] = obj
-        if old is None:
-            cache._namespaces.setdefault(key[0], {})[key] = None
-        for index in cache._kept:
-            values = tuple(index.of(obj))
-            if values != index.values.get(key, ()):     # most changes are about something else
-                index.put(key, values)
-        event = Added(obj) if old is None else Updated(obj, old)
-        for handler in self._to_tell:
-            try:
-                handler(event)
-            except Exception:
-                self._failed()
 
     def _delete(self, key: Key, last: K | None) -> None:
         old = self.cache._remove(key)

@@ -82,7 +82,7 @@ class History:
         self.revision = 0
         self.compacted = 0                              # reads and watches from here on are answered
         self._bounds = bounds
-        self._live: dict[str, Entry] = {}
+        self.live: dict[str, Entry] = {}                # for reading
         self._keys = SortedKeys()                       # of the live entries
         self._log: list[Change] = []                    # revisions compacted+1 … revision, one each
         self._causes: dict[int, tuple[str, Cause]] = {}  # of earlier ones; with the key that was written
@@ -101,13 +101,13 @@ class History:
 
     def entry(self, key: str, at: int | None) -> Entry | None:
         if at is None or at == self.revision:
-            return self._live.get(key)
+            return self.live.get(key)
         self._check(at)
         return self._at(key, at)
 
     def check(self, key: str, value: bytes | None, expect: int | None) -> Entry | None:
         """What the key holds, if a commit's demand holds; deleting what is not there never does. Raises Conflict."""
-        actual = self._live.get(key)
+        actual = self.live.get(key)
         if actual is None:
             if value is None or expect:
                 raise Conflict(key, None)
@@ -127,11 +127,11 @@ class History:
         end = max(start, _end(keys, prefix))
         if not before:
             stop = min(end, start + limit) if limit else end
-            entries = tuple(map(self._live.__getitem__, keys[start:stop]))
+            entries = tuple(map(self.live.__getitem__, keys[start:stop]))
             return Page(entries, moment, stop < end, end - stop)
         found = [
             entry for key in keys[start:end]
-            if (entry := before[key] if key in before else self._live[key]) is not None
+            if (entry := before[key] if key in before else self.live[key]) is not None
         ]  # fmt: skip
         shown = found[:limit] if limit else found
         return Page(tuple(shown), moment, len(shown) < len(found), len(found) - len(shown))
@@ -166,7 +166,7 @@ class History:
             raise Compacted(at, self.compacted)
 
     def _at(self, key: str, at: int) -> Entry | None:
-        entry = self._live.get(key)
+        entry = self.live.get(key)
         for change in reversed(self._log):
             if change.revision <= at:
                 break
@@ -181,12 +181,12 @@ class History:
     ) -> None:
         """Take in the commit of the next revision, and tell the watchers. `previous`: what the key holds."""
         if value is None:
-            del self._live[key]
+            del self.live[key]
             self._keys.remove(key)
         else:
             if previous is None:
-                self._keys.add(key)
-            self._live[key] = Entry(key, value, revision if previous is None else previous.created, revision)
+                self._keys.new[key] = None
+            self.live[key] = Entry(key, value, revision if previous is None else previous.created, revision)
             self._bytes += len(value)
             if self._bytes > self._bounds.nbytes:
                 self.look_at = revision
@@ -203,16 +203,16 @@ class History:
 
     def restore(self, entry: Entry, cause: Cause | None) -> None:
         """Take in an entry that was there before the history that is kept; only before any `apply`."""
-        if entry.key not in self._live:
-            self._keys.add(entry.key)
-        self._live[entry.key] = entry
+        if entry.key not in self.live:
+            self._keys.new[entry.key] = None
+        self.live[entry.key] = entry
         if cause is not None:
             self._causes[entry.modified] = entry.key, bounded(cause)
 
     def remember(self, revision: int, key: str, cause: Cause) -> bool:
         """Take in a cause that had been kept without its value; only after all `restore` and before any `apply`.
         False, if it is no longer of use: the key is gone, or has begun anew."""
-        entry = self._live.get(key)
+        entry = self.live.get(key)
         if entry is None or not entry.created <= revision < entry.modified:
             return False
         self._remembered.setdefault(key, []).append(revision)

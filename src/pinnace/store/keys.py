@@ -13,32 +13,25 @@ _FEW = 100         # changes made one by one; for more it takes less to sort the
 
 
 class SortedKeys:
-    """A set of keys."""
+    """A set of keys. What is put into `new` and is not there yet, is there from then on."""
 
-    __slots__ = ("_gone", "_new", "_sorted")
+    __slots__ = ("_gone", "_sorted", "new")
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._sorted = sorted(keys)
-        self._new: dict[str, None] = {}       # not in `_sorted` yet
-        self._gone: set[str] = set()          # still in `_sorted`
-
-    def add(self, key: str) -> None:
-        """A key that is not there."""
-        if key in self._gone:
-            self._gone.remove(key)
-        else:
-            self._new[key] = None
+        self.new: dict[str, None] = {}        # not in `_sorted` yet; or in there, and in `_gone`
+        self._gone: set[str] = set()          # in `_sorted`, but not there any more
 
     def remove(self, key: str) -> None:
         """A key that is there."""
-        if key in self._new:
-            del self._new[key]
+        if key in self.new:
+            del self.new[key]
         else:
             self._gone.add(key)
 
     def sorted(self) -> list[str]:
         """All of them, in order; the list is this object's own, and good until the next change."""
-        keys, new, gone = self._sorted, self._new, self._gone
+        keys, new, gone = self._sorted, self.new, self._gone
         if len(gone) > _FEW:
             keys = self._sorted = [key for key in keys if key not in gone]
         else:

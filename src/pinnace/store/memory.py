@@ -59,7 +59,9 @@ class MemoryStore:
         if self._closed:
             raise StoreFailure("the store is closed")
         history = self._history
-        previous = history.check(key, value, expect)
+        previous = history.live.get(key)
+        if previous is None or previous.modified != expect:
+            history.check(key, value, expect)
         revision = history.revision + 1
         history.apply(key, value, revision, cause, previous)
         if revision >= history.look_at:

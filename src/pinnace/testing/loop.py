@@ -135,7 +135,9 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
         ready: deque[Any] = self._ready
         timers: list[Any] = self._scheduled
         special: object = self._stopping or self._debug or self._resting or (self.threads == "inline" and self._workers)
-        if special or (timers and timers[0]._cancelled) or self._timer_cancelled_count * 2 > len(timers) > _MANY:
+        if not special and self._timer_cancelled_count * 2 > _MANY:
+            special = self._timer_cancelled_count * 2 > len(timers) > _MANY
+        if special or (timers and timers[0]._cancelled):
             return super()._run_once()  # type: ignore[misc,no-any-return]  # the type stubs leave it out
         if ready:
             if len(ready) > 1:
@@ -303,9 +305,10 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
 class VirtualClock(LoopClock):
     """A clock by the time of a loop of this kind, which is asked for without a call."""
 
+    _loop: VirtualLoop
+
     def __init__(self, start: datetime, loop: VirtualLoop) -> None:
         super().__init__(start, loop)
-        self._loop = loop
 
     def now(self) -> datetime:
         at = self._loop._virtual
