@@ -19,6 +19,7 @@ from pinnace.controllers.daemonset.placement import Fit, fit, node_of, pinned, t
 from pinnace.controllers.plan import Create, Delete
 
 from .build import NOW, apply, pod, replica_set
+from .conftest import World
 
 
 def daemon_set(image: str = "v1", *, unavailable: int | str = 1, surge: int | str = 0) -> apps.DaemonSet:
@@ -171,3 +172,19 @@ def test_an_evicted_pod_does_not_count_until_it_is_gone() -> None:
     assert plan.status.status.disruptedPods == {"a": "2026-01-01T11:59:00Z"}
     assert plan.status.status.currentHealthy == 1
     assert plan.again is not None and plan.again.total_seconds() == 60
+
+
+async def test_a_budget_counts_a_pod_that_comes_and_one_that_goes(world: World) -> None:
+    await world.client.create(budget(minAvailable=1))
+    made = pod("a", node="")
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    await world.client.create(made)
+    await world.client.patch(core.Pod, "a", "default", {"status": ready}, subresource="status")
+
+    def healthy() -> int:
+        (found,) = world.objects("poddisruptionbudgets")
+        return int(found.get("status", {}).get("currentHealthy", 0))
+
+    await world.until(lambda: healthy() == 1)
+    await world.client.patch(core.Pod, "a", "default", {"metadata": {"labels": {"app": "other"}}})
+    await world.until(lambda: healthy() == 0)

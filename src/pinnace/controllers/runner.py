@@ -154,10 +154,9 @@ class Runner(Generic[Seen]):
             because = int(revision or 0)
         except ValueError:
             because = 0
-        causes = self._because.get(ref)
-        if causes is None:
+        if ref not in self._because:
             self._because[ref] = [because]
-        elif because not in causes and len(causes) < _CAUSES:
+        elif because not in (causes := self._because[ref]) and len(causes) < _CAUSES:
             causes.append(because)
         if self._pause:
             self._add(ref)

@@ -113,8 +113,9 @@ class GarbageCollector:
                 before = old.metadata
                 if (
                     before.ownerReferences == data.ownerReferences
-                    and before.finalizers == data.finalizers
                     and before.deletionTimestamp == data.deletionTimestamp
+                    # While an object is not being deleted, its finalizers say nothing.
+                    and (data.deletionTimestamp is None or before.finalizers == data.finalizers)
                     and before.uid == data.uid
                 ):
                     return

@@ -17,6 +17,7 @@ from pinnace.controllers.job.policy import judge
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
 _NONE: frozenset[str] = frozenset()
+_NO_INDEXES: frozenset[int] = frozenset()
 _BACKOFF, _BACKOFF_MAXIMUM = 10.0, 600.0
 
 
@@ -50,33 +51,32 @@ def replaces_only_failed(job: batch.Job) -> bool:
     return policy == "Failed" or (not policy and job.spec.podFailurePolicy is not None)
 
 
-def recorded(noted: batch.UncountedTerminatedPods | None) -> frozenset[str]:
+def recorded(noted: batch.UncountedTerminatedPods) -> frozenset[str]:
     """The uids of finished pods that are noted, but not yet counted."""
-    if noted is None or not (noted.succeeded or noted.failed):
-        return _NONE
     return frozenset((*(noted.succeeded or ()), *(noted.failed or ())))
 
 
 def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
     status, noted = job.status, job.status.uncountedTerminatedPods
-    known = recorded(noted)
+    known = recorded(noted) if noted is not None and (noted.succeeded or noted.failed) else _NONE
     done = indexes.parse(status.completedIndexes) if job.spec.completionMode == "Indexed" else None
     active, terminating, succeeded, failed, ignored = [], [], [], [], []   # type: ignore[var-annotated]  # five of a kind
     failure = ""
     for pod in pods:
-        if not podlib.is_finished(pod):
+        phase = pod.status.phase
+        if phase not in podlib.FINISHED:
             if pod.metadata.deletionTimestamp is None:
                 active.append(pod)
                 continue
             terminating.append(pod)
         if not is_tracked(pod) or (pod.metadata.uid or "") in known:
             continue
-        if podlib.phase(pod) == "Succeeded":
+        if phase == "Succeeded":
             if done is not None and indexes.of_pod(pod) in done:
                 ignored.append(pod)   # a second success of one index
             else:
                 succeeded.append(pod)
-        elif podlib.phase(pod) == "Failed" or not replaces_only_failed(job):
+        elif phase == "Failed" or not replaces_only_failed(job):
             verdict = judge(job.spec.podFailurePolicy, pod)
             failure = failure or verdict.message
             (failed if verdict.counts else ignored).append(pod)
@@ -88,7 +88,7 @@ def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
         successes = len(done | indexes.of_pods(succeeded, job.spec.completions or 0))
     return Tally(
         tuple(active), tuple(terminating), tuple(succeeded), tuple(failed), successes, failures, failure,
-        tuple(ignored), failed_indexes(job, pods), known,
+        tuple(ignored), failed_indexes(job, pods) if done is not None else _NO_INDEXES, known,
     )  # fmt: skip
 
 
