@@ -244,10 +244,7 @@ class Cache(Generic[K]):
     def by_index(self, name: str, value: Hashable) -> builtins.list[K]:
         """The objects for which the index gives this value. KeyError if there is no such index."""
         keys = self._indexes[name].keys
-        if value not in keys:
-            return []
-        objects = self._objects
-        return [objects[key] for key in keys[value]]
+        return [*map(self._objects.__getitem__, keys[value])] if value in keys else []
 
     def index_values(self, name: str) -> builtins.list[Hashable]:
         """All values of an index that some object has."""
