@@ -17,22 +17,46 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), KEYS),
         st.tuples(st.just("after"), KEYS, st.integers(-1, 9)),
-        st.tuples(st.just("get")),
         st.tuples(st.just("done")),
+        st.tuples(st.just("dismiss"), KEYS),
         st.tuples(st.just("move"), st.integers(1, 5)),
     ),
     max_size=60,
 )
 
 
+class Held:
+    """Work on keys that lasts until it is told to end."""
+
+    def __init__(self) -> None:
+        self.active: dict[str, asyncio.Event] = {}
+        self.begun: list[str] = []
+
+    async def work(self, key: str) -> None:
+        assert key not in self.active, "worked on twice at a time"
+        self.begun.append(key)
+        self.active[key] = asyncio.Event()
+        await self.active[key].wait()
+        del self.active[key]
+
+
+async def settle() -> None:
+    """Let everything happen that takes no time."""
+    for _ in range(12):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("most", [1, 2])
 @given(STEPS)
-@settings(max_examples=150, deadline=None, derandomize=True)
-def test_like_the_model(steps: list[tuple[object, ...]]) -> None:
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_like_the_model(most: int, steps: list[tuple[object, ...]]) -> None:
     """Ready keys once and in order; none worked on twice at a time; of several delays the shortest."""
 
     async def run() -> None:
         clock = ManualClock()
         queue: WorkQueue[str] = WorkQueue(clock)
+        held = Held()
+        serving = asyncio.create_task(queue.serve(held.work, most=most))
         ready: list[str] = []
         active: list[str] = []
         again: set[str] = set()
@@ -55,53 +79,59 @@ def test_like_the_model(steps: list[tuple[object, ...]]) -> None:
                         add(key)
                     else:
                         due[key] = min(due.get(key, 1e9), clock.monotonic() + seconds)
-                case ("get",) if ready:
-                    assert await queue.get() == ready[0]
-                    active.append(ready.pop(0))
                 case ("done",) if active:
                     key = active.pop(0)
-                    queue.done(key)
+                    held.active[key].set()
                     if key in again:
                         again.remove(key)
                         add(key)
+                case ("dismiss", str(key)):
+                    queue.dismiss(key)
+                    again.discard(key)
                 case ("move", int(seconds)):
                     clock.advance(seconds)
+                    before = len(queue)
                     queue.tick()
                     for key in sorted((k for k, t in due.items() if t <= clock.monotonic()), key=due.__getitem__):
-                        # Of keys that are due at the same time any may come first.
                         del due[key]
                         add(key)
-                    assert set(queue._ready) == set(ready)
+                    # Of keys that are due at the same time any may come first.
+                    assert set(queue._ready) == set(ready) and ready[:before] == list(queue._ready)[:before]
                     ready = list(queue._ready)
+            await settle()
+            while ready and len(active) < most:
+                active.append(ready.pop(0))
+            assert sorted(held.active) == sorted(active)
             assert list(queue._ready) == ready
             assert len(queue) == len(ready)
             assert queue.idle == (not ready and not active)
             assert (queue._timer is not None) == bool(due)
         queue.close()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
 
     asyncio.run(run())
 
 
 async def test_each_key_goes_to_one_of_several_who_wait() -> None:
-    queue: WorkQueue[int] = WorkQueue(ManualClock())
-    waiting = [asyncio.create_task(queue.get()) for _ in range(3)]
-    await asyncio.wait(waiting, timeout=0)
-    queue.add(1)
-    queue.add(2)
-    queue.add(1)
-    done, pending = await asyncio.wait(waiting, timeout=0.01)
-    assert sorted(task.result() for task in done) == [1, 2] and len(pending) == 1
-    pending.pop().cancel()
-
-
-async def test_who_stops_waiting_takes_no_key_along() -> None:
-    queue: WorkQueue[int] = WorkQueue(ManualClock())
-    leaver, stayer = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
-    await asyncio.wait([leaver, stayer], timeout=0)
-    queue.add(1)
-    leaver.cancel()
-    assert await stayer == 1
-    assert leaver.cancelled() or (await asyncio.wait([leaver]))[0].pop().cancelled()
+    queue: WorkQueue[str] = WorkQueue(ManualClock())
+    held = Held()
+    serving = asyncio.create_task(queue.serve(held.work, most=3))
+    for key in "abc":
+        queue.add(key)
+    await settle()
+    assert sorted(held.active) == ["a", "b", "c"]
+    for ended in held.active.values():
+        ended.set()
+    await settle()
+    held.begun.clear()
+    for key in "ddef":
+        queue.add(key)
+    await settle()
+    assert held.begun == ["d", "e", "f"]
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    assert queue.idle
 
 
 async def test_delays_follow_the_loops_time() -> None:
@@ -112,7 +142,16 @@ async def test_delays_follow_the_loops_time() -> None:
     queue.add_after("slow", 0.02)
     queue.add_after("quick", 5.0)
     queue.add_after("quick", 0.005)
-    assert [await queue.get(), await queue.get()] == ["quick", "slow"]
+    handed: list[str] = []
+
+    async def work(key: str) -> None:
+        handed.append(key)
+        if len(handed) == 2:
+            raise EOFError
+
+    with pytest.raises(ExceptionGroup):
+        await queue.serve(work, most=1)
+    assert handed == ["quick", "slow"]
     assert 0.02 <= clock.monotonic() - begin < 2
     assert queue._timer is None
 
@@ -205,15 +244,49 @@ async def test_workers_come_as_they_are_needed_and_go_with_the_last() -> None:
     assert len(asyncio.all_tasks()) == tasks
 
 
-async def test_a_key_wakes_one_worker_and_a_cancelled_one_passes_it_on() -> None:
+async def test_a_worker_that_goes_away_leaves_what_it_was_woken_for_to_another() -> None:
     queue: WorkQueue[str] = WorkQueue(ManualClock())
-    first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
-    await asyncio.sleep(0)
+    held = Held()
+    before = asyncio.all_tasks()
+    serving = asyncio.create_task(queue.serve(held.work, most=2, name="worker"))
     queue.add("a")
-    first.cancel()          # woken and cancelled in the same moment
-    assert await asyncio.wait_for(second, 1) == "a"
-    await asyncio.gather(first, return_exceptions=True)
-    assert first.cancelled()
+    await settle()
+    held.active["a"].set()
+    await settle()
+    workers = [task for task in asyncio.all_tasks() - before if task is not serving]
+    assert len(workers) == len(queue._waiting) == 2
+    queue.add("b")
+    woken = next(task for task in workers if task._fut_waiter is None or task._fut_waiter.done())   # type: ignore[attr-defined]
+    woken.cancel()          # woken and cancelled in the same moment
+    await settle()
+    assert list(held.active) == ["b"]
+    held.active["b"].set()
+    await settle()
+    queue.add("c")
+    await settle()
+    assert list(held.active) == ["c"]
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_who_is_cancelled_while_waiting_keeps_no_key_from_the_others() -> None:
+    queue: WorkQueue[str] = WorkQueue(ManualClock())
+    held = Held()
+    serving = asyncio.create_task(queue.serve(held.work, most=1))
+    await settle()
+    serving.cancel()
+    queue.add("a")          # in the same moment
+    await asyncio.gather(serving, return_exceptions=True)
+    serving = asyncio.create_task(queue.serve(held.work, most=1))
+    await settle()
+    assert list(held.active) == ["a"]
+    held.active["a"].set()
+    await settle()
+    queue.add("b")
+    await settle()
+    assert list(held.active) == ["b"]
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
 
 
 async def test_what_work_raises_ends_the_serving() -> None:

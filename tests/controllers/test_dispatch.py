@@ -46,7 +46,7 @@ class Told:
         self.ends: list[Callable[[], None]] = []
 
     def watch(self, name: str, watch: Watch) -> None:
-        def wake(ref: Ref, because: int) -> None:
+        def wake(ref: Ref, revision: str | None) -> None:
             self.woken.append((name, ref))
 
         self.ends.append(self.dispatch.watch(watch, wake))

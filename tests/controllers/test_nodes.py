@@ -237,7 +237,7 @@ def test_a_pods_change_concerns_the_evictor_under_taints_alone() -> None:
     now = NOW
     nodes = SimpleNamespace(cache=SimpleNamespace(get=lambda namespace, name: tainted))
     here = pod("p")
-    cache = SimpleNamespace(get=lambda namespace, name: here, by_index=lambda index, value: [here])
+    cache = SimpleNamespace(find=lambda ref: here, by_index=lambda index, value: [here])
     pods = SimpleNamespace(cache=cache, add_index=lambda name, index: None)
     informers: Any = SimpleNamespace(of=lambda kind: pods if kind is core.Pod else nodes)
     clock: Any = SimpleNamespace(now=lambda: now)

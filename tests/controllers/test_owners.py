@@ -36,9 +36,9 @@ def woken(event: Event[core.Pod]) -> list[str]:
     )  # fmt: skip
     found: list[str] = []
 
-    def wake(ref: Ref, because: int) -> None:
+    def wake(ref: Ref, revision: str | None) -> None:
         namespace, name = ref
-        assert namespace == "default" and because == 7
+        assert namespace == "default" and revision == "7"
         found.append(name)
 
     watch.handler(wake)(event)

@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 class WorkQueue(Generic[K]):
     """Deduplicates keys, delays them, and hands each to one worker at a time.
 
-    A key added while it is being worked on is handed out again after `done`. The queue holds each key at
+    A key added while it is being worked on is handed out again afterwards. The queue holds each key at
     most once, so it is bounded by the number of keys there are.
 
     `put_off`, if given, is asked about a delayed key that is due, and since when; it may give a later time of the
@@ -42,6 +42,7 @@ class WorkQueue(Generic[K]):
         self._timers: list[tuple[float, int, K]] = []
         self._order = itertools.count()
         self._waiting: deque[asyncio.Future[None]] = deque()      # workers without work
+        self._coming = False                                      # one of them has been woken, and has not had its turn
         self._timer: asyncio.TimerHandle | None = None
         self._armed: float | None = None                          # when the timer will go off
 
@@ -59,7 +60,7 @@ class WorkQueue(Generic[K]):
             self._active[key] = True
         elif key not in self._ready:
             self._ready[key] = None
-            if self._waiting:
+            if self._waiting and not self._coming:
                 self._rouse()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -90,39 +91,6 @@ class WorkQueue(Generic[K]):
         if key in self.failed:
             self._backoff.forget(key)
 
-    async def get(self) -> K:
-        """The next key; `done` must be called with it afterwards."""
-        while not self._ready:
-            await self._wait()
-        return self._take()
-
-    def _take(self) -> K:
-        key, _ = self._ready.popitem(last=False)
-        self._active[key] = False
-        return key
-
-    async def _wait(self) -> None:
-        """Return when there may be something ready."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        try:
-            await future
-        except BaseException:
-            if future in self._waiting:
-                self._waiting.remove(future)
-            elif self._ready:
-                self._rouse()      # a worker that goes away leaves what it was woken for to another
-            raise
-
-    def _rouse(self) -> None:
-        """Wake one worker: the others would find nothing."""
-        while self._waiting:
-            try:
-                self._waiting.popleft().set_result(None)
-            except asyncio.InvalidStateError:
-                continue       # that one has just been cancelled
-            return
-
     async def serve(self, work: Callable[[K], Awaitable[None]], *, most: int, name: str = "") -> None:
         """Hand out keys to `work`, at most so many at a time, until cancelled. Workers come when they are needed, and
         stay. What `work` raises ends them all, and is raised."""
@@ -135,30 +103,47 @@ class WorkQueue(Generic[K]):
                 while not ready:
                     future = loop.create_future()
                     waiting.append(future)
-                    await future
+                    try:
+                        await future
+                    except BaseException:
+                        self._left(future)
+                        raise
+                    self._coming = False
                 key, _ = ready.popitem(last=False)
                 active[key] = False
-                if workers < most and not waiting:
-                    workers += 1
-                    group.create_task(worker(), name=name or None)
+                if not waiting:
+                    if workers < most:
+                        workers += 1
+                        group.create_task(worker(), name=name or None)
+                elif ready and not self._coming:
+                    self._rouse()      # the next is another's: this one may take a while
                 try:
                     await work(key)
                 finally:
                     if active.pop(key):
                         self.add(key)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(worker(), name=name or None)
-        finally:
-            for future in [future for future in waiting if future.done()]:
-                waiting.remove(future)
-            if ready:
-                self._rouse()      # as one who waits in `get`
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker(), name=name or None)
 
-    def done(self, key: K) -> None:
-        if self._active.pop(key):
-            self.add(key)
+    def _rouse(self) -> None:
+        """Wake one worker: the others would find nothing, or what it leaves to them."""
+        while self._waiting:
+            try:
+                self._waiting.popleft().set_result(None)
+            except asyncio.InvalidStateError:
+                continue       # that one has just been cancelled
+            self._coming = True
+            return
+
+    def _left(self, future: asyncio.Future[None]) -> None:
+        """A worker went away while it waited: what it was woken for is left to another."""
+        if future in self._waiting:
+            self._waiting.remove(future)
+        else:
+            self._coming = False
+            if self._ready:
+                self._rouse()
 
     def dismiss(self, key: K) -> None:
         """A key that is being worked on need not be handed out again for what was added meanwhile."""

@@ -193,13 +193,34 @@ class EventRecorder:
         """Tell about an object (or an ObjectReference). Never waits; dropped when too many are waiting. `host`: of
         a recorder that speaks for several nodes, which of them."""
         if self._unsent >= _QUEUE:
-            self._dropped += 1
-            if self._dropped & (self._dropped - 1) == 0:     # the log is not flooded as well
-                log.warning("too many events are waiting; %d dropped, now %s: %s", self._dropped, reason, message)
+            self._drop(reason, message)
             return
-        obj = reference(about, field_path)
         now = self._clock.now()
-        event = self._make(obj, type, reason, message, annotations, host or self._host, now)
+        if now != self._now:
+            self._now, self._stamp = now, format_time(now)
+            self._last = max(self._last, int(now.timestamp() * 1e6) * 1000 - 1)
+        # Upstream's names carry the nanosecond; ours must differ even where the clock stands still.
+        self._last += 1
+        obj, host = reference(about, field_path), host or self._host
+        event = core.Event(
+            kind="Event",
+            apiVersion="v1",
+            metadata=meta.ObjectMeta(
+                name=f"{obj.name}.{self._last:x}",
+                namespace=obj.namespace or "default",
+                annotations=dict(annotations) if annotations else None,
+            ),
+            involvedObject=obj,
+            type=type,
+            reason=reason,
+            message=message[:1024],
+            count=1,
+            firstTimestamp=self._stamp,
+            lastTimestamp=self._stamp,
+            source=core.EventSource(component=self._component, host=host or None),
+            reportingComponent=self._component,
+            reportingInstance=host,
+        )
         send = self._correlator.correlate(event, now)
         if send is None:
             return
@@ -244,40 +265,10 @@ class EventRecorder:
                 await self._send(behind.popleft())
             del self._behind[obj]
 
-    def _make(
-        self,
-        about: core.ObjectReference,
-        type: str,
-        reason: str,
-        message: str,
-        annotations: Mapping[str, str] | None,
-        host: str,
-        now: datetime,
-    ) -> core.Event:
-        if now != self._now:
-            self._now, self._stamp = now, format_time(now)
-            self._last = max(self._last, int(now.timestamp() * 1e6) * 1000 - 1)
-        # Upstream's names carry the nanosecond; ours must differ even where the clock stands still.
-        self._last += 1
-        return core.Event(
-            kind="Event",
-            apiVersion="v1",
-            metadata=meta.ObjectMeta(
-                name=f"{about.name}.{self._last:x}",
-                namespace=about.namespace or "default",
-                annotations=dict(annotations) if annotations else None,
-            ),
-            involvedObject=about,
-            type=type,
-            reason=reason,
-            message=message[:1024],
-            count=1,
-            firstTimestamp=self._stamp,
-            lastTimestamp=self._stamp,
-            source=core.EventSource(component=self._component, host=host or None),
-            reportingComponent=self._component,
-            reportingInstance=host,
-        )
+    def _drop(self, reason: str, message: str) -> None:
+        self._dropped += 1
+        if self._dropped & (self._dropped - 1) == 0:     # the log is not flooded as well
+            log.warning("too many events are waiting; %d dropped, now %s: %s", self._dropped, reason, message)
 
     async def _send(self, send: Send) -> None:
         event, known = send.event, send.known

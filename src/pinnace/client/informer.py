@@ -17,7 +17,7 @@ import contextlib
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, assert_never, cast
 
@@ -188,7 +188,9 @@ class Cache(Generic[K]):
 
     def __init__(self) -> None:
         self._objects: dict[Key, K] = {}
+        self.find: Callable[[Key], K | None] = self._objects.get      # `get`, by a key as it stands
         self._namespaces: dict[str, dict[Key, None]] = {}
+        self.namespaces: Container[str] = self._namespaces            # those that hold an object
         self._indexes: dict[str, _Indexed[K]] = {}
         self._kept: tuple[_Indexed[K], ...] = ()      # the same, as they are kept up
         self._revision = 0
@@ -244,7 +246,9 @@ class Cache(Generic[K]):
     def by_index(self, name: str, value: Hashable) -> builtins.list[K]:
         """The objects for which the index gives this value. KeyError if there is no such index."""
         keys = self._indexes[name].keys
-        return [*map(self._objects.__getitem__, keys[value])] if value in keys else []
+        if value not in keys:
+            return []
+        return [*map(self._objects.__getitem__, keys[value])]
 
     def index_values(self, name: str) -> builtins.list[Hashable]:
         """All values of an index that some object has."""

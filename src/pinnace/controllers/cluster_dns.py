@@ -50,7 +50,7 @@ class ClusterDnsController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        service = self.primary.cache.get(*ref)
+        service = self.primary.cache.find(ref)
         if service is None or ref != SERVICE:
             return None
         nodes = sorted(filter(is_ready, self._nodes.cache), key=lambda node: node.metadata.name or "")

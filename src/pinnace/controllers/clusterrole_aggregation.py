@@ -28,7 +28,7 @@ class ClusterRoleAggregationController:
         self.watches = (Related(self.primary, self._aggregated),)
 
     def observe(self, ref: Ref) -> Seen | None:
-        role = self.primary.cache.get(*ref)
+        role = self.primary.cache.find(ref)
         return observe(role, self.primary.cache) if role is not None else None
 
     def decide(self, seen: Seen, now: datetime) -> Plan:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pinnace.client.informer import Added, Event, Handler, Informer, Unsubscribe, revision_number
+from pinnace.client.informer import Added, Event, Handler, Informer, Unsubscribe
 from pinnace.controllers.owners import Owned
 from pinnace.controllers.plan import Refs, Related, Wake, Watch
 
@@ -122,6 +122,6 @@ class _Changes:
             try:
                 for ref in refs(event):
                     for wake in wakes:
-                        wake(ref, revision_number(obj.metadata.resourceVersion))
+                        wake(ref, obj.metadata.resourceVersion)
             except Exception:
                 log.exception("a handler failed")

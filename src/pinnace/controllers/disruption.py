@@ -52,7 +52,7 @@ class DisruptionController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        budget = self.primary.cache.get(*ref)
+        budget = self.primary.cache.find(ref)
         if budget is None:
             return None
         pods = tuple(pod for pod in self._pods.cache.list(ref[0]) if _selects(budget, pod))
@@ -89,15 +89,14 @@ class DisruptionController:
 
     def _of_pod(self, event: Event[core.Pod]) -> Iterable[Ref]:
         pod = event.old if event.new is None else event.new
-        budgets = self.primary.cache.list()
-        if not budgets:
-            return ()
         namespace = pod.metadata.namespace or ""
+        if namespace not in self.primary.cache.namespaces:
+            return ()
         versions = [pod for pod in (event.old, event.new) if pod is not None]
         return [
             (namespace, budget.metadata.name or "")
-            for budget in budgets
-            if budget.metadata.namespace == namespace and any(_selects(budget, pod) for pod in versions)
+            for budget in self.primary.cache.list(namespace)
+            if any(_selects(budget, pod) for pod in versions)
         ]
 
     def _of_scale(self, event: Event[Any]) -> Iterable[Ref]:

@@ -75,7 +75,7 @@ class NodeIpamController:
         self.watches: tuple[Watch, ...] = ()
 
     def observe(self, ref: Ref) -> Seen | None:
-        node = self.primary.cache.get(*ref)
+        node = self.primary.cache.find(ref)
         if node is None or (node.spec is not None and node.spec.podCIDR):
             return None
         return Seen(node, self._allocator.allocate(ref[1]))

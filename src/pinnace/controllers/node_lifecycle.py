@@ -66,7 +66,7 @@ class NodeLifecycleController:
         self.watches = (Related(self.primary, self._others),)
 
     def observe(self, ref: Ref) -> Seen | None:
-        node = self.primary.cache.get(*ref)
+        node = self.primary.cache.find(ref)
         if node is None:
             return None
         name = ref[1]

@@ -11,7 +11,7 @@ import msgspec
 from pinnace.api import codec
 from pinnace.api.kinds import kind_of
 from pinnace.api.meta import v1 as meta
-from pinnace.client.informer import Event, Handler, Informer, revision_number
+from pinnace.client.informer import Event, Handler, Informer
 from pinnace.controllers.plan import Patch, Ref, Wake
 from pinnace.controllers.selectors import selects
 
@@ -57,8 +57,7 @@ def index_by_controller(informer: Informer[Any]) -> None:
 
 def candidates(informer: Informer[K], owner: Any) -> list[K]:
     """Objects that `owner` controls, and those of its namespace that nobody does."""
-    data = codec.metadata(owner)
-    cache = informer.cache
+    data, cache = owner.metadata, informer.cache
     return cache.by_index(CONTROLLER, data.uid or "") + cache.by_index(CONTROLLER, ("", data.namespace or ""))
 
 
@@ -97,18 +96,18 @@ class Owned:
             if owner is None:
                 if new is not None and self.adopters is not None and _is_new_here(old, new):
                     for ref in self.adopters(new):
-                        wake(ref, revision_number(data.resourceVersion))
+                        wake(ref, data.resourceVersion)
             elif (owner.apiVersion == usual and owner.kind == kind) or named(owner):
                 if new is None:
                     passes = without is not None and without(old)
                 else:
                     passes = same is not None and old is not None and not changed_hands and same(old, new)
                 if not passes:
-                    wake((data.namespace or "", owner.name), revision_number(data.resourceVersion))
+                    wake((data.namespace or "", owner.name), data.resourceVersion)
             if changed_hands:
                 former = controller_of(old)
                 if former is not None and named(former):
-                    wake((data.namespace or "", former.name), revision_number(data.resourceVersion))
+                    wake((data.namespace or "", former.name), data.resourceVersion)
 
         return changed
 
@@ -135,7 +134,7 @@ def claim(
 
     An owner that is being deleted neither adopts nor releases, and keeps only what it has.
     """
-    data = codec.metadata(owner)
+    data = owner.metadata
     going = data.deletionTimestamp is not None
     plain = selector is not None and not selector.matchExpressions
     wanted = ((selector.matchLabels if selector is not None else None) or _UNLABELLED).items()

@@ -113,7 +113,7 @@ Reported = TypeVar("Reported", contravariant=True)
 Refs = Iterable[Ref]
 
 
-Wake = Callable[[Ref, int], None]     # decide about an object, because of a revision
+Wake = Callable[[Ref, str | None], None]     # decide about an object, because of a resourceVersion
 
 
 class Watch(Protocol):
@@ -140,7 +140,7 @@ class Related:
         def changed(event: informers.Event[Any]) -> None:
             for ref in refs(event):
                 obj: Any = event.old if event.new is None else event.new
-                wake(ref, informers.revision_number(obj.metadata.resourceVersion))
+                wake(ref, obj.metadata.resourceVersion)
 
         return changed
 

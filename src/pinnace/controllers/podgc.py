@@ -15,7 +15,7 @@ import msgspec
 from pinnace.api.core import v1 as core
 from pinnace.api.times import format as format_time
 from pinnace.base.clock import Clock
-from pinnace.client.informer import Event, Handler, Informer, Informers, revision_number
+from pinnace.client.informer import Event, Handler, Informer, Informers
 from pinnace.controllers import pods as podlib
 from pinnace.controllers.plan import NOTHING, Action, Delete, Patch, Plan, Ref, Related, Wake
 
@@ -58,7 +58,7 @@ class _Finished:
             elif ref not in self._refs:
                 self._refs[ref] = None
                 if len(self._refs) > self._threshold:
-                    wake(_FINISHED, revision_number(data.resourceVersion))
+                    wake(_FINISHED, data.resourceVersion)
 
         return changed
 
@@ -89,7 +89,7 @@ class PodGarbageCollector:
     def observe(self, ref: Ref) -> Seen | None:
         if ref == _FINISHED:
             return Seen(surplus=self._finished.surplus())
-        pod = self.primary.cache.get(*ref)
+        pod = self.primary.cache.find(ref)
         if pod is None or not self._is_in_doubt(pod):
             return None
         name = pod.spec.nodeName if pod.spec is not None else None

@@ -69,7 +69,7 @@ class ReplicaSetController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        rs = self.primary.cache.get(*ref)
+        rs = self.primary.cache.find(ref)
         if rs is None or rs.spec is None:
             return None
         template = rs.spec.template or core.PodTemplateSpec()
@@ -115,7 +115,7 @@ class ReplicationControllerController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        rc = self.primary.cache.get(*ref)
+        rc = self.primary.cache.find(ref)
         if rc is None or rc.spec is None:
             return None
         template = rc.spec.template or core.PodTemplateSpec()
@@ -210,11 +210,17 @@ def _status(seen: Seen, owned: list[core.Pod], now: datetime, failure: tuple[str
     wanted = (seen.template.metadata.labels if seen.template.metadata is not None else None) or {}
     min_ready = owner.spec.minReadySeconds or 0
     old = owner.status
+    labelled = ready = available = 0
+    for pod in active:
+        labelled += _covers(wanted, pod.metadata.labels or {})
+        if podlib.is_ready(pod):
+            ready += 1
+            available += not min_ready or podlib.is_available(pod, min_ready, now)
     fields: dict[str, Any] = {
         "replicas": len(active),
-        "fullyLabeledReplicas": sum(_covers(wanted, pod.metadata.labels or {}) for pod in active) or None,
-        "readyReplicas": sum(map(podlib.is_ready, active)) or None,
-        "availableReplicas": sum(podlib.is_available(pod, min_ready, now) for pod in active) or None,
+        "fullyLabeledReplicas": labelled or None,
+        "readyReplicas": ready or None,
+        "availableReplicas": available or None,
         "observedGeneration": owner.metadata.generation,
         "conditions": _conditions(owner, failure, now),
     }

@@ -148,8 +148,12 @@ class Runner(Generic[Seen]):
                 end()
             self.queue.close()
 
-    def wake(self, ref: Ref, because: int) -> None:
-        """Decide about an object soon, because of a revision."""
+    def wake(self, ref: Ref, revision: str | None) -> None:
+        """Decide about an object soon, because of a resourceVersion."""
+        try:
+            because = int(revision or 0)
+        except ValueError:
+            because = 0
         causes = self._because.get(ref)
         if causes is None:
             self._because[ref] = [because]
@@ -181,7 +185,7 @@ class Runner(Generic[Seen]):
         if event.new is None and self._started and self.controller.observe(ref) is None:
             self._let_go(ref)      # nothing is left of it to be looked at
         else:
-            self.wake(ref, informers.revision_number(meta.resourceVersion))
+            self.wake(ref, meta.resourceVersion)
 
     def _let_go(self, ref: Ref) -> None:
         self.queue.forget(ref)
@@ -201,7 +205,7 @@ class Runner(Generic[Seen]):
             if seen is None:
                 self._let_go(ref)
             else:
-                because = self._causes_of(ref, causes)
+                because = tuple(causes) if causes and ref not in self._alarms else self._causes_of(ref, causes)
                 await self._reconcile(ref, seen, because)
             done = True
         except (errors.StatusError, OSError, TimeoutError) as error:
@@ -225,7 +229,7 @@ class Runner(Generic[Seen]):
             if ref in self.queue.failed:
                 self.queue.forget(ref)
             return
-        primary = self.controller.primary.cache.get(*ref)
+        primary = self.controller.primary.cache.find(ref)
         deed = _Deed(self._acting.get(ref) or self._client_for(ref, primary), primary, because)
         try:
             if plan.actions:
@@ -268,7 +272,7 @@ class Runner(Generic[Seen]):
         elif revisions:
             return tuple(revisions)
         if not any(revisions):
-            primary = self.controller.primary.cache.get(*ref)
+            primary = self.controller.primary.cache.find(ref)
             if primary is not None:
                 revisions = (*revisions, informers.revision_number(codec.metadata(primary).resourceVersion))
         return tuple(revisions)

@@ -40,7 +40,7 @@ class TaintEvictionController:
         self.watches = (Related(self._nodes, self._of_node),)
 
     def observe(self, ref: Ref) -> Seen | None:
-        pod = self.primary.cache.get(*ref)
+        pod = self.primary.cache.find(ref)
         name = pod.spec.nodeName if pod is not None and pod.spec is not None else None
         node = self._nodes.cache.get("", name) if name else None
         taints = _no_execute(node) if node is not None else ()

@@ -24,7 +24,7 @@ class TtlAfterFinishedController:
         self.watches: tuple[Watch, ...] = ()
 
     def observe(self, ref: Ref) -> Seen | None:
-        job = self.primary.cache.get(*ref)
+        job = self.primary.cache.find(ref)
         if job is None or job.spec.ttlSecondsAfterFinished is None:
             return None
         return Seen(job)

@@ -70,8 +70,7 @@ class SchedulingQueue:
 
     def drop(self, key: Key, uid: str = "") -> None:
         """A pod is gone, or has its node. With `uid` only that very pod: another of its name may wait by now."""
-        waiting = self._pods.get(key)
-        if waiting is None or (uid and waiting.info.uid != uid):
+        if key not in self._pods or (uid and self._pods[key].info.uid != uid):
             return
         del self._pods[key]
         self._backoff.forget(key)

@@ -22,7 +22,7 @@ class CsrCleaner:
         self.watches: tuple[Watch, ...] = ()
 
     def observe(self, ref: Ref) -> Csr | None:
-        return self.primary.cache.get(*ref)
+        return self.primary.cache.find(ref)
 
     def decide(self, seen: Csr, now: datetime) -> Plan:
         return decide(seen, now)

@@ -85,7 +85,7 @@ class CsrSigner:
         self._signing = signing
 
     def observe(self, ref: Ref) -> Csr | None:
-        request = self.primary.cache.get(*ref)
+        request = self.primary.cache.find(ref)
         return request if request is not None and awaited(request) else None
 
     def decide(self, seen: Csr, now: datetime) -> Plan:

@@ -42,7 +42,7 @@ class CronJobController:
         self.watches = (Owned(self._jobs, "CronJob", "batch", same=_says_the_same, without=_is_over),)
 
     def observe(self, ref: Ref) -> Seen | None:
-        cron_job = self.primary.cache.get(*ref)
+        cron_job = self.primary.cache.find(ref)
         if cron_job is None:
             return None
         jobs = self._jobs.cache.by_index(CONTROLLER, cron_job.metadata.uid or "")

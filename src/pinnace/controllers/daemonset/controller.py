@@ -65,7 +65,7 @@ class DaemonSetController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        daemon_set = self.primary.cache.get(*ref)
+        daemon_set = self.primary.cache.find(ref)
         if daemon_set is None:
             return None
         nodes = sorted(self._nodes.cache, key=lambda node: node.metadata.name or "")

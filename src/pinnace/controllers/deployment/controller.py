@@ -66,7 +66,7 @@ class DeploymentController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        deployment = self.primary.cache.get(*ref)
+        deployment = self.primary.cache.find(ref)
         if deployment is None or deployment.spec is None:
             return None
         seen = Seen(deployment, tuple(candidates(self._sets, deployment)))

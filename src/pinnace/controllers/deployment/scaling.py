@@ -50,17 +50,19 @@ def new_size(deployment: apps.Deployment, others: int, current: int) -> int:
 def roll_up(deployment: apps.Deployment, new: apps.ReplicaSet, old: Sets) -> Sizes:
     """The new replica set's step in a rolling update; empty when it stands right."""
     wanted, current = replicas_of(deployment), replicas_of(new)
+    if current == wanted:
+        return {}
     size = wanted if current > wanted else new_size(deployment, total(old), current)
     return {} if size == current else {name_of(new): size}
 
 
 def roll_down(deployment: apps.Deployment, new: apps.ReplicaSet, old: Sets) -> Sizes:
     """The old replica sets' step: first pods that are not available anyway, then as many as may be missing."""
-    if total(old) == 0:
+    running = total(old)
+    if running == 0:
         return {}
     floor = replicas_of(deployment) - max_unavailable(deployment)
-    new_unavailable = replicas_of(new) - available(new)
-    room = total(old) + replicas_of(new) - floor - new_unavailable
+    room = running + available(new) - floor
     if room <= 0:
         return {}
     sizes = {name_of(rs): replicas_of(rs) for rs in old}

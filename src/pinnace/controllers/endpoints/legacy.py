@@ -44,8 +44,8 @@ class EndpointsController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        service = self.primary.cache.get(*ref)
-        endpoints = self._endpoints.cache.get(*ref)
+        service = self.primary.cache.find(ref)
+        endpoints = self._endpoints.cache.find(ref)
         if service is None:
             return Seen(None, (), endpoints) if endpoints is not None else None
         return Seen(service, tuple(members.selected(self._pods, service)), endpoints)

@@ -54,7 +54,7 @@ class EndpointSliceController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        service = self.primary.cache.get(*ref)
+        service = self.primary.cache.find(ref)
         if service is None:
             return None
         pods = tuple(members.selected(self._pods, service))

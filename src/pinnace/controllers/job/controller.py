@@ -63,7 +63,7 @@ class JobController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        job = self.primary.cache.get(*ref)
+        job = self.primary.cache.find(ref)
         uid = job.metadata.uid if job is not None else None
         tracked = self._pods.cache.by_index(_TRACKED, ref)
         left = _not_of(uid, tracked) if tracked else ()

@@ -65,7 +65,7 @@ class StatefulSetController:
         )
 
     def observe(self, ref: Ref) -> Seen | None:
-        stateful = self.primary.cache.get(*ref)
+        stateful = self.primary.cache.find(ref)
         if stateful is None:
             return None
         pods = [
