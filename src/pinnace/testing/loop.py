@@ -72,7 +72,7 @@ class _Step(asyncio.Handle):
 
 
 class _Timer(asyncio.TimerHandle):
-    """The same, later. The loop's timers are all of this class, or all are asyncio's."""
+    """The same, later. Timers are compared with each other alone, so that needs no look at what the other is."""
 
     __slots__ = ()
 
