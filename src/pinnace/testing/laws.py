@@ -315,8 +315,10 @@ class Availability:
 
     def broken(self, world: World, step: Step) -> Iterator[str]:
         self._deployments.note(step)
-        if _shrinks(step) and sum(1 for rs in world.owned(step.new.metadata.uid, "replicasets") if rs.spec.replicas) > 1:
-            self._disturbed[step.new.metadata.uid] = step.at
+        if _shrinks(step):
+            sets = [rs for rs in world.owned(step.new.metadata.uid, "replicasets") if rs.spec.replicas]
+            if len(sets) > 1:
+                self._disturbed[step.new.metadata.uid] = step.at
         if step.plural != "pods" or step.old is None or not is_serving(step.old):
             return
         if step.new is not None and is_serving(step.new):
