@@ -34,7 +34,7 @@ texts = st.builds(
         ("0.0001", "100u"), ("1n", "1n"), ("0.1n", "1n"), ("-1.5", "-1500m"), ("+1", "1"), (".5", "500m"),
         ("1.", "1"), ("1E", "1E"), ("1Ei", "1Ei"), ("100Ki", "100Ki"), ("0.5Ki", "512"), ("1023", "1023"),
         ("1.0005Ki", "1025"), ("10e-1", "1"), ("1e-1", "100e-3"), (5, "5"), (0.5, "500m"), ("12000m", "12"),
-        ("99999999999999999999", "9223372036854775807"),
+        ("99999999999999999999", "9223372036854775807"), ("906.25Ki", "928000"), ("928000", "928k"),
     ],
 )  # fmt: skip
 def test_canonical(written: str | int | float, printed: str) -> None:
@@ -57,7 +57,11 @@ def test_exact_and_stable(case: tuple[str, str, str, str, str]) -> None:
     if exact.denominator == 1 or (exact * 10**9).denominator == 1:
         assert Fraction(parsed.nano, 10**9) == exact
     again = parse_quantity(str(parsed))
-    assert str(again) == str(parsed)
+    if suffix.endswith("i") and not str(parsed).endswith("i"):
+        # Upstream writes what is no whole multiple of 1024 without a suffix, and reads that as a decimal number.
+        assert parse_quantity(str(again)) == again
+    else:
+        assert str(again) == str(parsed)
     if not suffix.endswith("i"):  # what is binary and no whole number is rounded when it is written
         assert again.nano == parsed.nano
     assert abs(parsed.value) >= abs(exact) > abs(parsed.value) - 1 or exact == 0
