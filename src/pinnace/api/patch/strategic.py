@@ -48,13 +48,13 @@ def merge(old: Json | None, patch: Json, of: str, plain: bool, nulls: bool) -> J
         new = _retain(new, patch)
     ordered = _NONE if plain else _ordered_lists(new, patch, of)
     for key, value in patch.items():
-        if not plain and (key in ordered or (key[:1] == "$" and _directs(key))):
+        if value.__class__ in _SCALARS and (plain or key[:1] != "$"):
+            new[key] = value
+        elif not plain and (key in ordered or (key[:1] == "$" and _directs(key))):
             if key.startswith(DELETE_FROM_LIST) and key not in ordered:
                 _delete_from_list(new, key.removeprefix(DELETE_FROM_LIST), value)
         elif value is None:
             new.pop(key, None)
-        elif value.__class__ in _SCALARS:
-            new[key] = value
         elif key not in new:
             new[key] = _without_directives(value) if nulls else value
         else:
