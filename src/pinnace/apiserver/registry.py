@@ -229,7 +229,9 @@ class Registry:
         if write.mutating or write.validating or (part is None and self.resource.reserve is not None):
             return self._replace_admitted(new, old, write, part)
         self._judge(new, before, write, part)
-        return self._finish(new, old, write)
+        if new.metadata.deletionTimestamp is not None:
+            return self._finish(new, old, write)
+        return self.commit(old.key, new, old, write)
 
     async def _replace_admitted(
         self, new: Any, old: Entry, write: Write, part: Subresource[Any] | None
@@ -255,7 +257,7 @@ class Registry:
         return entry
 
     def _finish(self, new: Any, old: Entry, write: Write) -> Coroutine[Any, Any, Entry]:
-        if new.metadata.deletionTimestamp is not None and self._deletion.finished(new):
+        if self._deletion.finished(new):
             return self.remove(old, write, last=new)
         return self.commit(old.key, new, old, write)
 

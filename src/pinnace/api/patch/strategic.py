@@ -267,11 +267,10 @@ def _places(items: list[Any], key: str) -> dict[str, int] | None:
     """Where each item of a list is first met, by its key; None unless all are told apart by text, as nearly all are."""
     table: dict[str, int] = {}
     for i, item in enumerate(items):
-        value = item[key] if item.__class__ is dict and key in item else None
+        value = item.get(key) if item.__class__ is dict else None
         if value.__class__ is not str:
             return None
-        if value not in table:
-            table[value] = i
+        table.setdefault(value, i)
     return table
 
 

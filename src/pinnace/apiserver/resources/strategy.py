@@ -37,7 +37,10 @@ def status_part(
 
 def non_negative_counts(part: Any, path: str, *words: str) -> Iterator[FieldError]:
     """`words`: at least two."""
-    for word, count in zip(words, _values(*words)(part), strict=True):
+    counts = _values(*words)(part)
+    if min(filter(None, counts), default=0) >= 0:
+        return
+    for word, count in zip(words, counts, strict=True):
         if count is not None and count < 0:
             yield from rules.non_negative(f"{path}.{word}", count)
 
