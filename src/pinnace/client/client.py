@@ -128,8 +128,9 @@ class Client:
         self, obj: K, *, namespace: str = "", because: tuple[int, ...] = (), dry_run: bool = False, giving: bool = False
     ) -> K:
         """`giving`: see `update`."""
-        of: Any = type(obj)
-        path = collection_path(kind_of_type(of), namespace or codec.metadata(obj).namespace or "")
+        new: Any = obj
+        of: Any = type(new)
+        path = collection_path(kind_of_type(of), namespace or new.metadata.namespace or "")
         query = _ALL_DRY if dry_run else _NO_QUERY
         body, given = (b"", obj) if giving else (codec.encode(obj), None)
         response = await self._sent("POST", path, self._headers[_TELLING], query, body, because, given)
@@ -157,8 +158,9 @@ class Client:
         """`giving`: a server in this process gets the object itself, not its JSON, and may change it: nobody else has
         it or changes what is in it, from now on. Metadata may be shared with others; with `subresource` "status",
         so may everything but the status itself. It is in the form that a server sends (see `Request.given`)."""
-        of: Any = type(obj)
-        meta = codec.metadata(obj)
+        new: Any = obj
+        of: Any = type(new)
+        meta = new.metadata
         path = object_path(kind_of_type(of), meta.namespace or "", meta.name or "", subresource)
         body, given = (b"", obj) if giving else (codec.encode(obj), None)
         response = await self._sent("PUT", path, self._headers[_TELLING], _NO_QUERY, body, because, given)

@@ -32,7 +32,8 @@ def status_part(
     validate: Callable[[Any, Any], Iterable[FieldError]] | None = None,
     prepare: Callable[[Any, Any, Context], None] = keep_spec,
 ) -> Subresource[Any]:
-    return Subresource("status", prepare=prepare, validate=validate)
+    # What keeps the spec has nothing for the generation to count.
+    return Subresource("status", prepare=prepare, validate=validate, generation=prepare is not keep_spec)
 
 
 def non_negative_counts(part: Any, path: str, *words: str) -> Iterator[FieldError]:
