@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from pinnace.api import codec, strict, yaml
 from pinnace.api.errors import BadRequest, UnsupportedMediaType
@@ -110,7 +111,7 @@ def given(request: Request, kind: Kind) -> Any:
     obj: Any = request.given
     if obj.__class__ is not kind.type:
         raise BadRequest(cannot(kind, f"a {obj.__class__.__name__} was given"))
-    return msgspec.structs.replace(obj, metadata=msgspec.structs.replace(obj.metadata))
+    return replace(obj, metadata=replace(obj.metadata))
 
 
 def metadata_and_status(body: bytes, kind: Kind) -> Any:

@@ -92,8 +92,9 @@ class Call(msgspec.Struct):
         user, now = self.user, self.server.clock.now()
         mutating, validating = self.route.plugins[operation, NODES in user.groups]
         admission = self._admission(operation, name or self.target.name, dry_run) if mutating or validating else None
-        context = Context(user, now, dry_run, self.target.subresource)
-        return Write(context, self.cause(now), self.warnings, admission, mutating, validating)
+        return Write(
+            user, now, dry_run, self.target.subresource, self.cause(now), self.warnings, admission, mutating, validating
+        )
 
     def _admission(self, operation: Operation, name: str, dry_run: bool) -> Admission:
         target, kind = self.target, self.registry.kind

@@ -103,7 +103,7 @@ class Deletion:
         registry, resource = self._registry, self._registry.resource
         old = entry.object
         grace = resource.grace(old, options.grace) if resource.grace is not None else None
-        ending = plan(old.metadata, options, grace, resource.held(old), write.context.now)
+        ending = plan(old.metadata, options, grace, resource.held(old), write.now)
         if ending.gone:
             return await registry.remove(entry, write), True
         if not ending.begins and not _changes(old.metadata, ending):
@@ -116,7 +116,7 @@ class Deletion:
         if ending.begins:
             if metadata.generation:
                 metadata.generation += 1
-            resource.prepare_delete(new, write.context)
+            resource.prepare_delete(new, write)
         return await registry.commit(entry.key, new, entry, write), False
 
     def _check_preconditions(self, entry: Entry, options: DeleteOptions) -> None:

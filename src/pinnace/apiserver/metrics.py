@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pinnace.apiserver.server import ApiServer
 
 _BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+_FIRST = _BUCKETS[0]
 _KNOWN = frozenset({"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "connect"})
 _LONG = frozenset({"watch", "connect"})
 _MOST_SERIES = 4096       # beyond it, what is new is counted under the resource "other"
@@ -38,7 +39,7 @@ class Series:
     def count(self, code: int, seconds: float) -> None:
         self.totals[code] += 1
         self.seconds += seconds
-        if seconds > _BUCKETS[0]:
+        if seconds > _FIRST:
             self._slow[bisect_left(_BUCKETS, seconds)] += 1
 
     @property

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from pinnace.api import errors, fields, times
 from pinnace.api.fields import FieldError
 from pinnace.apiserver import metadata
@@ -34,10 +32,9 @@ _WRITE_TRIES = 12       # of a write that names no revision
 Change = Callable[[Any], Any]      # from the current object (shared) to the wanted one (fresh)
 
 
-class Write(msgspec.Struct):
-    """What is known of one write beside its object."""
+class Write(Context, frozen=True):
+    """What is known of one write beside its object: what strategies may know, and what only the server does."""
 
-    context: Context
     cause: Cause | None = None
     warnings: list[str] | None = None
     # Who looks at the object on its way in, and may change it; and who judges what will be stored.
@@ -156,22 +153,19 @@ class Registry:
             ) from error
 
     async def _create(self, obj: Any, write: Write) -> Entry:
-        resource, context = self.resource, write.context
-        meta = obj.metadata
-        metadata.prepare_new(
-            meta, self._randomness.uid(), times.format(context.now), generation=resource.generation
-        )
+        resource, meta = self.resource, obj.metadata
+        metadata.prepare_new(meta, self._randomness.uid(), times.format(write.now), generation=resource.generation)
         if write.mutating:
             await write.mutate(obj, None)
         if self._prepare_create is not None:
-            self._prepare_create(obj, context)
+            self._prepare_create(obj, write)
         findings = validate_object_meta(meta, self.kind.namespaced, resource.validate_name)
         findings += resource.validate_create(obj)
         if findings:
             raise errors.Invalid.of(self.kind.kind, self.kind.group, meta.name or "", findings)
         if self._warnings is not None:
             write.warn(self._warnings(obj, None))
-        undo = await resource.reserve(self._server, obj, None, context) if resource.reserve else None
+        undo = await resource.reserve(self._server, obj, None, write) if resource.reserve else None
         try:
             if write.validating:
                 await write.validate(obj, None)
@@ -185,7 +179,7 @@ class Registry:
             if isinstance(error, Conflict):
                 raise self._exists(meta.name, None) from error
             raise
-        if undo is not None and context.dry_run:
+        if undo is not None and write.dry_run:
             undo()
         return entry
 
@@ -223,30 +217,33 @@ class Registry:
     ) -> Coroutine[Any, Any, Entry]:
         """Put a changed object in an old one's place, once. Raises store.Conflict when that has changed."""
         before = old.object
-        self._check_identity(new, before, part)
-        metadata.prepare_changed(new.metadata, before.metadata)
+        if new.metadata != before.metadata:      # most writes of a status bring back what is there
+            self._check_identity(new, before, part)
+            metadata.prepare_changed(new.metadata, before.metadata)
         if part is not None:
             _keep_the_rest(new, before)
             if part.prepare is not None:
-                part.prepare(new, before, write.context)
+                part.prepare(new, before, write)
             elif hasattr(new, "spec"):
                 new.spec = before.spec
         if write.mutating or write.validating or (part is None and self.resource.reserve is not None):
             return self._replace_admitted(new, old, write, part)
         self._judge(new, before, write, part)
-        return self._finish(new, old, write)
+        if new.metadata.deletionTimestamp is not None:
+            return self._finish(new, old, write)
+        return self.commit(old.key, new, old, write)
 
     async def _replace_admitted(
         self, new: Any, old: Entry, write: Write, part: Subresource[Any] | None
     ) -> Entry:
         """The same where others have a say."""
-        resource, context, before = self.resource, write.context, old.object
+        resource, before = self.resource, old.object
         if write.mutating:
             await write.mutate(new, before)
         self._judge(new, before, write, part)
         undo = None
         if resource.reserve is not None and part is None:
-            undo = await resource.reserve(self._server, new, before, context)
+            undo = await resource.reserve(self._server, new, before, write)
         try:
             if write.validating:
                 await write.validate(new, before)
@@ -255,12 +252,12 @@ class Registry:
             if undo is not None:
                 undo()
             raise
-        if undo is not None and context.dry_run:
+        if undo is not None and write.dry_run:
             undo()
         return entry
 
     def _finish(self, new: Any, old: Entry, write: Write) -> Coroutine[Any, Any, Entry]:
-        if new.metadata.deletionTimestamp is not None and self._deletion.finished(new):
+        if self._deletion.finished(new):
             return self.remove(old, write, last=new)
         return self.commit(old.key, new, old, write)
 
@@ -276,19 +273,19 @@ class Registry:
         convert = self.resource.to_stored
         stored = convert(obj) if convert is not None else obj
         form = self.cache.form
-        value = form.value(stored)
-        if old is not None and value == (self._stored(old) if convert is not None else old).value:
-            return old
-        if write.context.dry_run:
-            obj.metadata.resourceVersion = str(old.revision) if old is not None else None
+        value, expect = form.value(stored), 0
+        if old is not None:
+            if value == (self._stored(old) if convert is not None else old).value:
+                return old
+            expect = old.revision
+        if write.dry_run:
+            obj.metadata.resourceVersion = str(expect) if expect else None
             shown = self.view.form
-            return Entry(key, obj, shown.value(obj), old.revision if old is not None else 0, 0, shown)
+            return Entry(key, obj, shown.value(obj), expect, 0, shown)
         feed = self._feed
         feed.announce(self.cache, key, value, stored)
         try:
-            revision = await self._store.commit(
-                key, value, expect=old.revision if old is not None else 0, cause=write.cause
-            )
+            revision = await self._store.commit(key, value, expect=expect, cause=write.cause)
             if feed.revision < revision:
                 await feed.reached(revision)
         except BaseException:
@@ -302,7 +299,7 @@ class Registry:
 
     async def remove(self, old: Entry, write: Write, *, last: Any = None) -> Entry:
         """Take an object out of the store. `last` is its final state, if that differs. Raises store.Conflict."""
-        if not write.context.dry_run:
+        if not write.dry_run:
             revision = await self._store.commit(old.key, None, expect=old.revision, cause=write.cause)
             await self._feed.reached(revision)
         if last is None:
@@ -342,7 +339,7 @@ class Registry:
         """The kind's own rules for a change; the generation rises with what it counts. Raises Invalid."""
         resource = self.resource
         if part is None and self._prepare_update is not None:
-            self._prepare_update(new, before, write.context)
+            self._prepare_update(new, before, write)
         counted = resource.generation and (part is None or part.generation)
         if counted and not metadata.same_content(new, before):
             new.metadata.generation = (before.metadata.generation or 0) + 1

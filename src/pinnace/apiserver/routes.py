@@ -64,21 +64,15 @@ class Routes:
             raise errors.NotFound.path()
         return registry
 
-    def known(self, target: Target, verb: str) -> Route | None:
-        """The route, if it was found before."""
-        return self._routes.get((
-            verb, target.group, target.version, target.resource, target.subresource,
-            not target.name, not target.namespace,
-        ))  # fmt: skip
-
     def find(self, target: Target, verb: str) -> Route:
         """Raises NotFound, MethodNotAllowed."""
-        route = self.known(target, verb)
+        place = (
+            verb, target.group, target.version, target.resource, target.subresource,
+            not target.name, not target.namespace,
+        )  # fmt: skip
+        route = self._routes.get(place)
         if route is None:
-            route = self._routes[
-                verb, target.group, target.version, target.resource, target.subresource,
-                not target.name, not target.namespace,
-            ] = self._find(target, verb)  # fmt: skip
+            route = self._routes[place] = self._find(target, verb)
         return route
 
     def _find(self, target: Target, verb: str) -> Route:

@@ -58,6 +58,10 @@ _INDEXED = {("", "pods"): ("spec.nodeName",)}
 _MOST_GRANTED = 4096
 _LATE = "Timeout: request did not complete within the allotted timeout"
 
+# A user's name and a verb; group, version, resource and subresource; a namespace; and whether there is no name. All
+# requests that agree in these take the same route, and what is allowed for long is allowed for all of them.
+_Place = tuple[str, str, str, str, str, str, str, bool]
+
 
 class ApiServer:
     """Serves the resources of a table from a store. `start` before the first request; `close` at the end.
@@ -99,6 +103,9 @@ class ApiServer:
         for resource in self.resources:
             self._serve(resource)
         self._routes = Routes(self._registries, self.metrics)
+        # Whose requests lead where: allowed for now, and found. (Not by id(), which calls a process' audit hooks.)
+        self._granted: dict[_Place, tuple[User, Route]] = {}
+        self._granting: dict[type[Any], Joined] = {}                # kinds of which each write may end that
         self.admission = tuple(admission)
         self.objects = CachedObjects(self)
         self.documents = Documents(self, address)
@@ -106,9 +113,6 @@ class ApiServer:
         self.bookmarks = Bookmarks()
         self.causes = Causes(self)
         self.expiry = Expiry(self)
-        # Whose requests of a route are allowed for now. (Not by id(), which calls the audit hooks of a process.)
-        self._granted: dict[tuple[str, Route, str], User] = {}
-        self._granting: dict[type[Any], Joined] = {}                # kinds of which each write may end that
         self.ready = False
 
     def _serve(self, resource: Resource[Any]) -> None:
@@ -173,6 +177,7 @@ class ApiServer:
     def admission(self, plugins: tuple[AdmissionPlugin, ...]) -> None:
         self._admission = plugins
         self._routes.admit_by(plugins)
+        self._revoke()
 
     @property
     def authorizer(self) -> Authorizer:
@@ -273,15 +278,23 @@ class ApiServer:
 
     def _call(self, request: Request, user: User, target: Target, verb: str, encoded: bool) -> Call:
         """What is to be done, by whom. Raises MethodNotAllowed, Forbidden, NotFound."""
-        if not verb:
-            raise errors.MethodNotAllowed()
-        route = self._routes.known(target, verb)
-        if route is None or self._granted.get((user.name, route, target.namespace)) is not user:
-            route = self._authorized(request, user, target, verb, encoded)
+        place = (
+            user.name, verb, target.group, target.version, target.resource, target.subresource,
+            target.namespace, not target.name,
+        )  # fmt: skip
+        granted = self._granted.get(place)
+        if granted is not None and granted[0] is user:
+            route = granted[1]
+        else:
+            route = self._authorized(request, user, target, verb, encoded, place)
         return Call(self, request, target, route, route.registry, user, verb, encoded)
 
-    def _authorized(self, request: Request, user: User, target: Target, verb: str, encoded: bool) -> Route:
+    def _authorized(
+        self, request: Request, user: User, target: Target, verb: str, encoded: bool, place: _Place
+    ) -> Route:
         """Raises Forbidden, MethodNotAllowed, NotFound."""
+        if not verb:
+            raise errors.MethodNotAllowed()
         attributes = _attributes(user, target, verb, request)
         decision = self.authorizer.authorize(attributes)
         if not decision.allowed:
@@ -294,7 +307,7 @@ class ApiServer:
             for kind in decision.until:
                 if kind not in self._granting:
                     self._granting[kind] = self.registry(kind).cache.join(("", ""), self._revoke)
-            self._granted[user.name, route, target.namespace] = user
+            self._granted[place] = user, route
         return route
 
     def _revoke(self, _: object = None) -> None:

@@ -15,7 +15,7 @@ from pinnace.apiserver.calls import Call
 from pinnace.apiserver.negotiation import Format, media_type
 from pinnace.apiserver.options import write_options
 from pinnace.apiserver.registry import Write
-from pinnace.apiserver.resource import Action, Resource, Scale, Subresource
+from pinnace.apiserver.resource import Action, Context, Resource, Scale, Subresource
 from pinnace.client.transport import Response
 
 SCALE_KIND = Kind("autoscaling", "v1", "Scale", "", "", module="autoscaling/v1")
@@ -58,10 +58,11 @@ async def _act(call: Call) -> Response:
         dry_run = write_options(call.request.query, _OPTIONS[call.verb]).dry_run
         if call.request.body:
             call.request.body = bodies.as_json(call.request, part.kind or call.registry.kind)
+    context: Context
     sent = None
     if call.verb != "get" or part.name in _STREAMS:
         write, sent = await _admit(call, part, dry_run)
-        context, cause = write.context, write.cause
+        context, cause = write, write.cause
     else:
         context = call.context(dry_run)
         cause = call.cause(context.now)

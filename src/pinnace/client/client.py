@@ -28,6 +28,8 @@ _PATCH_MEDIA: Mapping[PatchType, str] = {
     "apply": "application/apply-patch+yaml",
 }
 _JSON = "application/json"
+# What is accepted and what is sent.
+_ASKING, _TELLING = (_JSON, ""), (_JSON, _JSON)
 _ALL_DRY: Mapping[str, tuple[str, ...]] = {"dryRun": ("All",)}
 _NO_QUERY: Mapping[str, tuple[str, ...]] = {}
 
@@ -49,6 +51,22 @@ class WatchEvent(msgspec.Struct, Generic[K], frozen=True):
     object: K
 
 
+class _Headers(dict[tuple[str, str], Mapping[str, str]]):
+    """Of one component's requests, by what is accepted and what is sent ("": nothing)."""
+
+    def __init__(self, agent: str) -> None:
+        super().__init__()
+        self._agent = agent
+
+    def __missing__(self, media: tuple[str, str]) -> Mapping[str, str]:
+        accept, sent = media
+        headers = {"accept": accept, "user-agent": self._agent}
+        if sent:
+            headers["content-type"] = sent
+        self[media] = headers
+        return headers
+
+
 class Client:
     """Verbs on kinds. Raises the classes of `api.errors`, or ConnectionError when the server is out of reach.
 
@@ -63,7 +81,7 @@ class Client:
         self.agent = agent
         self.user = user
         self.about = about
-        self._headers: dict[tuple[str, str], Mapping[str, str]] = {}     # by what is accepted and what is sent
+        self._headers = _Headers(agent)
 
     def acting_as(self, agent: str, user: User | None = None) -> Client:
         """The same connection under another component's name."""
@@ -77,7 +95,7 @@ class Client:
 
     async def get(self, kind: type[K], name: str, namespace: str = "", *, subresource: str = "") -> K:
         path = object_path(kind_of(kind), namespace, name, subresource)
-        return self._object(kind, await self._sent("GET", path, None, b"", (), None))
+        return self._object(kind, await self._sent("GET", path, self._headers[_ASKING]))
 
     async def list(
         self,
@@ -110,11 +128,12 @@ class Client:
         self, obj: K, *, namespace: str = "", because: tuple[int, ...] = (), dry_run: bool = False, giving: bool = False
     ) -> K:
         """`giving`: see `update`."""
-        of: Any = type(obj)
-        path = collection_path(kind_of_type(of), namespace or codec.metadata(obj).namespace or "")
-        query = _ALL_DRY if dry_run else None
+        new: Any = obj
+        of: Any = type(new)
+        path = collection_path(kind_of_type(of), namespace or new.metadata.namespace or "")
+        query = _ALL_DRY if dry_run else _NO_QUERY
         body, given = (b"", obj) if giving else (codec.encode(obj), None)
-        response = await self._sent("POST", path, query, body, because, given)
+        response = await self._sent("POST", path, self._headers[_TELLING], query, body, because, given)
         return self._object(type(obj), response)
 
     async def create_subresource(
@@ -139,11 +158,12 @@ class Client:
         """`giving`: a server in this process gets the object itself, not its JSON, and may change it: nobody else has
         it or changes what is in it, from now on. Metadata may be shared with others; with `subresource` "status",
         so may everything but the status itself. It is in the form that a server sends (see `Request.given`)."""
-        of: Any = type(obj)
-        meta = codec.metadata(obj)
+        new: Any = obj
+        of: Any = type(new)
+        meta = new.metadata
         path = object_path(kind_of_type(of), meta.namespace or "", meta.name or "", subresource)
         body, given = (b"", obj) if giving else (codec.encode(obj), None)
-        response = await self._sent("PUT", path, None, body, because, given)
+        response = await self._sent("PUT", path, self._headers[_TELLING], _NO_QUERY, body, because, given)
         return self._object(type(obj), response)
 
     async def patch(
@@ -160,7 +180,8 @@ class Client:
     ) -> K:
         """`patch` is what goes over the wire, as plain dicts and lists."""
         path = object_path(kind_of(kind), namespace, name, subresource)
-        response = await self._sent("PATCH", path, query, codec.encode(patch), because, None, _PATCH_MEDIA[type])
+        headers = self._headers[_JSON, _PATCH_MEDIA[type]]
+        response = await self._sent("PATCH", path, headers, query or _NO_QUERY, codec.encode(patch), because)
         return self._object(kind, response)
 
     async def delete(
@@ -243,7 +264,8 @@ class Client:
         given: object = None,
     ) -> Response:
         """One request; raises for every answer that is not a success. `given`: see `Request`."""
-        response = await self._sent(method, path, query, body, because, given, content_type, accept)
+        headers = self._headers[accept, content_type if body or given is not None else ""]
+        response = await self._sent(method, path, headers, query or _NO_QUERY, body, because, given)
         if response.status >= 400:
             raise _failure(response)
         return response
@@ -252,28 +274,15 @@ class Client:
         self,
         method: str,
         path: str,
-        query: Mapping[str, tuple[str, ...]] | None,
-        body: bytes,
-        because: tuple[int, ...],
-        given: object,
-        content_type: str = _JSON,
-        accept: str = _JSON,
+        headers: Mapping[str, str],
+        query: Mapping[str, tuple[str, ...]] = _NO_QUERY,
+        body: bytes = b"",
+        because: tuple[int, ...] = (),
+        given: object = None,
     ) -> Coroutine[Any, Any, Response]:
-        sent = content_type if body or given is not None else ""
-        try:
-            headers = self._headers[accept, sent]
-        except KeyError:
-            headers = self._make_headers(accept, sent)
         return self.transport.send(
-            Request(method, path, query or _NO_QUERY, headers, body, self.user, because, self.about, given=given)
+            Request(method, path, query, headers, body, self.user, because, self.about, given=given)
         )
-
-    def _make_headers(self, accept: str, sent: str) -> Mapping[str, str]:
-        headers = {"accept": accept, "user-agent": self.agent}
-        if sent:
-            headers["content-type"] = sent
-        self._headers[accept, sent] = headers
-        return headers
 
     @staticmethod
     def _object(kind: type[K], response: Response) -> K:

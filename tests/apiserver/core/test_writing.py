@@ -219,6 +219,19 @@ async def test_admission_sees_and_changes(api: Api) -> None:
     assert seen == [("CREATE", "configmaps", "default", "a"), ("DELETE", "configmaps", "default", "a")]
 
 
+async def test_admission_that_is_set_later_meets_those_who_have_written_before(api: Api) -> None:
+    class Plugin(AdmissionPlugin):
+        async def mutate(self, admission: Admission) -> None:
+            admission.object.data = {"by": "admission"}
+
+    def made(name: str) -> core.ConfigMap:
+        return core.ConfigMap(metadata=core.meta.ObjectMeta(name=name, namespace="default"))
+
+    assert (await api.client.create(made("a"))).data is None
+    api.server.admission = (Plugin(),)
+    assert (await api.client.create(made("b"))).data == {"by": "admission"}
+
+
 async def test_causes_are_recorded(api: Api) -> None:
     client = Client(api.client.transport, user=User("system:kube-scheduler"))
     made = await client.create(

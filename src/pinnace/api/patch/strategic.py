@@ -48,13 +48,13 @@ def merge(old: Json | None, patch: Json, of: str, plain: bool, nulls: bool) -> J
         new = _retain(new, patch)
     ordered = _NONE if plain else _ordered_lists(new, patch, of)
     for key, value in patch.items():
-        if not plain and (key in ordered or (key[:1] == "$" and _directs(key))):
+        if value.__class__ in _SCALARS and (plain or key[:1] != "$"):
+            new[key] = value
+        elif not plain and (key in ordered or (key[:1] == "$" and _directs(key))):
             if key.startswith(DELETE_FROM_LIST) and key not in ordered:
                 _delete_from_list(new, key.removeprefix(DELETE_FROM_LIST), value)
         elif value is None:
             new.pop(key, None)
-        elif value.__class__ in _SCALARS:
-            new[key] = value
         elif key not in new:
             new[key] = _without_directives(value) if nulls else value
         else:
@@ -267,11 +267,10 @@ def _places(items: list[Any], key: str) -> dict[str, int] | None:
     """Where each item of a list is first met, by its key; None unless all are told apart by text, as nearly all are."""
     table: dict[str, int] = {}
     for i, item in enumerate(items):
-        value = item[key] if item.__class__ is dict and key in item else None
+        value = item.get(key) if item.__class__ is dict else None
         if value.__class__ is not str:
             return None
-        if value not in table:
-            table[value] = i
+        table.setdefault(value, i)
     return table
 
 

@@ -25,7 +25,8 @@ def registry(action: Action, what: type[Any]) -> Registry:
 
 def write(action: Action) -> Write:
     """A write on behalf of whoever asked."""
-    return Write(action.context, action.cause)
+    context = action.context
+    return Write(context.user, context.now, context.dry_run, context.subresource, action.cause)
 
 
 def body(action: Action, kind: type[K]) -> K:

@@ -32,12 +32,16 @@ def status_part(
     validate: Callable[[Any, Any], Iterable[FieldError]] | None = None,
     prepare: Callable[[Any, Any, Context], None] = keep_spec,
 ) -> Subresource[Any]:
-    return Subresource("status", prepare=prepare, validate=validate)
+    # What keeps the spec has nothing for the generation to count.
+    return Subresource("status", prepare=prepare, validate=validate, generation=prepare is not keep_spec)
 
 
 def non_negative_counts(part: Any, path: str, *words: str) -> Iterator[FieldError]:
     """`words`: at least two."""
-    for word, count in zip(words, _values(*words)(part), strict=True):
+    counts = _values(*words)(part)
+    if min(filter(None, counts), default=0) >= 0:
+        return
+    for word, count in zip(words, counts, strict=True):
         if count is not None and count < 0:
             yield from rules.non_negative(f"{path}.{word}", count)
 

@@ -56,7 +56,7 @@ POD: Resource[core.Pod] = Resource(
         connect.PORT_FORWARD,
         connect.POD_PROXY,
         Subresource("resize", prepare=resize.prepare, validate=resize.validate),
-        Subresource("status", prepare=prepare_status, validate=validate_status),
+        Subresource("status", prepare=prepare_status, validate=validate_status, generation=False),
     ),
     grace=grace,
     returns_deleted=True,
