@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from itertools import compress
+from operator import ne
 from typing import Any, TypeVar
 
 from msgspec.structs import astuple
@@ -31,9 +33,9 @@ def patch_of(old: S, new: S) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     was: Any
     now: Any
-    for name, was, now in zip(new.__struct_fields__, astuple(old), astuple(new), strict=True):
-        if was == now:
-            continue
+    before, after = astuple(old), astuple(new)
+    # Most fields are as they were.
+    for name, was, now in compress(zip(new.__struct_fields__, before, after, strict=True), map(ne, before, after)):
         if name == "conditions":
             if turned := _conditions(was or (), now or ()):
                 changed[name] = turned

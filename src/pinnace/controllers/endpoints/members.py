@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from pinnace.api.core import v1 as core
@@ -36,9 +37,9 @@ def _selecting(service: core.Service) -> tuple[str, ...]:
     return (service.metadata.namespace or "",) if _selector(service) else ()
 
 
-def _labels(pod: core.Pod) -> list[tuple[str, str, str]]:
+def _labels(pod: core.Pod) -> Iterable[tuple[str, tuple[str, str]]]:
     data = pod.metadata
-    return [(data.namespace or "", key, value) for key, value in data.labels.items()] if data.labels else []
+    return zip(repeat(data.namespace or ""), data.labels.items()) if data.labels else ()
 
 
 def selected(pods: Informer[core.Pod], service: core.Service) -> list[core.Pod]:
@@ -46,7 +47,7 @@ def selected(pods: Informer[core.Pod], service: core.Service) -> list[core.Pod]:
     selector = _selector(service)
     if not selector:
         return []
-    pairs = [(service.metadata.namespace or "", key, value) for key, value in selector.items()]
+    pairs = [(service.metadata.namespace or "", label) for label in selector.items()]
     found = min((pods.cache.by_index(_BY_LABEL, pair) for pair in pairs), key=len)
     chosen = [pod for pod in found if matches(selector, pod)]
     return sorted(chosen, key=lambda pod: pod.metadata.name or "")

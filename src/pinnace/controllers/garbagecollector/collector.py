@@ -116,7 +116,6 @@ class GarbageCollector:
                     and before.deletionTimestamp == data.deletionTimestamp
                     # While an object is not being deleted, its finalizers say nothing.
                     and (data.deletionTimestamp is None or before.finalizers == data.finalizers)
-                    and before.uid == data.uid
                 ):
                     return
             work = self._graph.observe(_identity(kind_of(obj), data), data)
