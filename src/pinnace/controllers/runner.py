@@ -154,9 +154,10 @@ class Runner(Generic[Seen]):
             because = int(revision or 0)
         except ValueError:
             because = 0
-        if ref not in self._because:
+        causes = self._because.get(ref)
+        if causes is None:
             self._because[ref] = [because]
-        elif because not in (causes := self._because[ref]) and len(causes) < _CAUSES:
+        elif because not in causes and len(causes) < _CAUSES:
             causes.append(because)
         if self._pause:
             self._add(ref)
@@ -410,9 +411,10 @@ class Runner(Generic[Seen]):
             if cache is not None:
                 if cache not in deed.written or revision > deed.written[cache]:
                     deed.written[cache] = revision
-                deed.behind = deed.behind or cache.revision < revision
+                if cache.revision < revision:
+                    deed.behind = True
         if write.then is not None:
-            name = write.name if isinstance(write, Delete | Patch) else result.metadata.name or ""
+            name = write.name if isinstance(write, (Delete, Patch)) else result.metadata.name or ""
             self._emit(write.then, deed, name=name)
 
     def _emit(self, emit: Emit, deed: _Deed, *, name: str = "", error: object = "") -> None:
