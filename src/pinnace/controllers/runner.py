@@ -79,7 +79,7 @@ class _Deed(msgspec.Struct):
     failures: list[Failure] = []
     overtaken: errors.Conflict | None = None        # a deletion met another object of that name, or lost a race
     unsure: dict[tuple[type[Any], str], None] = {}  # kind and namespace of lost creations
-    writes: int = 0
+    wrote: bool = False
 
 
 class Runner(Generic[Seen]):
@@ -251,7 +251,7 @@ class Runner(Generic[Seen]):
             self._raise_refused(deed)
         if ref in self.queue.failed:
             self.queue.forget(ref)
-        if deed.writes:
+        if deed.wrote:
             self._follow_up(ref, deed, plan.final)
 
     def _client_for(self, ref: Ref, primary: Any) -> Client:
@@ -403,13 +403,13 @@ class Runner(Generic[Seen]):
                         deed.deleted.append(deleted)
             case _:
                 assert_never(write)
-        deed.writes += 1
+        deed.wrote = True
         if result is not None:
             revision = informers.revision_number(result.metadata.resourceVersion)
             deed.revisions.add(revision)
             cache = self._caches.get(type(result))
             if cache is not None:
-                if cache not in deed.written or revision > deed.written[cache]:
+                if revision > deed.written.get(cache, 0):
                     deed.written[cache] = revision
                 if cache.revision < revision:
                     deed.behind = True

@@ -50,21 +50,14 @@ def patch_of(old: S, new: S) -> dict[str, Any]:
 def _conditions(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
     known = {condition.type: condition for condition in before}
     changed: list[Any] = []
-    kept = 0
     for condition in after:
-        if condition.type not in known:
-            changed.append(condition)
-            continue
-        kept += 1
-        was = known[condition.type]
+        was = known.pop(condition.type, None)
         if was == condition:
             continue
-        if (was.reason and not condition.reason) or (was.message and not condition.message):
+        if was and ((was.reason and not condition.reason) or (was.message and not condition.message)):
             condition = _without(was, condition)
         changed.append(condition)
-    if kept < len(known):
-        types = {condition.type for condition in after}
-        changed += [{"$patch": "delete", "type": type} for type in known if type not in types]
+    changed += [{"$patch": "delete", "type": type} for type in known]
     return changed
 
 

@@ -85,7 +85,7 @@ class ServicesOf:
 
 def _face(pod: core.Pod) -> tuple[Any, ...]:
     """What endpoints show of a pod."""
-    spec, status = pod.spec or core.PodSpec(), pod.status or core.PodStatus()
+    spec, status = pod.spec, pod.status
     return (
         pod.metadata.labels,
         pod.metadata.deletionTimestamp,
@@ -106,7 +106,7 @@ def belongs(pod: core.Pod, *, terminating: bool) -> bool:
 
 
 def addresses(pod: core.Pod) -> list[str]:
-    status = pod.status or core.PodStatus()
+    status = pod.status
     return [ip.ip for ip in status.podIPs or () if ip.ip] or ([status.podIP] if status.podIP else [])
 
 
@@ -148,7 +148,7 @@ def _number(pod: core.Pod, target: int | str | None, protocol: str, default: int
         return default
     if isinstance(target, int):
         return target
-    spec = pod.spec or core.PodSpec()
+    spec = pod.spec
     sidecars = [c for c in spec.initContainers or () if c.restartPolicy == "Always"]
     for container in [*(spec.containers or ()), *sidecars]:
         for port in container.ports or ():
@@ -160,7 +160,7 @@ def _number(pod: core.Pod, target: int | str | None, protocol: str, default: int
 
 def hostname(service: core.Service, pod: core.Pod) -> str | None:
     """The pod's own DNS name below a headless service, if it asked for one."""
-    spec = pod.spec or core.PodSpec()
+    spec = pod.spec
     same = spec.subdomain == service.metadata.name and pod.metadata.namespace == service.metadata.namespace
     return spec.hostname if spec.hostname and same else None
 

@@ -115,7 +115,7 @@ def failed_indexes(job: batch.Job, pods: Iterable[core.Pod]) -> frozenset[int]:
 
 
 def completed_indexes(job: batch.Job, tally: Tally) -> set[int]:
-    done = indexes.parse(job.status.completedIndexes if job.status is not None else None)
+    done = indexes.parse(job.status.completedIndexes)
     return done | indexes.of_pods(tally.succeeded, job.spec.completions or 0)
 
 
@@ -206,7 +206,7 @@ def backoff_left(pods: Sequence[core.Pod], now: datetime) -> timedelta:
 
 def finished_at(pod: core.Pod, now: datetime) -> datetime:
     """When the last container ended; what comes nearest to it where that is not known."""
-    status = pod.status or core.PodStatus()
+    status = pod.status
     ends = [
         parse_time(container.state.terminated.finishedAt)
         for container in status.containerStatuses or ()
