@@ -63,6 +63,7 @@ logger = logging.getLogger("pinnace.cluster")
 _FIRST_PORT = 6443
 _LAST_REQUESTS = 0.4        # seconds that requests under way have at the server's end
 _TALKATIVE = 20            # so many simulated nodes tell of every container that starts
+_STATUSES = 4              # of simulated pods are written at a time: pods that have still to be bound go first
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
 _SCHEDULER = User("system:kube-scheduler", groups=("system:authenticated",))
 _MANAGER = User("system:kube-controller-manager", groups=("system:authenticated",))
@@ -356,7 +357,8 @@ class ControlPlane:
         life = Life(quiet=len(names) > _TALKATIVE)
         issuer = NodeCertificates(lambda: ground.authority, duration, self._randomness.fork())
         simulated = SimulatedNodes(
-            nodes, names, clock=clock, randomness=chance, life=life, kubelets=kubelets, issuer=issuer
+            nodes, names, clock=clock, randomness=chance, life=life, kubelets=kubelets, issuer=issuer,
+            statuses=_STATUSES,
         )
         parts.start("simulated nodes", simulated.run)
         return simulated

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from pinnace.client.informer import Added, Event, Handler, Informer, Unsubscribe
-from pinnace.controllers.owners import Owned
+from pinnace.controllers.owners import Owned, Teller, hands
 from pinnace.controllers.plan import Refs, Related, Wake, Watch
 
 log = logging.getLogger("pinnace.controllers")
@@ -68,8 +68,8 @@ class _Changes:
         self.watches: dict[tuple[Watch, Wake], Handler[Any]] = {}
         self.end: Unsubscribe | None = None
         # The same, sorted: by the kind of a controller; by what tells whom a change concerns; the others.
-        self._owned: dict[str, tuple[Handler[Any], ...]] = {}
-        self._all_owned: tuple[Handler[Any], ...] = ()
+        self._owned: dict[str, tuple[Teller, ...]] = {}
+        self._all_owned: tuple[Teller, ...] = ()
         self._related: tuple[tuple[Callable[[Event[Any]], Refs], tuple[Wake, ...]], ...] = ()
         self._others: tuple[tuple[Concerns | None, Handler[Any]], ...] = ()
 
@@ -82,12 +82,12 @@ class _Changes:
         self._sort()
 
     def _sort(self) -> None:
-        owned: dict[str, tuple[Handler[Any], ...]] = {}
+        owned: dict[str, tuple[Teller, ...]] = {}
         related: dict[Callable[[Event[Any]], Refs], tuple[Wake, ...]] = {}
         others: list[tuple[Concerns | None, Handler[Any]]] = []
         for (watch, wake), handler in self.watches.items():
             if isinstance(watch, Owned):
-                owned[watch.kind] = (*owned.get(watch.kind, ()), handler)
+                owned[watch.kind] = (*owned.get(watch.kind, ()), watch.teller(wake))
             elif isinstance(watch, Related):
                 related[watch.refs] = (*related.get(watch.refs, ()), wake)
             else:
@@ -99,28 +99,23 @@ class _Changes:
 
     def tell(self, event: Event[Any]) -> None:
         """A change; what one of those who are told of it raises is logged, and the others go on."""
-        old, new = event.old, event.new
-        obj: Any = old if new is None else new
         for concerns, handler in self._others:
             try:
                 if concerns is None or concerns(event):
                     handler(event)
             except Exception:
                 log.exception("a handler failed")
-        handlers = self._all_owned     # if nobody controls it, or another one did
-        if handlers and (old is None or new is None or old.metadata.ownerReferences == new.metadata.ownerReferences):
-            for owner in obj.metadata.ownerReferences or ():
-                if owner.controller:
-                    handlers = self._owned.get(owner.kind, ())
-                    break
-        for handler in handlers:
-            try:
-                handler(event)
-            except Exception:
-                log.exception("a handler failed")
+        if self._owned:
+            owner, changed = hands(event)
+            for tell in self._all_owned if owner is None or changed else self._owned.get(owner.kind, ()):
+                try:
+                    tell(event, owner, changed)
+                except Exception:
+                    log.exception("a handler failed")
         for refs, wakes in self._related:
             try:
                 for ref in refs(event):
+                    obj: Any = event.old if event.new is None else event.new
                     for wake in wakes:
                         wake(ref, obj.metadata.resourceVersion)
             except Exception:

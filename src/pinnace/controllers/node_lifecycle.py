@@ -87,9 +87,7 @@ class NodeLifecycleController:
 
     def _lease_changed(self, event: Event[coordination.Lease]) -> None:
         new, old = event.new, event.old
-        if new is None or new.spec is None:
-            return
-        if old is None or old.spec is None or old.spec.renewTime != new.spec.renewTime:
+        if new is not None and (old is None or old.spec.renewTime != new.spec.renewTime):
             self._heard[new.metadata.name or ""] = self._clock.now()
 
     def _node_changed(self, event: Event[core.Node]) -> None:
@@ -117,7 +115,7 @@ class NodeLifecycleController:
 
 
 def condition(node: core.Node, type: str) -> core.NodeCondition | None:
-    for condition in (node.status.conditions if node.status is not None else None) or ():
+    for condition in node.status.conditions or ():
         if condition.type == type:
             return condition
     return None
@@ -130,7 +128,7 @@ def is_ready(node: core.Node) -> bool:
 
 def _heartbeat(node: core.Node) -> tuple[Any, ...]:
     """What only the node itself changes in its conditions."""
-    conditions = (node.status.conditions if node.status is not None else None) or ()
+    conditions = node.status.conditions or ()
     return tuple((c.type, c.lastHeartbeatTime) for c in conditions)
 
 
@@ -200,10 +198,10 @@ def _not_ready(pod: core.Pod, now: datetime) -> Patch:
 def _taints(seen: Seen, now: datetime) -> Action | None:
     """A patch that gives the node the taints its conditions call for; None if it has them."""
     node = seen.node
-    have = list((node.spec.taints if node.spec is not None else None) or ())
+    have = list(node.spec.taints or ())
     wanted: set[tuple[str, str]] = set()
     ready = False     # … or not, but it has said
-    for condition in (node.status.conditions if node.status is not None else None) or ():
+    for condition in node.status.conditions or ():
         ready = ready or condition.type == "Ready"
         key = _BY_CONDITION.get((condition.type, condition.status))
         if key is not None:
@@ -213,7 +211,7 @@ def _taints(seen: Seen, now: datetime) -> Action | None:
     if not ready:
         # Admission gave it this one: it stays until the node has said that it is ready.
         wanted |= {(t.key, t.effect) for t in have if t.key == NOT_READY}
-    if node.spec is not None and node.spec.unschedulable:
+    if node.spec.unschedulable:
         wanted.add((_UNSCHEDULABLE, "NoSchedule"))
     ours = {(t.key, t.effect) for t in have if t.key in _OURS and t.effect in ("NoSchedule", "NoExecute")}
     if ours == wanted:

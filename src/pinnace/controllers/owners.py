@@ -16,6 +16,7 @@ from pinnace.controllers.plan import Patch, Ref, Wake
 from pinnace.controllers.selectors import selects
 
 K = TypeVar("K")
+Teller = Callable[[Event[Any], meta.OwnerReference | None, bool], None]
 
 _UNLABELLED: dict[str, str] = {}
 CONTROLLER = "controller"   # index: the controller's uid, or ("", namespace) for objects that have none
@@ -61,6 +62,18 @@ def candidates(informer: Informer[K], owner: Any) -> list[K]:
     return cache.by_index(CONTROLLER, data.uid or "") + cache.by_index(CONTROLLER, ("", data.namespace or ""))
 
 
+def hands(event: Event[Any]) -> tuple[meta.OwnerReference | None, bool]:
+    """The reference to what controls the object, and whether the change may have been one of that."""
+    old, new = event.old, event.new
+    obj: Any = old if new is None else new
+    references = obj.metadata.ownerReferences
+    changed = old is not None and new is not None and old.metadata.ownerReferences != references
+    for owner in references or ():
+        if owner.controller:
+            return owner, changed
+    return None, changed
+
+
 @dataclass(frozen=True, slots=True)
 class Owned:
     """Changes of what objects of a kind control: they wake its controllers, before and after the change.
@@ -77,22 +90,21 @@ class Owned:
     without: Callable[[Any], bool] | None = None
 
     def handler(self, wake: Wake) -> Handler[Any]:
+        tell = self.teller(wake)
+        return lambda event: tell(event, *hands(event))
+
+    def teller(self, wake: Wake) -> Teller:
+        """The same for one who knows what `hands` says of the event."""
         kind, group, same, without = self.kind, self.group, self.same, self.without
         usual = f"{group}/v1" if group else "v1"
 
         def named(owner: meta.OwnerReference) -> bool:
             return owner.kind == kind and owner.apiVersion.rpartition("/")[0] == group
 
-        def changed(event: Event[Any]) -> None:
+        def changed(event: Event[Any], owner: meta.OwnerReference | None, changed_hands: bool) -> None:
             old, new = event.old, event.new
             obj: Any = old if new is None else new
             data = obj.metadata
-            for owner in data.ownerReferences or ():
-                if owner.controller:
-                    break
-            else:
-                owner = None
-            changed_hands = old is not None and new is not None and old.metadata.ownerReferences != data.ownerReferences
             if owner is None:
                 if new is not None and self.adopters is not None and _is_new_here(old, new):
                     for ref in self.adopters(new):

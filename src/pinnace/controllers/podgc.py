@@ -92,7 +92,7 @@ class PodGarbageCollector:
         pod = self.primary.cache.find(ref)
         if pod is None or not self._is_in_doubt(pod):
             return None
-        name = pod.spec.nodeName if pod.spec is not None else None
+        name = pod.spec.nodeName
         if not name:
             return Seen(pod)
         node = self._nodes.cache.get("", name)
@@ -102,7 +102,7 @@ class PodGarbageCollector:
         old, new = event.old, event.new
         if new is None:
             return False
-        if new.metadata.deletionTimestamp is None and old is not None and old.spec is not None and new.spec is not None:
+        if new.metadata.deletionTimestamp is None and old is not None:
             # Whether its node is there was asked when it was bound, and is told when that changes.
             return old.spec.nodeName != new.spec.nodeName and self._is_in_doubt(new)
         return self._is_in_doubt(new)
@@ -111,7 +111,7 @@ class PodGarbageCollector:
         """Whether it is being deleted, or its node is missed."""
         if pod.metadata.deletionTimestamp is not None:
             return True
-        name = pod.spec.nodeName if pod.spec is not None else None
+        name = pod.spec.nodeName
         return bool(name) and self._nodes.cache.get("", name or "") is None
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
@@ -140,7 +140,7 @@ def decide(seen: Seen, now: datetime) -> Plan:
     if seen.pod is None:
         return Plan(tuple(_delete(pod) for pod in seen.surplus))
     pod = seen.pod
-    name = pod.spec.nodeName if pod.spec is not None else None
+    name = pod.spec.nodeName
     deleted = pod.metadata.deletionTimestamp
     if not name:
         return Plan(_end(pod, "", now)) if deleted is not None else NOTHING
@@ -183,7 +183,7 @@ def _delete(pod: core.Pod) -> Delete:
 
 
 def _out_of_service(node: core.Node) -> bool:
-    taints = (node.spec.taints if node.spec is not None else None) or ()
+    taints = node.spec.taints or ()
     return any(taint.key == _OUT_OF_SERVICE for taint in taints)
 
 

@@ -44,7 +44,7 @@ def index_by_node(pods: Informer[core.Pod]) -> None:
 
 
 def _node_of(pod: core.Pod) -> tuple[str, ...]:
-    return (pod.spec.nodeName,) if pod.spec is not None and pod.spec.nodeName else ()
+    return (pod.spec.nodeName,) if pod.spec.nodeName else ()
 
 
 def same_standing(old: core.Pod, new: core.Pod) -> bool:
@@ -59,7 +59,7 @@ def same_standing(old: core.Pod, new: core.Pod) -> bool:
 
 
 def condition(pod: core.Pod, type: str) -> core.PodCondition | None:
-    for condition in (pod.status.conditions if pod.status is not None else None) or ():
+    for condition in pod.status.conditions or ():
         if condition.type == type:
             return condition
     return None
@@ -116,7 +116,7 @@ def first_to_go(
         return list(pods)
     crowd: dict[str, int] = {}
     for pod in related:
-        if pod.spec is not None and pod.spec.nodeName:
+        if pod.spec.nodeName:
             crowd[pod.spec.nodeName] = crowd.get(pod.spec.nodeName, 0) + 1
     ranked = [_rank(pod, crowd, now) for pod in pods]
     ranked.sort(key=functools.cmp_to_key(_compare))
@@ -134,7 +134,7 @@ class _Ranked(msgspec.Struct, frozen=True):
 
 
 def _rank(pod: core.Pod, crowd: dict[str, int], now: datetime) -> _Ranked:
-    node = (pod.spec.nodeName if pod.spec is not None else None) or ""
+    node = pod.spec.nodeName or ""
     ready = condition(pod, "Ready")
     up = ready is not None and ready.status == "True"
     since = (ready.lastTransitionTime or "") if up and ready is not None else ""

@@ -79,7 +79,7 @@ class _Deed(msgspec.Struct):
     failures: list[Failure] = []
     overtaken: errors.Conflict | None = None        # a deletion met another object of that name, or lost a race
     unsure: dict[tuple[type[Any], str], None] = {}  # kind and namespace of lost creations
-    writes: int = 0
+    wrote: bool = False
 
 
 class Runner(Generic[Seen]):
@@ -154,9 +154,10 @@ class Runner(Generic[Seen]):
             because = int(revision or 0)
         except ValueError:
             because = 0
-        if ref not in self._because:
+        causes = self._because.get(ref)
+        if causes is None:
             self._because[ref] = [because]
-        elif because not in (causes := self._because[ref]) and len(causes) < _CAUSES:
+        elif because not in causes and len(causes) < _CAUSES:
             causes.append(because)
         if self._pause:
             self._add(ref)
@@ -250,7 +251,7 @@ class Runner(Generic[Seen]):
             self._raise_refused(deed)
         if ref in self.queue.failed:
             self.queue.forget(ref)
-        if deed.writes:
+        if deed.wrote:
             self._follow_up(ref, deed, plan.final)
 
     def _client_for(self, ref: Ref, primary: Any) -> Client:
@@ -402,17 +403,18 @@ class Runner(Generic[Seen]):
                         deed.deleted.append(deleted)
             case _:
                 assert_never(write)
-        deed.writes += 1
+        deed.wrote = True
         if result is not None:
             revision = informers.revision_number(result.metadata.resourceVersion)
             deed.revisions.add(revision)
             cache = self._caches.get(type(result))
             if cache is not None:
-                if cache not in deed.written or revision > deed.written[cache]:
+                if revision > deed.written.get(cache, 0):
                     deed.written[cache] = revision
-                deed.behind = deed.behind or cache.revision < revision
+                if cache.revision < revision:
+                    deed.behind = True
         if write.then is not None:
-            name = write.name if isinstance(write, Delete | Patch) else result.metadata.name or ""
+            name = write.name if isinstance(write, (Delete, Patch)) else result.metadata.name or ""
             self._emit(write.then, deed, name=name)
 
     def _emit(self, emit: Emit, deed: _Deed, *, name: str = "", error: object = "") -> None:

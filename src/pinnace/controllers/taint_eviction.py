@@ -41,7 +41,7 @@ class TaintEvictionController:
 
     def observe(self, ref: Ref) -> Seen | None:
         pod = self.primary.cache.find(ref)
-        name = pod.spec.nodeName if pod is not None and pod.spec is not None else None
+        name = pod.spec.nodeName if pod is not None else None
         node = self._nodes.cache.get("", name) if name else None
         taints = _no_execute(node) if node is not None else ()
         if pod is None or not taints or podlib.is_finished(pod) or pod.metadata.deletionTimestamp is not None:
@@ -57,8 +57,7 @@ class TaintEvictionController:
         if event.new is None:
             data = event.old.metadata
             return (data.namespace or "", data.name or "") in self._since
-        spec = event.new.spec
-        return spec is not None and spec.nodeName in self._tainted
+        return event.new.spec.nodeName in self._tainted
 
     def decide(self, seen: Seen, now: datetime) -> Plan:
         return decide(seen, now)
@@ -78,13 +77,13 @@ class TaintEvictionController:
 
 
 def _no_execute(node: core.Node) -> tuple[core.Taint, ...]:
-    taints = (node.spec.taints if node.spec is not None else None) or ()
+    taints = node.spec.taints or ()
     return tuple(taint for taint in taints if taint.effect == "NoExecute")
 
 
 def stay(pod: core.Pod, taints: Iterable[core.Taint]) -> float | None:
     """For how many seconds the pod may stay under these taints; None: for ever; 0: not at all."""
-    tolerations = (pod.spec.tolerations if pod.spec is not None else None) or ()
+    tolerations = pod.spec.tolerations or ()
     shortest: float | None = None
     for taint in taints:
         matching = [t for t in tolerations if tolerates(t, taint)]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from itertools import compress
+from operator import ne
 from typing import Any, TypeVar
 
 from msgspec.structs import astuple
@@ -31,9 +33,9 @@ def patch_of(old: S, new: S) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     was: Any
     now: Any
-    for name, was, now in zip(new.__struct_fields__, astuple(old), astuple(new), strict=True):
-        if was == now:
-            continue
+    before, after = astuple(old), astuple(new)
+    # Most fields are as they were.
+    for name, was, now in compress(zip(new.__struct_fields__, before, after, strict=True), map(ne, before, after)):
         if name == "conditions":
             if turned := _conditions(was or (), now or ()):
                 changed[name] = turned
@@ -48,21 +50,14 @@ def patch_of(old: S, new: S) -> dict[str, Any]:
 def _conditions(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
     known = {condition.type: condition for condition in before}
     changed: list[Any] = []
-    kept = 0
     for condition in after:
-        if condition.type not in known:
-            changed.append(condition)
-            continue
-        kept += 1
-        was = known[condition.type]
+        was = known.pop(condition.type, None)
         if was == condition:
             continue
-        if (was.reason and not condition.reason) or (was.message and not condition.message):
+        if was and ((was.reason and not condition.reason) or (was.message and not condition.message)):
             condition = _without(was, condition)
         changed.append(condition)
-    if kept < len(known):
-        types = {condition.type for condition in after}
-        changed += [{"$patch": "delete", "type": type} for type in known if type not in types]
+    changed += [{"$patch": "delete", "type": type} for type in known]
     return changed
 
 

@@ -114,7 +114,7 @@ def upcoming(cron_job: batch.CronJob, now: datetime) -> datetime | None:
 def _tell_apart(jobs: Sequence[batch.Job]) -> _Told:
     told = _Told()
     for job in jobs:
-        for condition in job.status.conditions or ():
+        for condition in reversed(job.status.conditions or ()):     # that it has ended comes last
             if condition.status == "True" and condition.type in _ENDED:
                 (told.complete if condition.type == "Complete" else told.failed).append(job)
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from pinnace.api.core import v1 as core
@@ -36,9 +37,9 @@ def _selecting(service: core.Service) -> tuple[str, ...]:
     return (service.metadata.namespace or "",) if _selector(service) else ()
 
 
-def _labels(pod: core.Pod) -> list[tuple[str, str, str]]:
+def _labels(pod: core.Pod) -> Iterable[tuple[str, tuple[str, str]]]:
     data = pod.metadata
-    return [(data.namespace or "", key, value) for key, value in data.labels.items()] if data.labels else []
+    return zip(repeat(data.namespace or ""), data.labels.items()) if data.labels else ()
 
 
 def selected(pods: Informer[core.Pod], service: core.Service) -> list[core.Pod]:
@@ -46,7 +47,7 @@ def selected(pods: Informer[core.Pod], service: core.Service) -> list[core.Pod]:
     selector = _selector(service)
     if not selector:
         return []
-    pairs = [(service.metadata.namespace or "", key, value) for key, value in selector.items()]
+    pairs = [(service.metadata.namespace or "", label) for label in selector.items()]
     found = min((pods.cache.by_index(_BY_LABEL, pair) for pair in pairs), key=len)
     chosen = [pod for pod in found if matches(selector, pod)]
     return sorted(chosen, key=lambda pod: pod.metadata.name or "")
@@ -84,7 +85,7 @@ class ServicesOf:
 
 def _face(pod: core.Pod) -> tuple[Any, ...]:
     """What endpoints show of a pod."""
-    spec, status = pod.spec or core.PodSpec(), pod.status or core.PodStatus()
+    spec, status = pod.spec, pod.status
     return (
         pod.metadata.labels,
         pod.metadata.deletionTimestamp,
@@ -105,7 +106,7 @@ def belongs(pod: core.Pod, *, terminating: bool) -> bool:
 
 
 def addresses(pod: core.Pod) -> list[str]:
-    status = pod.status or core.PodStatus()
+    status = pod.status
     return [ip.ip for ip in status.podIPs or () if ip.ip] or ([status.podIP] if status.podIP else [])
 
 
@@ -147,7 +148,7 @@ def _number(pod: core.Pod, target: int | str | None, protocol: str, default: int
         return default
     if isinstance(target, int):
         return target
-    spec = pod.spec or core.PodSpec()
+    spec = pod.spec
     sidecars = [c for c in spec.initContainers or () if c.restartPolicy == "Always"]
     for container in [*(spec.containers or ()), *sidecars]:
         for port in container.ports or ():
@@ -159,7 +160,7 @@ def _number(pod: core.Pod, target: int | str | None, protocol: str, default: int
 
 def hostname(service: core.Service, pod: core.Pod) -> str | None:
     """The pod's own DNS name below a headless service, if it asked for one."""
-    spec = pod.spec or core.PodSpec()
+    spec = pod.spec
     same = spec.subdomain == service.metadata.name and pod.metadata.namespace == service.metadata.namespace
     return spec.hostname if spec.hostname and same else None
 

@@ -102,13 +102,14 @@ class GarbageCollector:
             self._watched[key] = (informer, informer.subscribe(self._changed))
 
     def _changed(self, event: Event[Any]) -> None:
-        old, new = event.old, event.new
-        obj: Any = old if new is None else new
-        data = obj.metadata
+        old: Any = event.old
+        new: Any = event.new
         if new is None:
+            data = old.metadata
             work = self._graph.forget(data.uid or "")
             self._remember_absent(data.uid or "", _ANYWHERE)
         else:
+            data = new.metadata
             if old is not None:
                 before = old.metadata
                 if (
@@ -116,10 +117,9 @@ class GarbageCollector:
                     and before.deletionTimestamp == data.deletionTimestamp
                     # While an object is not being deleted, its finalizers say nothing.
                     and (data.deletionTimestamp is None or before.finalizers == data.finalizers)
-                    and before.uid == data.uid
                 ):
                     return
-            work = self._graph.observe(_identity(kind_of(obj), data), data)
+            work = self._graph.observe(_identity(kind_of(new), data), data)
         for item in work:
             self._woken[item.uid] = revision_number(data.resourceVersion)
             self.queue.add(item)

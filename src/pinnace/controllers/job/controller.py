@@ -104,7 +104,7 @@ def _counts_alike(old: core.Pod, new: core.Pod) -> bool:
         or not podlib.same_standing(old, new)
     ):
         return False
-    restarting = new.spec is not None and new.spec.restartPolicy == "OnFailure"
+    restarting = new.spec.restartPolicy == "OnFailure"
     return old.status == new.status if restarting or podlib.is_finished(new) else True
 
 
@@ -164,7 +164,7 @@ def is_finished(job: batch.Job) -> bool:
 
 def _started(job: batch.Job, suspended: bool, now: datetime) -> batch.JobStatus:
     """The status with its start, and with Suspended as `spec.suspend` has it."""
-    status = job.status or batch.JobStatus()
+    status = job.status
     if job.spec.suspend:
         status = tally.set_condition(status, "Suspended", "True", "JobSuspended", "Job suspended", now)
         return msgspec.structs.replace(status, startTime=None)
@@ -227,14 +227,14 @@ def _restarted_too_often(job: batch.Job, told: Tally, limit: int) -> bool:
         return False
     restarts = 0
     for pod in told.active:
-        status = pod.status or core.PodStatus()
+        status = pod.status
         for container in [*(status.initContainerStatuses or ()), *(status.containerStatuses or ())]:
             restarts += container.restartCount or 0
     return restarts > 0 if limit == 0 else restarts >= limit
 
 
 def _deadline_left(job: batch.Job, now: datetime) -> timedelta | None:
-    seconds, start = job.spec.activeDeadlineSeconds, job.status.startTime if job.status is not None else None
+    seconds, start = job.spec.activeDeadlineSeconds, job.status.startTime
     if seconds is None or not start or job.spec.suspend:
         return None
     return parse_time(start) + timedelta(seconds=seconds) - now
@@ -305,7 +305,7 @@ def _go_on(
     if made:
         # As upstream: the pods that were just made are told in the same status. (If one is refused, it is not written.)
         status = msgspec.structs.replace(status, active=len(told.active) + made)
-    elif writes and job.status is not None and job.status.startTime == status.startTime:
+    elif writes and job.status.startTime == status.startTime:
         return Plan(writes, again=planner.again)
     # With fewer made than may be at once, all that are wanted are there, or their turn comes by the clock.
     final = made < _AT_ONCE if made else not writes
@@ -315,7 +315,7 @@ def _go_on(
 def _suspension(job: batch.Job, status: batch.JobStatus) -> tuple[Action, ...]:
     if not status.conditions:
         return ()
-    before = {c.type: c.status for c in (job.status.conditions if job.status is not None else None) or ()}
+    before = {c.type: c.status for c in job.status.conditions or ()}
     after = {c.type: c.status for c in status.conditions or ()}
     if before.get("Suspended") == after.get("Suspended"):
         return ()

@@ -25,14 +25,14 @@ class Tally(msgspec.Struct, frozen=True, gc=False):
     """`succeeded` and `failed` are finished pods that the status does not know yet; `successes` and `failures` are the
     numbers of all: counted, noted and new. (For an Indexed job, of indexes that have a success.)"""
 
-    active: tuple[core.Pod, ...]
-    terminating: tuple[core.Pod, ...]
-    succeeded: tuple[core.Pod, ...]
-    failed: tuple[core.Pod, ...]
+    active: Sequence[core.Pod]
+    terminating: Sequence[core.Pod]
+    succeeded: Sequence[core.Pod]
+    failed: Sequence[core.Pod]
     successes: int = 0
     failures: int = 0
     failure: str = ""              # what the failure policy ends the job for
-    ignored: tuple[core.Pod, ...] = ()
+    ignored: Sequence[core.Pod] = ()
     failed_indexes: frozenset[int] = frozenset()
     noted: frozenset[str] = frozenset()          # uids of finished pods that the status has noted, but not counted
 
@@ -87,8 +87,8 @@ def tell_apart(job: batch.Job, pods: Sequence[core.Pod]) -> Tally:
     if done is not None:
         successes = len(done | indexes.of_pods(succeeded, job.spec.completions or 0))
     return Tally(
-        tuple(active), tuple(terminating), tuple(succeeded), tuple(failed), successes, failures, failure,
-        tuple(ignored), failed_indexes(job, pods) if done is not None else _NO_INDEXES, known,
+        active, terminating, succeeded, failed, successes, failures, failure,
+        ignored, failed_indexes(job, pods) if done is not None else _NO_INDEXES, known,
     )  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def failed_indexes(job: batch.Job, pods: Iterable[core.Pod]) -> frozenset[int]:
 
 
 def completed_indexes(job: batch.Job, tally: Tally) -> set[int]:
-    done = indexes.parse(job.status.completedIndexes if job.status is not None else None)
+    done = indexes.parse(job.status.completedIndexes)
     return done | indexes.of_pods(tally.succeeded, job.spec.completions or 0)
 
 
@@ -206,7 +206,7 @@ def backoff_left(pods: Sequence[core.Pod], now: datetime) -> timedelta:
 
 def finished_at(pod: core.Pod, now: datetime) -> datetime:
     """When the last container ended; what comes nearest to it where that is not known."""
-    status = pod.status or core.PodStatus()
+    status = pod.status
     ends = [
         parse_time(container.state.terminated.finishedAt)
         for container in status.containerStatuses or ()

@@ -29,6 +29,7 @@ LEASES = "kube-node-lease"
 LEASE_SECONDS = 40
 SLOTS = 100                  # of a period: leases are renewed so many times in it, each time a part of them
 REPORTS = 50                 # statuses a second, if all are due at once
+EARLY = 0.001                # by so many seconds a status may be written before it is due: renewals are not exact
 LATE = 2.5                   # so many periods without a renewal, and the node may have been given up meanwhile
 _ATTEMPTS = 100
 TRANSIENT = (errors.StatusError, OSError, TimeoutError)
@@ -45,6 +46,8 @@ class Heartbeats:
         self._clock = clock
         self._every = every
         self._status_every = status_every
+        self._until_late = timedelta(seconds=LATE * every)
+        self._until_report = timedelta(seconds=status_every - EARLY)
         self._parallel = parallel
         self._own_status = own_status
         self._ring: deque[tuple[float, Machine]] = deque()    # when each is due, in this order
@@ -55,9 +58,9 @@ class Heartbeats:
         slot = self._every / SLOTS
         # Close together, so that a cluster has times in which nothing but leases is written.
         window = min(self._status_every, max(self._every, len(found) / REPORTS))
-        first = self._clock.now().timestamp() + self._status_every
+        first = self._clock.now() + self._until_report
         for n, machine in enumerate(found):
-            machine.report_at = first + window * n / len(found)
+            machine.report_at = first + timedelta(seconds=window * n / len(found))
             self._ring.append((now + n * SLOTS // len(found) * slot, machine))
         self._ring = deque(sorted(self._ring, key=lambda entry: entry[0]))
 
@@ -96,12 +99,11 @@ class Heartbeats:
             return
         try:
             now = self._clock.now()
-            seconds = now.timestamp()
             shown = now + timedelta(seconds=machine.drift) if machine.drift else now
             await self._renew(machine, times.format_micro(shown))
-            late = seconds - machine.renewed_at > LATE * self._every and machine.renewed_at > 0
-            machine.renewed_at = seconds
-            if late or machine.news or seconds >= machine.report_at - 0.001:
+            late = now > machine.late_at
+            machine.late_at = now + self._until_late
+            if late or machine.news or now >= machine.report_at:
                 await self.report(machine)
         except TRANSIENT as error:
             log.warning("lease of node %s: %s", machine.name, error)
@@ -132,14 +134,14 @@ class Heartbeats:
     async def report(self, machine: Machine) -> None:
         """Write the conditions, the images and what else may have changed. Raises what the client raises, but for
         a node that was deleted: it does not come back by itself."""
-        now = self._clock.now().timestamp()
-        machine.report_at = now + self._status_every
+        now = self._clock.now()
+        machine.report_at = now + self._until_report
         if not self._own_status(machine):
             return
         machine.news = False
         try:
             node = await self._client.get(core.Node, machine.name)
-            fresh = machine.status(node.status, now)
+            fresh = machine.status(node.status, now.timestamp())
             wanted = msgspec.structs.replace(
                 node.status, conditions=fresh.conditions, images=fresh.images, nodeInfo=fresh.nodeInfo
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pinnace.api.coordination import v1 as coordination
@@ -15,6 +16,7 @@ from pinnace.kubelet.simulated.pods import IMAGE_BYTES, Place, State
 from pinnace.runtime.cri import Image
 
 _NOWHERE = Path("/nonexistent")             # simulated nodes have no disk
+_LONG_AGO, _NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 RUNTIME = "simulated://1"
 
 
@@ -69,8 +71,8 @@ class Machine:
     news: bool = False            # the status does not say yet what it should
     pods: dict[str, Tracked] = field(default_factory=dict)
     lease: coordination.Lease | None = None
-    renewed_at: float = 0.0
-    report_at: float = 0.0        # when the status is to be written again
+    late_at: datetime = _NEVER         # without a renewal by then, it may be given up
+    report_at: datetime = _LONG_AGO    # when the status is to be written again
 
     @property
     def connected(self) -> bool:

@@ -49,16 +49,17 @@ class SimulatedNodes:
     """`run` registers the nodes and serves their pods until cancelled.
 
     `life` is a life for all pods, or `Lives` with rules; `stages` are kwok's Stages (mappings, or YAML), which lead
-    the pods and nodes that they select. With an `issuer` nodes have client certificates, and renew them. Nodes are lost
-    and found by `lose`, `restore`, `partition`, `heal`, `drift`, `add`, `remove` and `renew`; those that name a node
-    raise KeyError for one that is not there.
+    the pods and nodes that they select. So many leases (`parallel`) and statuses of pods (`statuses`) are written at a
+    time. With an `issuer` nodes have client certificates, and renew them. Nodes are lost and found by `lose`,
+    `restore`, `partition`, `heal`, `drift`, `add`, `remove` and `renew`; those that name a node raise KeyError for one
+    that is not there.
     """
 
     def __init__(
         self, client: Client, names: Sequence[str], *, clock: Clock, randomness: Randomness,
         life: Life | Lives | None = None, node: SimulatedNode | None = None,
         stages: Sequence[Mapping[str, Any] | str] | str = (),
-        lease_every: float = 10.0, status_every: float = 300.0, parallel: int = 32,
+        lease_every: float = 10.0, status_every: float = 300.0, parallel: int = 32, statuses: int = 32,
         informers: Informers | None = None, kubelets: SimulatedKubelets | None = None, issuer: Issuer | None = None,
         pod_network: str = "10.128.0.0/9", host_network: str = "10.64.0.0/12",
     ) -> None:  # fmt: skip
@@ -88,7 +89,7 @@ class SimulatedNodes:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._writes: deque[Tracked] = deque()
-        self._writers = Crew(self._write_all, most=parallel, name="statuses of simulated pods")
+        self._writers = Crew(self._write_all, most=statuses, name="statuses of simulated pods")
         self._tasks: set[asyncio.Task[None]] = set()
         self.registered = asyncio.Event()
         self.kubelets = kubelets or SimulatedKubelets()
