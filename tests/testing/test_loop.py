@@ -185,7 +185,8 @@ def test_what_a_callback_raises_is_told_and_stops_nothing() -> None:
         loop.set_exception_handler(lambda _, context: told.append(context))
         loop.call_soon(int, "now")
         loop.call_later(1, int, "later")
-        loop.call_later(1, told.append, None).cancel()
+        loop.call_soon(told.append, {}).cancel()
+        loop.call_later(1, told.append, {}).cancel()
         await asyncio.sleep(2)
         return [(context["message"][:21], str(context["exception"])[-7:], type(context["handle"])) for context in told]
 

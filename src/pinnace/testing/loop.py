@@ -37,14 +37,18 @@ class Stuck(RuntimeError):
 
 
 class _Step(asyncio.Handle):
-    """One is made for each step of each task: without asking the loop for its debug mode, which is known."""
+    """One is made for each step of each task. It knows nothing of what is kept for the debug mode."""
 
     __slots__ = ()
+    _repr = _source_traceback = None
 
-    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], loop: Any, context: Any) -> None:
-        self._callback, self._args, self._loop = callback, args, loop
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Any) -> None:
+        self._callback, self._args, self._cancelled = callback, args, False
         self._context = context if context is not None else copy_context()
-        self._cancelled, self._repr, self._source_traceback = False, None, None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None      # type: ignore[assignment]  # as asyncio does: whatever they hold
 
 
 class _Timer(asyncio.TimerHandle):
@@ -170,10 +174,9 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
             owner: object = getattr(handle._callback, "__self__", None)
             if owner.__class__ is asyncio.Task or isinstance(owner, asyncio.Task):
                 places.append(place)
-        draw, width = self._order.getrandbits, len(places).bit_length()
+        draw = self._order.getrandbits
         for last in range(len(places) - 1, 0, -1):
-            if (last + 1) >> (width - 1) == 0:
-                width -= 1
+            width = (last + 1).bit_length()
             chosen = draw(width)
             while chosen > last:
                 chosen = draw(width)
@@ -186,7 +189,7 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
         # Each step of a task comes this way: without asyncio's checks where they cannot find anything.
         if self._closed or self._debug:
             return super().call_soon(callback, *args, context=context)
-        handle = _Step(callback, args, self, context)
+        handle = _Step(callback, args, context)
         self._ready.append(handle)
         return handle
 
