@@ -223,6 +223,11 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
     ) -> asyncio.TimerHandle:
         return self.call_at(self._virtual + delay, callback, *args, context=context)
 
+    def close(self) -> None:
+        super().close()
+        self._timers.clear()
+        self._moments.clear()
+
     async def shutdown_asyncgens(self) -> None:
         # Those that have ended, and only wait for the collector, would get a task each.
         for generator in tuple(self._asyncgens):
