@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import anyio.to_thread
 import pytest
 
-from pinnace.testing.loop import OutsideWorld, Stuck, VirtualClock, simulate
+from pinnace.testing.loop import OutsideWorld, Stuck, VirtualClock, VirtualLoop, simulate
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _TRACE = """
@@ -86,21 +86,68 @@ def test_timers_run_in_the_order_of_their_moments() -> None:
     assert simulate(timers, seed=5) == [0.5, 1, 2, 3]
 
 
+def test_timers_of_one_moment_run_in_the_order_in_which_they_were_set() -> None:
+    async def timers() -> list[int]:
+        loop, seen = asyncio.get_running_loop(), list[int]()
+        set_ = [loop.call_at(1.0, seen.append, number % 5) for number in range(20)]      # some do the same
+        for timer in set_[3:15]:
+            timer.cancel()
+        await asyncio.sleep(1.0)
+        set_[0].cancel()               # too late
+        return seen
+
+    assert simulate(timers) == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
+def test_cancelled_timers_move_no_time_and_do_not_pile_up() -> None:
+    async def timers() -> float:
+        loop = asyncio.get_running_loop()
+        for number in range(10_000):
+            loop.call_later(1.0 + number, int).cancel()
+            assert len(loop._moments) <= 101      # type: ignore[attr-defined]
+        await loop.rest()                         # type: ignore[attr-defined]
+        await asyncio.sleep(0.5)
+        return loop.time()
+
+    assert simulate(timers) == 0.5
+
+
+class _Plain(VirtualLoop):
+    """With the turns and the timers of asyncio."""
+
+    _run_once = asyncio.BaseEventLoop._run_once        # type: ignore[attr-defined]
+    _timer_handle_cancelled = asyncio.BaseEventLoop._timer_handle_cancelled     # type: ignore[attr-defined]
+    call_soon, call_at, call_later = (
+        asyncio.BaseEventLoop.call_soon, asyncio.BaseEventLoop.call_at, asyncio.BaseEventLoop.call_later
+    )  # fmt: skip
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._selector = self
+
+    def select(self, timeout: float | None) -> list[object]:
+        self.steps += 1
+        if timeout:
+            self._virtual = self._scheduled[0].when()    # type: ignore[attr-defined]
+        if len(self._ready) > 1:
+            self._shuffle()
+        return []
+
+    def _process_events(self, events: list[object]) -> None:
+        return
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_turn_is_just_as_asyncio_makes_it(seed: int) -> None:
-    """In debug mode each turn is asyncio's own."""
-
-    async def busy(debug: bool) -> tuple[list[tuple[float, int]], int]:
+    async def busy() -> tuple[list[tuple[float, int]], int]:
         loop = asyncio.get_running_loop()
-        loop.set_debug(debug)
-        loop.slow_callback_duration = 60.0
         seen: list[tuple[float, int]] = []
 
         async def part(number: int) -> None:
             for step in range(5):
                 try:
-                    async with asyncio.timeout(1.0 + step % 3):       # timers, most of them cancelled
-                        await asyncio.sleep(number * 0.25 % 2.5)
+                    async with asyncio.timeout(1.0 + step % 3 + number / 1000):       # timers, most of them cancelled
+                        await asyncio.sleep((number * 0.7548776662 + 0.0137) % 2.5)     # no two at one moment
                 except TimeoutError:
                     await asyncio.sleep(0)
                 seen.append((loop.time(), number))
@@ -108,11 +155,28 @@ def test_a_turn_is_just_as_asyncio_makes_it(seed: int) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(60):
                 group.create_task(part(number))
-            await asyncio.sleep(200_000)
-        loop.set_debug(False)
+            await asyncio.sleep(1000)
         return seen, loop.steps         # type: ignore[attr-defined]
 
-    assert simulate(lambda: busy(False), seed=seed) == simulate(lambda: busy(True), seed=seed)
+    plain = _Plain(seed)
+    try:
+        assert simulate(busy, seed=seed) == plain.run_until_complete(busy())
+    finally:
+        plain.close()
+
+
+def test_debug_mode_changes_nothing() -> None:
+    async def race(debug: bool) -> str:
+        loop = asyncio.get_running_loop()
+        loop.set_debug(debug)
+        loop.call_later(0.0, int)
+        loop.call_later(1.0, int).cancel()
+        try:
+            return await _race()
+        finally:
+            loop.set_debug(False)
+
+    assert simulate(lambda: race(False), seed=4) == simulate(lambda: race(True), seed=4)
 
 
 def test_what_a_callback_raises_is_told_and_stops_nothing() -> None:
@@ -121,7 +185,8 @@ def test_what_a_callback_raises_is_told_and_stops_nothing() -> None:
         loop.set_exception_handler(lambda _, context: told.append(context))
         loop.call_soon(int, "now")
         loop.call_later(1, int, "later")
-        loop.call_later(1, told.append, None).cancel()
+        loop.call_soon(told.append, {}).cancel()
+        loop.call_later(1, told.append, {}).cancel()
         await asyncio.sleep(2)
         return [(context["message"][:21], str(context["exception"])[-7:], type(context["handle"])) for context in told]
 

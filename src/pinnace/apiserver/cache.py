@@ -41,7 +41,7 @@ class Form:
 
     def value(self, obj: Any) -> bytes:
         """What the store keeps: everything but the revision, which the store itself knows."""
-        metadata = codec.metadata(obj)
+        metadata = obj.metadata
         kept, metadata.resourceVersion = metadata.resourceVersion, None
         obj.kind, obj.apiVersion = self.kind.kind, self.kind.api_version
         try:
@@ -246,10 +246,11 @@ class WatchCache:
         self._oldest = self.changed = revision
         self.version += 1
 
-    def apply(self, event: Event, kept: int = 0) -> None:
-        """Take in one change and tell the watchers whom it concerns. Events up to revision `kept` are old."""
-        type, entry, previous = event.type, event.entry, event.previous
+    def apply(self, type: str, revision: int, entry: Entry, previous: Entry | None, kept: int = 0) -> None:
+        """Take in one change (see `Event`) and tell the watchers whom it concerns. Events up to revision `kept` are
+        old."""
         key, obj = entry.key, entry.object
+        event = Event(type, revision, entry, previous)
         if type == "DELETED":
             obj = None                        # of many nobody wants to know
             del self.entries[key]
@@ -261,7 +262,7 @@ class WatchCache:
         if self.indexed:
             self._reindex(key, None if type == "DELETED" else entry, previous)
         self._events.append(event)
-        self.changed = event.revision
+        self.changed = revision
         self.version += 1
         if not self.version % _LOOK:
             self._forget(kept)
@@ -274,7 +275,7 @@ class WatchCache:
             if obj is None:
                 obj = event.state(type).object
             try:
-                tell(type, obj, event.revision)
+                tell(type, obj, revision)
             except Exception as error:
                 if joined.failed is None:
                     raise

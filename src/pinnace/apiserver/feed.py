@@ -16,7 +16,7 @@ from typing import Any
 
 from pinnace.api import codec
 from pinnace.api.errors import StatusError
-from pinnace.apiserver.cache import Entry, Event, WatchCache
+from pinnace.apiserver.cache import Entry, WatchCache
 from pinnace.base.backoff import Backoff
 from pinnace.base.clock import Clock
 from pinnace.store.store import Change, Store
@@ -94,16 +94,19 @@ class Feed:
             return
         key, revision, value = change.key, change.revision, change.value
         try:
-            own = self._own.pop(key, None) if value is not None else None
+            own = self._own.pop(key, None)
             if own is None or own[0] is not value:
                 self._take(change)
             else:
                 value, obj, cache = own
                 previous = cache.entries.get(key)
                 obj.metadata.resourceVersion = str(revision)
-                created = previous.created if previous is not None else revision
-                entry = Entry(key, obj, value, revision, created, cache.form)
-                cache.apply(Event("ADDED" if previous is None else "MODIFIED", revision, entry, previous), self._kept)
+                if previous is None:
+                    entry = Entry(key, obj, value, revision, revision, cache.form)
+                    cache.apply("ADDED", revision, entry, None, self._kept)
+                else:
+                    entry = Entry(key, obj, value, revision, previous.created, cache.form)
+                    cache.apply("MODIFIED", revision, entry, previous, self._kept)
         except Exception:
             # The caches may be wrong now. Until they are filled anew they stand still, and writers wait.
             log.exception("the feed of the watch cache broke; filling it anew")
@@ -192,12 +195,12 @@ class Feed:
         previous = cache.entries.get(key)
         if value is None:
             if previous is not None:
-                cache.apply(Event("DELETED", revision, previous, previous), self._kept)
+                cache.apply("DELETED", revision, previous, previous, self._kept)
             return
         entry = readable(cache, Stored(key, value, previous.created if previous is not None else revision, revision))
         if entry is not None:
             type = "MODIFIED" if previous is not None else "ADDED"
-            cache.apply(Event(type, revision, entry, previous), self._kept)
+            cache.apply(type, revision, entry, previous, self._kept)
 
     def _wake(self) -> None:
         """Those who wait for a revision that is in the caches now."""

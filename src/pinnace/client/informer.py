@@ -198,6 +198,7 @@ class Cache(Generic[K]):
         self._waiting: builtins.list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._conditions: builtins.list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._awaited = False                         # by one of these
 
     @property
     def revision(self) -> int:
@@ -218,6 +219,7 @@ class Cache(Generic[K]):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (revision, next(self._order), future))
+        self._awaited = True
         await future
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
@@ -226,6 +228,7 @@ class Cache(Generic[K]):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._conditions.append((condition, future))
+        self._awaited = True
         await future
 
     def get(self, namespace: str, name: str) -> K | None:
@@ -293,6 +296,7 @@ class Cache(Generic[K]):
                     future.set_result(None)
                 else:
                     self._conditions.append((condition, future))
+        self._awaited = bool(self._waiting or self._conditions)
 
 
 class _Indexed(Generic[K]):
@@ -344,7 +348,6 @@ class Informer(Generic[K]):
     def __post_init__(self) -> None:
         self.cache: Cache[K] = Cache()
         self.state: State = Listing()
-        self._direct = 0               # the revision of the last event that was told directly, and is not in `state`
         self._handlers: dict[int, Handler[K]] = {}
         self._to_tell: tuple[Handler[K], ...] = ()      # the same; somebody may come or go meanwhile
         self._ids = itertools.count()
@@ -437,31 +440,34 @@ class Informer(Generic[K]):
             elif type != "BOOKMARK":
                 log.error("watching %s: event of unknown type %r", self.kind.__name__, type)
         elif old is None or old.metadata.resourceVersion != after.resourceVersion:
-            if old is not None and old.metadata.uid != after.uid:   # deleted and made anew while no watch was open
-                self._delete(key, None)
-                old = None
-            cache._objects[key] = obj
-            if old is None:
+            event: Event[Any]
+            if old is not None and old.metadata.uid == after.uid:
+                event = Updated(obj, old)
+            else:
+                if old is not None:     # deleted and made anew while no watch was open
+                    self._delete(key, None)
                 cache._namespaces.setdefault(key[0], {})[key] = None
+                event = Added(obj)
+            cache._objects[key] = obj
             for index in cache._kept:
                 values = tuple(index.of(obj))
                 if values != index.values.get(key, ()):     # most changes are about something else
                     index.put(key, values)
-            event = Added(obj) if old is None else Updated(obj, old)
             for handler in self._to_tell:
                 try:
                     handler(event)
                 except Exception:
                     self._failed()
         if revision:
-            self._direct = cache._revision = revision
-            if cache._waiting or cache._conditions:
+            cache._revision = revision
+            if cache._awaited:
                 cache._wake(revision)
 
     def _stand(self) -> None:
         """Let the state say what was told directly: asked for when a watch ends, not with each event."""
-        if self._direct:
-            self.state, self._direct = Watching(str(self._direct)), 0
+        known = self.cache.revision
+        if isinstance(self.state, Watching) and known > revision_number(self.state.revision):
+            self.state = Watching(str(known))
 
     def _take(self, message: Input[K]) -> bool:
         """Advance by one input; whether to wait before the next request."""

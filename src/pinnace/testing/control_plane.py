@@ -148,6 +148,7 @@ class _Handle(StoreOver):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._ends: list[Callable[[], None]] = []
+        self.commit = store.commit      # type: ignore[method-assign]  # each write takes this way
 
     def subscribe(self, tell: Callable[[Change], None], *, after: int) -> Callable[[], None]:
         end = super().subscribe(tell, after=after)
@@ -155,7 +156,9 @@ class _Handle(StoreOver):
         return end
 
     def cut(self) -> None:
-        self.inner = _NOTHING
+        if self.inner is not _NOTHING:
+            self.inner = _NOTHING
+            del self.commit             # goes to `inner` again
         for end in self._ends:
             end()
 

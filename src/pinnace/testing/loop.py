@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import random
-import selectors
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from pinnace.base.clock import LoopClock
@@ -29,63 +29,45 @@ __all__ = ["OutsideWorld", "Stuck", "Threads", "VirtualClock", "VirtualLoop", "s
 T = TypeVar("T")
 
 
-_DAY = 86400.0             # as far as asyncio looks ahead
-_MANY = 100                # timers, from which on asyncio clears them away when most are cancelled
+_MANY = 100                # moments, from which on they are cleared away when at most of them nothing happens any more
 
 
 class Stuck(RuntimeError):
     """Nothing is ready and no timer is set: what is awaited can never happen."""
 
 
-class _VirtualSelector(selectors.BaseSelector):
-    """Watches no files. To wait is to move the loop's time."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        self._loop._pass(timeout)
-        return []
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> NoReturn:
-        raise OutsideWorld("simulated time has no real files or sockets to wait for")
-
-    def unregister(self, fileobj: Any) -> NoReturn:
-        raise KeyError(fileobj)
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return {}
-
-    def close(self) -> None:
-        return
-
-
 class _Step(asyncio.Handle):
-    """One is made for each step of each task: without asking the loop for its debug mode, which is known."""
+    """One is made for each step of each task. It knows nothing of what is kept for the debug mode."""
 
     __slots__ = ()
+    _repr = _source_traceback = None
 
-    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], loop: Any, context: Any) -> None:
-        self._callback, self._args, self._loop = callback, args, loop
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Any) -> None:
+        self._callback, self._args, self._cancelled = callback, args, False
         self._context = context if context is not None else copy_context()
-        self._cancelled, self._repr, self._source_traceback = False, None, None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None      # type: ignore[assignment]  # as asyncio does: whatever they hold
 
 
 class _Timer(asyncio.TimerHandle):
-    """The same, later. Timers are compared with each other alone, so that needs no look at what the other is."""
+    """The same, later. Each is itself alone, also where another does the same at the same moment."""
 
     __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
     def __init__(
         self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: Any, context: Any
     ) -> None:
+        if loop._debug:
+            super().__init__(when, callback, args, loop, context)
+            return
         self._callback, self._args, self._loop = callback, args, loop
         self._context = context if context is not None else copy_context()
         self._cancelled, self._repr, self._source_traceback = False, None, None
-        self._when, self._scheduled = when, False
-
-    def __lt__(self, other: Any) -> bool:
-        return bool(self._when < other._when)
+        self._when = when
 
 
 class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add_reader: as run_in_executor
@@ -104,12 +86,13 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
 
     # Of BaseEventLoop, on every supported Python; the type stubs leave them out.
     _ready: deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
     _asyncgens: WeakSet[AsyncGenerator[Any, Any]]
     _closed: bool
     _debug: bool
     _stopping: bool
-    _timer_cancelled_count: int
+    _check_closed: Callable[[], None]
+    _check_thread: Callable[[], None]
+    _check_callback: Callable[[object, str], None]
 
     def __init__(self, seed: int = 0, *, threads: Threads = "refuse", latency: float = 0.0) -> None:
         guard()
@@ -122,7 +105,10 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
         self._virtual = 0.0
         self._order = random.Random(seed)
         self._resting: list[asyncio.Future[None]] = []
-        self._selector = _VirtualSelector(self)
+        # The timers by their moments, those of one moment in the order in which they were set, and the moments as a
+        # heap. There may be moments in it at which nothing happens any more.
+        self._timers: dict[float, dict[_Timer, None]] = {}
+        self._moments: list[float] = []
         # asyncio rounds timers to the clock's resolution; virtual time has none to speak of.
         self._clock_resolution = 1e-9
 
@@ -130,28 +116,18 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
         return self._virtual
 
     def _run_once(self) -> None:
-        """One turn. What asyncio does in each is done here where that is simple: nobody waits for threads or for rest,
-        and there are no cancelled timers to clear away."""
+        """One turn. This is all that BaseEventLoop asks of a loop, and takes the place of its waiting for files."""
         ready: deque[Any] = self._ready
-        timers: list[Any] = self._scheduled
-        special: object = self._stopping or self._debug or self._resting or (self.threads == "inline" and self._workers)
-        if not special and self._timer_cancelled_count * 2 > _MANY:
-            special = self._timer_cancelled_count * 2 > len(timers) > _MANY
-        if special or (timers and timers[0]._cancelled):
-            return super()._run_once()  # type: ignore[misc,no-any-return]  # the type stubs leave it out
-        if ready:
-            if len(ready) > 1:
-                self._shuffle()
-        elif timers and timers[0]._when < self._virtual + _DAY:
-            self._virtual = timers[0]._when
-        else:
-            return super()._run_once()  # type: ignore[misc,no-any-return]  # as above
+        if self._workers.started:
+            ready.extend(self._workers.finish())
+        if len(ready) > 1:
+            self._shuffle()
+        elif not ready and not self._stopping:
+            self._pass()
         self.steps += 1
-        until = self._virtual + self._clock_resolution
-        while timers and timers[0]._when < until:
-            timer = heapq.heappop(timers)
-            timer._scheduled = False
-            ready.append(timer)
+        moments, until = self._moments, self._virtual + self._clock_resolution
+        while moments and moments[0] < until:
+            ready.extend(self._timers.pop(heapq.heappop(moments), ()))
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
@@ -164,30 +140,19 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
                 self.call_exception_handler({
                     "message": f"Exception in callback {handle!r}", "exception": error, "handle": handle,
                 })  # fmt: skip
-        return None
 
-    def _pass(self, timeout: float | None) -> None:
-        """Called once a turn, before timers that are due become ready. None: there is nothing to wait for."""
-        self.steps += 1
-        if self._workers:
-            done = self._workers.finish()
-            self._ready.extend(done)
-            timeout = 0 if done else timeout
-        if timeout is None:
-            if self._resting:
-                self._rested()
-                return
+    def _pass(self) -> None:
+        """Nothing is ready: straight to the next timer, unless somebody waits for just that."""
+        moments = self._moments
+        while moments and moments[0] not in self._timers:
+            heapq.heappop(moments)
+        after = moments[0] if moments else math.inf
+        if self._resting and after > self._virtual:
+            self._rested()
+        elif after == math.inf:
             raise Stuck("nothing is ready and no timer is set: what is awaited can never happen")
-        if timeout > 0:
-            if self._resting:
-                self._rested()
-                return
-            # Straight to the timer: adding the difference would round, and wake a hair too early. (asyncio
-            # waits a day at most at a time.)
-            timer = self._next_timer()
-            self._virtual = timer if timer - self._virtual <= timeout + 1e-6 else self._virtual + timeout
-        if len(self._ready) > 1:
-            self._shuffle()
+        elif after > self._virtual:
+            self._virtual = after
 
     async def rest(self) -> None:
         """Return when nothing is ready any more: everything that can happen without time passing has happened."""
@@ -201,9 +166,6 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
             if not future.done():
                 future.set_result(None)
 
-    def _next_timer(self) -> float:
-        return self._scheduled[0].when() if self._scheduled else float("inf")
-
     def _shuffle(self) -> None:
         """Reorder the steps of tasks; other callbacks keep their places, which transports and futures rely on."""
         ready: deque[Any] = self._ready
@@ -212,10 +174,9 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
             owner: object = getattr(handle._callback, "__self__", None)
             if owner.__class__ is asyncio.Task or isinstance(owner, asyncio.Task):
                 places.append(place)
-        draw, width = self._order.getrandbits, len(places).bit_length()
+        draw = self._order.getrandbits
         for last in range(len(places) - 1, 0, -1):
-            if (last + 1) >> (width - 1) == 0:
-                width -= 1
+            width = (last + 1).bit_length()
             chosen = draw(width)
             while chosen > last:
                 chosen = draw(width)
@@ -228,7 +189,7 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
         # Each step of a task comes this way: without asyncio's checks where they cannot find anything.
         if self._closed or self._debug:
             return super().call_soon(callback, *args, context=context)
-        handle = _Step(callback, args, self, context)
+        handle = _Step(callback, args, context)
         self._ready.append(handle)
         return handle
 
@@ -236,16 +197,36 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         if self._closed or self._debug:
-            return super().call_at(when, callback, *args, context=context)
+            self._check_closed()
+            self._check_thread()
+            self._check_callback(callback, "call_at")
         timer = _Timer(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True
+        among = self._timers.get(when)
+        if among is None:
+            self._timers[when] = {timer: None}
+            heapq.heappush(self._moments, when)
+        else:
+            among[timer] = None
         return timer
+
+    def _timer_handle_cancelled(self, timer: _Timer) -> None:
+        """Called by the timer; it may have gone off."""
+        timers, moments = self._timers, self._moments
+        among = timers.get(timer._when, {})
+        among.pop(timer, None)
+        if not among and timers.pop(timer._when, None) is not None and len(moments) > max(_MANY, 2 * len(timers)):
+            moments[:] = timers
+            heapq.heapify(moments)
 
     def call_later(  # type: ignore[override]  # as run_in_executor
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self._virtual + delay, callback, *args, context=context)
+
+    def close(self) -> None:
+        super().close()
+        self._timers.clear()
+        self._moments.clear()
 
     async def shutdown_asyncgens(self) -> None:
         # Those that have ended, and only wait for the collector, would get a task each.
@@ -254,10 +235,7 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
                 self._asyncgens.discard(generator)
         await super().shutdown_asyncgens()
 
-    # BaseEventLoop leaves these to the loops of the platforms.
-
-    def _process_events(self, event_list: list[Any]) -> None:
-        return
+    # BaseEventLoop leaves this to the loops of the platforms.
 
     def _write_to_self(self) -> None:
         return
@@ -295,7 +273,7 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
     def call_soon_threadsafe(  # type: ignore[override]  # as above
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        if self._workers:
+        if self._workers.started:
             handle = asyncio.Handle(callback, args, self, context)
             if self._workers.report(handle):
                 return handle
@@ -311,9 +289,10 @@ class VirtualClock(LoopClock):
         super().__init__(start, loop)
 
     def now(self) -> datetime:
-        at = self._loop._virtual
-        if at != self._at:
-            self._at, self._now = at, self._start + timedelta(seconds=at - self._zero)
+        if self._loop._virtual == self._at:
+            return self._now
+        self._at = at = self._loop._virtual
+        self._now = self._start + timedelta(seconds=at - self._zero)
         return self._now
 
 

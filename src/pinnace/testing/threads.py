@@ -26,7 +26,7 @@ class Workers:
     """anyio's worker threads of one loop, by what they show: `queue`, whose tasks they mark as done, and `stopping`."""
 
     def __init__(self) -> None:
-        self._started: dict[threading.Thread, int] = {}
+        self.started: dict[threading.Thread, int] = {}      # in which order
         self._reports: list[tuple[int, asyncio.Handle]] = []
         self._count = 0
 
@@ -37,12 +37,12 @@ class Workers:
         if not type(thread).__module__.startswith("anyio."):
             return False
         self._count += 1
-        self._started[thread] = self._count
+        self.started[thread] = self._count
         return True
 
     def report(self, handle: asyncio.Handle) -> bool:
         """Called in any thread: a worker has a result for the loop. False if it is none of them."""
-        place = self._started.get(threading.current_thread())
+        place = self.started.get(threading.current_thread())
         if place is None:
             return False
         self._reports.append((place, handle))
@@ -50,18 +50,15 @@ class Workers:
 
     def finish(self) -> list[asyncio.Handle]:
         """Wait until all have done their work; their results, in an order that does not depend on who was faster."""
-        for thread in list(self._started):
+        for thread in list(self.started):
             queue: Queue[object] = thread.queue  # type: ignore[attr-defined]  # see `admit`
             with queue.all_tasks_done:
                 while queue.unfinished_tasks and thread.is_alive() and not getattr(thread, "stopping", False):
                     queue.all_tasks_done.wait(_ALIVE)
             if getattr(thread, "stopping", False) or not thread.is_alive():
-                del self._started[thread]
+                del self.started[thread]
         reports, self._reports = self._reports, []
         return [handle for _, handle in sorted(reports, key=lambda report: report[0])]
-
-    def __len__(self) -> int:
-        return len(self._started)
 
 
 def call(loop: asyncio.AbstractEventLoop, func: Callable[..., T], args: tuple[Any, ...]) -> asyncio.Future[T]:
