@@ -10,6 +10,7 @@ import pytest
 
 from pinnace.base.clock import LoopClock, ManualClock
 from pinnace.base.randomness import Randomness
+from pinnace.client.transport import Request, Response
 from pinnace.kubelet.simulated import EXIT_CODE, RUN_SECONDS, SimulatedNode, SimulatedNodes
 from pinnace.kubelet.simulated.heartbeats import Heartbeats
 from pinnace.kubelet.simulated.machines import Machine
@@ -78,6 +79,36 @@ def test_pods_run_and_are_deleted() -> None:
             api.delete_pod("web-3", 30)
             await asyncio.sleep(0.2)
             assert api.pod("web-3") is None
+
+    simulate(test)
+
+
+def test_so_many_statuses_are_written_at_a_time_and_all_in_the_end() -> None:
+    class Slow(FakeApi):
+        now = most = 0
+
+        async def send(self, request: Request) -> Response:
+            if request.method != "PATCH" or "/pods/" not in request.path:
+                return await super().send(request)
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(1)
+            self.now -= 1
+            return await super().send(request)
+
+    async def test(clock: LoopClock) -> None:
+        api = Slow()
+        simulated = SimulatedNodes(api.client(), ["node-1"], clock=clock, randomness=Randomness(1), statuses=3)
+        task = asyncio.create_task(simulated.run())
+        await simulated.registered.wait()
+        for n in range(20):
+            api.add_pod(make_pod(f"web-{n}", nodeName="node-1"))
+        await asyncio.sleep(60)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert api.most == 3
+        pods = [api.pod(f"web-{n}") for n in range(20)]
+        assert all(pod is not None and pod.status.phase == "Running" for pod in pods)
 
     simulate(test)
 
