@@ -42,8 +42,8 @@ class _Step(asyncio.Handle):
     __slots__ = ()
     _repr = _source_traceback = None
 
-    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Any) -> None:
-        self._callback, self._args, self._cancelled = callback, args, False
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], loop: Any, context: Any) -> None:
+        self._callback, self._args, self._loop, self._cancelled = callback, args, loop, False
         self._context = context if context is not None else copy_context()
 
     def cancel(self) -> None:
@@ -189,7 +189,7 @@ class VirtualLoop(Refusals, asyncio.BaseEventLoop):  # type: ignore[misc]  # add
         # Each step of a task comes this way: without asyncio's checks where they cannot find anything.
         if self._closed or self._debug:
             return super().call_soon(callback, *args, context=context)
-        handle = _Step(callback, args, context)
+        handle = _Step(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
