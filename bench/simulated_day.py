@@ -74,12 +74,8 @@ async def _day() -> tuple[float, int, int]:
 
 async def keep_busy(cluster: Cluster, hours: int) -> None:
     """The work of a busy day, in a cluster of `NODES`. Raises NotAsExpected."""
-    for number in range(_CRONJOBS):
-        minutes = 1 + number * 59 // (_CRONJOBS - 1)
-        await cluster.apply(_CRONJOB.format(number=number, minutes=minutes))
     for hour in range(hours):
-        for number in range(_DEPLOYMENTS):
-            await cluster.apply(_DEPLOYMENT.format(number=number, replicas=_REPLICAS, hour=hour))
+        await (roll(cluster, hour) if hour else fill(cluster))
         lost = cluster.nodes.names[hour // _LOSS % NODES] if hour % _LOSS == _LOSS - 1 else ""
         if lost:
             cluster.nodes.lose(lost)
@@ -87,6 +83,20 @@ async def keep_busy(cluster: Cluster, hours: int) -> None:
         if lost:
             cluster.nodes.restore(lost)
         await _check(cluster, hour)
+
+
+async def fill(cluster: Cluster) -> None:
+    """What a busy day begins with."""
+    for number in range(_CRONJOBS):
+        minutes = 1 + number * 59 // (_CRONJOBS - 1)
+        await cluster.apply(_CRONJOB.format(number=number, minutes=minutes))
+    await roll(cluster, 0)
+
+
+async def roll(cluster: Cluster, hour: int) -> None:
+    """All deployments get the image of the hour."""
+    for number in range(_DEPLOYMENTS):
+        await cluster.apply(_DEPLOYMENT.format(number=number, replicas=_REPLICAS, hour=hour))
 
 
 async def _check(cluster: Cluster, hour: int) -> None:
