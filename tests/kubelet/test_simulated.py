@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from pinnace.base.clock import LoopClock, ManualClock
 from pinnace.base.randomness import Randomness
 from pinnace.client.transport import Request, Response
-from pinnace.kubelet.simulated import EXIT_CODE, RUN_SECONDS, SimulatedNode, SimulatedNodes
+from pinnace.kubelet.simulated import EXIT_CODE, RUN_SECONDS, Life, SimulatedNode, SimulatedNodes
 from pinnace.kubelet.simulated.heartbeats import Heartbeats
 from pinnace.kubelet.simulated.machines import Machine
 
@@ -109,6 +110,52 @@ def test_so_many_statuses_are_written_at_a_time_and_all_in_the_end() -> None:
         assert api.most == 3
         pods = [api.pod(f"web-{n}") for n in range(20)]
         assert all(pod is not None and pod.status.phase == "Running" for pod in pods)
+
+    simulate(test)
+
+
+def test_a_status_whose_answer_was_lost_does_not_stay() -> None:
+    """Seed 10447 of the simulation: a container is started again while the server is down, which has taken its end."""
+
+    class Deaf(FakeApi):
+        down = False
+
+        def put(self, *words: Any, **more: Any) -> Any:
+            watchers, self._watchers = self._watchers, [] if self.down else self._watchers
+            try:
+                return super().put(*words, **more)
+            finally:
+                self._watchers = watchers
+
+        async def send(self, request: Request) -> Response:
+            answer = await super().send(request)
+            if self.down and "/pods/" in request.path:
+                self.away = True
+                raise ConnectionResetError("connection reset by peer")
+            return answer
+
+    async def test(clock: LoopClock) -> None:
+        api = Deaf()
+        simulated = SimulatedNodes(api.client(), ["node-1"], clock=clock, randomness=Randomness(1), life=Life(start=1.0))
+        task = asyncio.create_task(simulated.run())
+        await simulated.registered.wait()
+        api.add_pod(make_pod(nodeName="node-1"))
+        await asyncio.sleep(5)
+        simulated.lose("node-1")
+        await asyncio.sleep(2)
+        api.down = True
+        simulated.restore("node-1")
+        await asyncio.sleep(0.5)
+        pod = api.pod()
+        assert pod is not None and not (pod.status.containerStatuses or [])[0].ready and api.away
+        await asyncio.sleep(2)
+        api.away, api.down = False, False
+        await asyncio.sleep(10)
+        pod = api.pod()
+        assert pod is not None and (pod.status.containerStatuses or [])[0].ready
+        assert {c.type: c.status for c in pod.status.conditions or ()}["Ready"] == "True"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     simulate(test)
 

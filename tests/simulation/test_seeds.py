@@ -30,6 +30,7 @@ PINNED = {
     43: "a deployment that was scaled down and rolled at once let all its pods go",
     44: "a pod that a finalizer held was deleted again and again",
     24: "a binding whose answer was lost gave its place away",
+    10447: "a status that was written though its answer was lost stayed",
 }
 
 

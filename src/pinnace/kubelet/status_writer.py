@@ -110,11 +110,16 @@ class StatusWriter:
             self._task.cancel()
 
     async def _send(self) -> None:
-        meta = self._base.metadata
+        meta, failed = self._base.metadata, False
         while self._wanted is not None:
             wanted = self._wanted
             patch = patch_of(self._base.status, wanted)
             if patch and not await self._patch(meta.name or "", meta.namespace or "", patch):
+                failed = True
+                continue
+            if patch and failed:
+                # What failed may have been written all the same: only this answer tells what there is now.
+                failed = False
                 continue
             if self._wanted is wanted:
                 self._wanted = None

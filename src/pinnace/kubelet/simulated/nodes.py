@@ -453,7 +453,9 @@ class SimulatedNodes:
         try:
             if tracked.machine.connected and not tracked.deleted:
                 await self._send(tracked)
-            tracked.failures = 0
+            if tracked.failures:
+                # What failed before may have been written all the same, so this changed something else than was thought.
+                tracked.failures, tracked.moved = 0, True
         except errors.NotFound:
             self._forget(tracked)
         except TRANSIENT as error:
