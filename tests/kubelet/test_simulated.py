@@ -136,7 +136,8 @@ def test_a_status_whose_answer_was_lost_does_not_stay() -> None:
 
     async def test(clock: LoopClock) -> None:
         api = Deaf()
-        simulated = SimulatedNodes(api.client(), ["node-1"], clock=clock, randomness=Randomness(1), life=Life(start=1.0))
+        life = Life(start=1.0)
+        simulated = SimulatedNodes(api.client(), ["node-1"], clock=clock, randomness=Randomness(1), life=life)
         task = asyncio.create_task(simulated.run())
         await simulated.registered.wait()
         api.add_pod(make_pod(nodeName="node-1"))

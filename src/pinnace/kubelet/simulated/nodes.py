@@ -454,7 +454,7 @@ class SimulatedNodes:
             if tracked.machine.connected and not tracked.deleted:
                 await self._send(tracked)
             if tracked.failures:
-                # What failed before may have been written all the same, so this changed something else than was thought.
+                # What failed before may have been written all the same: this did not change all that it should.
                 tracked.failures, tracked.moved = 0, True
         except errors.NotFound:
             self._forget(tracked)
