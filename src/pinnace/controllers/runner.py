@@ -150,10 +150,7 @@ class Runner(Generic[Seen]):
 
     def wake(self, ref: Ref, revision: str | None) -> None:
         """Decide about an object soon, because of a resourceVersion."""
-        try:
-            because = int(revision or 0)
-        except ValueError:
-            because = 0
+        because = informers.revision_number(revision)
         causes = self._because.get(ref)
         if causes is None:
             self._because[ref] = [because]
